@@ -1,0 +1,184 @@
+"""Typed configuration, read strictly from YAML.
+
+Contract: one file describes one experiment from source to report. Every key is known, every value
+is checked before any work starts, and a mistake gives one readable message that names the key and,
+for an unknown one, the nearest valid key. The resolved configuration is what stages receive.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.sections import Data, Evaluation, Forecast, Model, Section, Source, Training
+
+
+class Config(Section):
+    """One experiment, from source to report."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the results folder."""
+    directory: Path | None = None
+    """Where everything is written; results/<name> when absent."""
+    source: Source
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+    forecast: Forecast = Forecast()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for key, leads in (("training", self.training.lead_hours), ("forecast", self.forecast.lead_hours)):
+            for hours in leads:
+                if hours % self.data.step_hours:
+                    raise ValueError(
+                        f"{key}.lead_hours must be multiples of data.step_hours ({self.data.step_hours}), got {hours}"
+                    )
+        if self.forecast.init_step_hours % self.data.step_hours:
+            raise ValueError(
+                f"forecast.init_step_hours must be a multiple of data.step_hours ({self.data.step_hours}), "
+                f"got {self.forecast.init_step_hours}"
+            )
+        known = [c.name for c in self.data.channels.dynamic]
+        for name in self.evaluation.variables:
+            if name not in known:
+                raise ValueError(f"evaluation.variables must be channels of the store, got {name!r}; it has {known}")
+        rows, columns = self.data.regrid.grid.shape
+        if rows % self.model.patch or columns % self.model.patch:
+            raise ValueError(f"model.patch must divide the grid {rows} x {columns}, got {self.model.patch}")
+        for name in self.training.channel_weights:
+            if name not in known and name not in {c.variable for c in self.data.channels.dynamic}:
+                raise ValueError(f"training.channel_weights must name channels or variables of the store, got {name!r}")
+        return self
+
+    @property
+    def root(self) -> Path:
+        """Folder of all outputs."""
+        return self.directory or Path("results") / self.name
+
+    @property
+    def paths(self) -> Paths:
+        """Where each stage writes."""
+        return Paths(self.root)
+
+
+class Paths:
+    """Every file a stage writes, so that no two stages spell one differently."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.simulated = root / "data" / "simulated.zarr"
+        self.store = root / "data" / "store.zarr"
+        self.weights = root / "data" / "weights"
+        self.normals = root / "data" / "normals.zarr"
+        self.train = root / "train"
+        self.checkpoints = root / "train" / "checkpoints"
+        self.metrics = root / "train" / "metrics.jsonl"
+        self.train_manifest = root / "train" / "train.manifest.json"
+        self.forecast = root / "forecast" / "forecast.zarr"
+        self.scores = root / "scores"
+        self.figures = root / "figures"
+        self.report = root / "report.html"
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: YAML file.
+        overrides: "a.b=value" settings that win over the file; the value is YAML.
+
+    Raises:
+        ValueError: the file is absent, not YAML, or does not describe an experiment; one message lists every fault.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"configuration file must exist, got {path}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"configuration must be YAML, got {path}: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"configuration must be a mapping, got {type(raw).__name__} in {path}")
+    for item in overrides:
+        _override(raw, item)
+    return parse(raw, origin=str(path))
+
+
+def parse(raw: Mapping[str, Any], *, origin: str = "configuration") -> Config:
+    """Check a mapping and build the configuration.
+
+    Raises:
+        ValueError: every fault in one message.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(_explain(error, origin)) from None
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML; `parse` reads it back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the configuration, for Snakemake and editors."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise ValueError(f"--set must look like section.key=value, got {item!r}")
+    *parents, last = key.split(".")
+    node: Any = raw
+    for part in parents:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ValueError(f"--set {key} must name a key inside a section, got a plain value at {part!r}")
+    node[last] = yaml.safe_load(text)
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    lines = []
+    for item in error.errors():
+        where = [part for part in item["loc"] if part not in {"simulation", "files", "arco", "weatherbench2"}]
+        key = ".".join(str(part) for part in where)
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(where[:-1])
+            close = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys there are {', '.join(sorted(known))}"
+            lines.append(f"{key}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: required, but absent")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
+        else:
+            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
+    return f"{origin} must describe an experiment, got {len(lines)} fault(s):\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def _keys_at(where: Iterable[Any]) -> list[str]:
+    """Keys valid at a location, the union over the members of a tagged union."""
+    models: list[type[Section]] = [Config]
+    for part in where:
+        if isinstance(part, int):
+            continue
+        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = [found for a in annotations for found in _sections(a)]
+    return sorted({key for m in models for key in m.model_fields})
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _sections(argument)]

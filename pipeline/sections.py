@@ -1,0 +1,324 @@
+"""The blocks of the configuration: every key, its default, its meaning and its rule.
+
+Contract: a block is immutable and closed to unknown keys; `pipeline.config` joins the blocks into
+one experiment and checks what spans several of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline import variables as catalogue
+from pipeline.grid import Grid
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A block of the configuration: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Period(Section):
+    """A span of time, both ends included. UTC."""
+
+    start: dt.datetime
+    """First time, e.g. 2001-01-01 or 2001-01-01T12:00."""
+    end: dt.datetime
+    """Last time; a bare date means its last hour."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = value.isoformat()
+        if isinstance(value, str) and len(value) == 10:
+            return f"{value}T00:00" if info.field_name == "start" else f"{value}T23:00"
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Period:
+        if self.start.tzinfo is not None or self.end.tzinfo is not None:
+            raise ValueError("times must be written without a zone; they are UTC")
+        if self.end < self.start:
+            raise ValueError(f"end must not precede start, got {self.start} .. {self.end}")
+        return self
+
+    def contains(self, other: Period) -> bool:
+        """Whether `other` lies inside."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Period) -> bool:
+        """Whether the two share a time."""
+        return self.start <= other.end and other.start <= self.end
+
+
+class SimulationSource(Section):
+    """The embedded default: a primitive-equation core under seasonal Held-Suarez forcing."""
+
+    kind: Literal["simulation"] = "simulation"
+    truncation: Literal[21, 31, 42, 63, 85, 106] = 21
+    """Triangular spectral truncation."""
+    levels: Positive = 15
+    """Number of sigma levels of the core."""
+    resolution: float = 5.0
+    """Spacing of the output grid in degrees, rows on the poles; 0.25 gives 721 x 1440."""
+    spinup_days: Positive = 120
+    """Days integrated and thrown away before the first output."""
+    time_step_minutes: Positive = 30
+    seed: int = 0
+
+
+class FilesSource(Section):
+    """NetCDF or GRIB files, one or many, with old or new CDS spellings."""
+
+    kind: Literal["files"]
+    paths: list[str] = Field(min_length=1)
+    """Files or glob patterns, relative to the working directory."""
+    label: str = "ERA5"
+    """What the data are called in every store, figure and table."""
+    constants: list[str] = []
+    """Files holding static fields only (their time is ignored)."""
+
+
+class ArcoSource(Section):
+    """ARCO-ERA5 on Google Cloud Storage (0.25 degrees, hourly, 37 levels), read anonymously."""
+
+    kind: Literal["arco"]
+    url: str = "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3"
+    label: str = "ERA5"
+
+
+class WeatherBench2Source(Section):
+    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously."""
+
+    kind: Literal["weatherbench2"]
+    url: str = "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr"
+    label: str = "ERA5"
+
+
+Source = Annotated[
+    SimulationSource | FilesSource | ArcoSource | WeatherBench2Source, Field(discriminator="kind")
+]
+
+
+class Channels(Section):
+    """Which channels the store holds; the order is the catalogue's."""
+
+    variables: list[str] = list(catalogue.DEFAULT_VARIABLES)
+    levels: list[int] = list(catalogue.LEVELS)
+    """Pressure levels, hPa."""
+    statics: list[str] = list(catalogue.DEFAULT_STATICS)
+
+    @model_validator(mode="after")
+    def _known(self) -> Channels:
+        catalogue.channels(self.variables, self.levels, self.statics)
+        return self
+
+    @property
+    def dynamic(self) -> tuple[catalogue.Channel, ...]:
+        """Channels that depend on time, in catalogue order."""
+        return catalogue.channels(self.variables, self.levels, self.statics)[0]
+
+    @property
+    def static(self) -> tuple[catalogue.Channel, ...]:
+        """Channels that do not."""
+        return catalogue.channels(self.variables, self.levels, self.statics)[1]
+
+
+class Regrid(Section):
+    """How fields get onto the target grid."""
+
+    resolution: float = 5.625
+    """Spacing of the cell-centred global target grid in degrees; 5.625 gives 32 x 64."""
+    method: Literal["bilinear", "conservative", "nearest"] = "bilinear"
+    """bilinear is the paper's choice; conservative matches WeatherBench 2's ready files."""
+    engine: Literal["auto", "builtin", "xesmf"] = "auto"
+
+    @field_validator("resolution")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        Grid.regular(value)
+        return value
+
+    @property
+    def grid(self) -> Grid:
+        """The target grid."""
+        return Grid.regular(self.resolution)
+
+
+class Splits(Section):
+    """Disjoint periods for fitting, choosing and judging."""
+
+    train: list[Period] = Field(min_length=1)
+    validation: list[Period] = []
+    test: Period
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Splits:
+        named = [(f"train[{i}]", p) for i, p in enumerate(self.train)]
+        named += [(f"validation[{i}]", p) for i, p in enumerate(self.validation)] + [("test", self.test)]
+        for i, (a, p) in enumerate(named):
+            for b, q in named[i + 1 :]:
+                if p.overlaps(q):
+                    raise ValueError(f"splits must not overlap, got {a} and {b} sharing {max(p.start, q.start)}")
+        return self
+
+
+class Normals(Section):
+    """Means, spreads and the climatology, all from the training periods only."""
+
+    window_days: Annotated[int, Field(ge=1, le=183)] = 61
+    """Width of the smoothing window of the day-of-year x hour climatology, days."""
+
+
+class Data(Section):
+    """What the training store holds."""
+
+    channels: Channels = Channels()
+    period: Period
+    """Times of the store."""
+    step_hours: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 6
+    """Spacing of the store's times."""
+    regrid: Regrid = Regrid()
+    slab_times: Positive = 64
+    """Times written together as one shard."""
+    splits: Splits
+    normals: Normals = Normals()
+
+    @model_validator(mode="after")
+    def _inside(self) -> Data:
+        for name in ("train", "validation"):
+            for p in getattr(self.splits, name):
+                if not self.period.contains(p):
+                    raise ValueError(f"splits.{name} must lie inside data.period, got {p.start} .. {p.end}")
+        if not self.period.contains(self.splits.test):
+            raise ValueError(f"splits.test must lie inside data.period, got {self.splits.test.start} .. {self.splits.test.end}")
+        return self
+
+
+class Groups(Section):
+    """How channels are partitioned before aggregation; part of the architecture, not of the machine."""
+
+    by: Literal["flat", "variable", "level", "contiguous", "list"] = "flat"
+    count: Positive = 1
+    """Number of groups for `contiguous`."""
+    listed: list[list[str]] = []
+    """Channel names of each group for `list`."""
+
+
+class Model(Section):
+    """The vision transformer and its channel stage."""
+
+    patch: Positive = 2
+    width: Positive = 128
+    depth: Annotated[int, Field(ge=0)] = 4
+    heads: Positive = 4
+    mlp_ratio: float = 4.0
+    decoder_depth: Annotated[int, Field(ge=0)] = 2
+    dropout: Fraction = 0.0
+    groups: Groups = Groups()
+    tree: Literal["none", "Tree0", "Tree2", "Tree4", "Tree8"] | list[int] = "Tree0"
+    """Aggregation inside a group: none gathers all tokens, TreeN puts N units in a first layer,
+    a list gives the number of units of every level."""
+    unit: Literal["C", "L"] = "C"
+    """Kind of aggregation unit: C cross-attention with a learned query, L linear over channels."""
+    channel_stage: Literal["fused", "reference"] = "fused"
+
+    @model_validator(mode="after")
+    def _heads(self) -> Model:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width {self.width} and heads {self.heads}")
+        return self
+
+
+class Layout(Section):
+    """How ranks are arranged; the product is the number of processes torchrun starts."""
+
+    data: Positive = 1
+    channel: Positive = 1
+    trunk: Literal["replicated", "tensor", "sequence"] = "replicated"
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.data * self.channel
+
+
+class Training(Section):
+    """Optimisation."""
+
+    steps: Positive = 1000
+    batch_size: Positive = 16
+    """Global batch, all ranks together."""
+    lead_hours: list[Positive] = Field(default=[168, 336, 720], min_length=1)
+    """Forecast lead times to train on; multiples of data.step_hours."""
+    lead_weights: list[float] = []
+    """Sampling weight of each lead; empty means equal."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Fraction = 0.0
+    """Decay of the moving average of weights that forecasts use; 0 switches it off."""
+    channel_weights: dict[str, float] = {}
+    """Loss weight by channel or variable short name; 1 where absent. A channel's name wins over its variable's."""
+    pressure_weighted: bool = False
+    """Weight channels on levels by pressure, relative to the mean of the levels."""
+    roll_longitude: bool = False
+    """Turn samples by a random number of longitudes, statics too: exact only where the
+    dynamics do not know the longitude (the simulated atmosphere without a diurnal cycle)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    validate_every: Positive = 100
+    validation_samples: Positive = 128
+    checkpoint_every: Positive = 100
+    keep_checkpoints: Positive = 2
+    seed: int = 0
+    layout: Layout = Layout()
+
+    @model_validator(mode="after")
+    def _weights(self) -> Training:
+        if self.lead_weights and len(self.lead_weights) != len(self.lead_hours):
+            raise ValueError(
+                f"lead_weights must have one entry a lead, got {len(self.lead_weights)} for {len(self.lead_hours)} leads"
+            )
+        return self
+
+
+class Forecast(Section):
+    """Which forecasts are issued from the test period."""
+
+    lead_hours: list[Positive] = Field(default=[168, 336, 720], min_length=1)
+    init_step_hours: Positive = 24
+    """Spacing of init times; the last init is the longest lead before the end of the test period."""
+    batch_size: Positive = 32
+
+
+class Evaluation(Section):
+    """What is scored and drawn."""
+
+    variables: list[str] = ["z500", "t850", "t2m", "u10"]
+    """Channels with maps and lead-time curves; scores.csv has every channel."""
+    map_lead_hours: list[Positive] = []
+    """Leads that get maps; empty means all of forecast.lead_hours."""
+    baselines: list[Literal["persistence", "climatology"]] = ["persistence", "climatology"]
+
+    @field_validator("variables")
+    @classmethod
+    def _channels(cls, value: list[str]) -> list[str]:
+        for name in value:
+            catalogue.parse_channel(name)
+        return value

@@ -1,0 +1,256 @@
+"""The channel catalogue: every variable the project knows, its spellings, units and plausible range.
+
+Contract: the order of `CATALOGUE` is the channel order, everywhere; a variable on pressure levels
+contributes one channel a level, in increasing pressure. Channels are called by ERA5 short names
+("z500", "t2m"). Physical constants and unit conversions live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+STANDARD_GRAVITY = 9.80665
+"""m s-2; WMO value that ECMWF uses to turn geopotential height into geopotential."""
+
+LEVELS = (30, 50, 70, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
+"""Default pressure levels, hPa."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One physical variable.
+
+    Args:
+        short: ERA5 short name, e.g. "z".
+        long: ERA5 long name, as cloud archives spell it, e.g. "geopotential".
+        standard_name: CF standard name.
+        unit: canonical unit.
+        label: what figures call it.
+        levels: whether it lives on pressure levels.
+        static: whether it does not depend on time.
+        low, high: plausible range in the canonical unit; for geopotential on levels see `plausible_range`.
+        param_id: GRIB parameter number of ECMWF.
+        other: further names found in files (CDS, GRIB, GFS, NCEP), compared without case.
+    """
+
+    short: str
+    long: str
+    standard_name: str
+    unit: str
+    label: str
+    levels: bool
+    static: bool
+    low: float
+    high: float
+    param_id: int
+    other: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every spelling, most specific first."""
+        return (self.short, self.long, *self.other)
+
+
+CATALOGUE: tuple[Variable, ...] = (
+    Variable("z", "geopotential", "geopotential", "m2 s-2", "Geopotential", True, False, -1e4, 4.6e5, 129),
+    Variable("t", "temperature", "air_temperature", "K", "Temperature", True, False, 150.0, 350.0, 130),
+    Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -200.0, 200.0, 131),
+    Variable("v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -200.0, 200.0, 132),
+    Variable(
+        "q", "specific_humidity", "specific_humidity", "kg kg-1", "Specific humidity", True, False, -1e-3, 0.04, 133
+    ),
+    Variable(
+        "r", "relative_humidity", "relative_humidity", "%", "Relative humidity", True, False, -60.0, 200.0, 157
+    ),
+    Variable(
+        "w", "vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "Vertical velocity",
+        True, False, -50.0, 50.0, 135,
+    ),
+    Variable(
+        "t2m", "2m_temperature", "air_temperature", "K", "2 m temperature", False, False, 170.0, 340.0, 167,
+        ("2t", "var_2t", "tas", "2 metre temperature"),
+    ),
+    Variable(
+        "u10", "10m_u_component_of_wind", "eastward_wind", "m s-1", "10 m eastward wind", False, False, -100.0, 100.0,
+        165, ("10u", "var_10u", "uas", "10 metre u wind component"),
+    ),
+    Variable(
+        "v10", "10m_v_component_of_wind", "northward_wind", "m s-1", "10 m northward wind", False, False, -100.0,
+        100.0, 166, ("10v", "var_10v", "vas", "10 metre v wind component"),
+    ),
+    Variable(
+        "d2m", "2m_dewpoint_temperature", "dew_point_temperature", "K", "2 m dew point", False, False, 150.0, 330.0,
+        168, ("2d",),
+    ),
+    Variable(
+        "msl", "mean_sea_level_pressure", "air_pressure_at_mean_sea_level", "Pa", "Mean sea level pressure",
+        False, False, 8.4e4, 1.12e5, 151, ("prmsl", "psl"),
+    ),
+    Variable("sp", "surface_pressure", "surface_air_pressure", "Pa", "Surface pressure", False, False, 4e4, 1.12e5, 134),
+    Variable(
+        "tcwv", "total_column_water_vapour", "lwe_thickness_of_atmosphere_mass_content_of_water_vapor", "kg m-2",
+        "Total column water vapour", False, False, -1.0, 120.0, 137,
+    ),
+    Variable(
+        "lsm", "land_sea_mask", "land_binary_mask", "1", "Land-sea mask", False, True, -1e-3, 1.001, 172,
+    ),
+    Variable(
+        "orog", "geopotential_at_surface", "surface_geopotential", "m2 s-2", "Surface geopotential", False, True,
+        -8e3, 9e4, 129, ("z_sfc", "zs", "orography", "phis"),
+    ),
+)  # fmt: skip
+"""Ranges: wide enough for ERA5's all-time extremes (hourly, 0.25 degrees), narrow enough that degrees
+Celsius, geopotential height in metres and humidity in g/kg fall outside."""
+
+BY_SHORT = {v.short: v for v in CATALOGUE}
+DEFAULT_VARIABLES = ("z", "t", "u", "v", "q", "t2m", "u10", "v10")
+DEFAULT_STATICS = ("lsm", "orog")
+
+UNIT_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "m2 s-2": ("m**2 s**-2", "m^2 s^-2", "m2/s2", "m^2/s^2", "m2 s^-2", "m**2/s**2", "gpm m/s2"),
+    "K": ("kelvin", "degk", "k"),
+    "m s-1": ("m s**-1", "m/s", "m s^-1", "meter second-1", "meters/second"),
+    "kg kg-1": ("kg kg**-1", "kg/kg", "kg kg^-1", "1", "dimensionless", "kg kg^{-1}"),
+    "%": ("percent",),
+    "Pa s-1": ("pa s**-1", "pa/s"),
+    "Pa": ("pascal", "pascals"),
+    "kg m-2": ("kg m**-2", "kg/m2"),
+    "1": ("(0 - 1)", "0-1", "dimensionless", "proportion", ""),
+}
+"""Other spellings of each canonical unit, in lower case."""
+
+CONVERSIONS: dict[tuple[str, str], tuple[float, float]] = {
+    ("degc", "K"): (1.0, 273.15),
+    ("celsius", "K"): (1.0, 273.15),
+    ("c", "K"): (1.0, 273.15),
+    ("hpa", "Pa"): (100.0, 0.0),
+    ("mb", "Pa"): (100.0, 0.0),
+    ("gpm", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
+    ("m", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
+    ("g kg-1", "kg kg-1"): (1e-3, 0.0),
+    ("g kg**-1", "kg kg-1"): (1e-3, 0.0),
+}
+"""(unit found in lower case, canonical unit) -> (scale, offset): canonical = scale * value + offset."""
+
+
+@dataclass(frozen=True, order=True)
+class Channel:
+    """One input or output plane of the model: a variable, on one pressure level where it has levels.
+
+    Args:
+        variable: short name of the variable.
+        level: pressure in hPa, or None.
+    """
+
+    variable: str
+    level: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. "z500" or "t2m"."""
+        return self.variable if self.level is None else f"{self.variable}{self.level}"
+
+    @property
+    def spec(self) -> Variable:
+        """The catalogue entry."""
+        return BY_SHORT[self.variable]
+
+    @property
+    def title(self) -> str:
+        """What figures call it, e.g. "Geopotential at 500 hPa"."""
+        return self.spec.label if self.level is None else f"{self.spec.label} at {self.level} hPa"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+
+
+def variable(short: str) -> Variable:
+    """The catalogue entry of a short name.
+
+    Raises:
+        ValueError: the catalogue does not have it; the message names the nearest.
+    """
+    if short not in BY_SHORT:
+        raise ValueError(f"variable must be in the catalogue, got {short!r}; {_nearest(short, BY_SHORT)}")
+    return BY_SHORT[short]
+
+
+def channels(
+    variables: Sequence[str] = DEFAULT_VARIABLES,
+    levels: Sequence[int] = LEVELS,
+    statics: Sequence[str] = DEFAULT_STATICS,
+) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
+    """(dynamic, static) channels in catalogue order, whatever the order of the arguments.
+
+    Raises:
+        ValueError: an unknown variable, a static one among `variables` or the reverse, or a bad level.
+    """
+    wanted_dynamic = {variable(v).short for v in variables}
+    wanted_static = {variable(v).short for v in statics}
+    for name in sorted(wanted_dynamic):
+        if BY_SHORT[name].static:
+            raise ValueError(f"variables must depend on time, got {name!r}; list it under statics")
+    for name in sorted(wanted_static):
+        if not BY_SHORT[name].static:
+            raise ValueError(f"statics must not depend on time, got {name!r}; list it under variables")
+    pressure = sorted({int(p) for p in levels})
+    if any(p <= 0 or p > 1100 for p in pressure):
+        raise ValueError(f"levels must be pressures in hPa within 1 .. 1100, got {pressure}")
+    dynamic: list[Channel] = []
+    for v in CATALOGUE:
+        if v.short not in wanted_dynamic:
+            continue
+        if v.levels and not pressure:
+            raise ValueError(f"variable {v.short!r} lives on pressure levels, got an empty list of levels")
+        dynamic += [Channel(v.short, p) for p in pressure] if v.levels else [Channel(v.short)]
+    static = [Channel(v.short) for v in CATALOGUE if v.short in wanted_static]
+    return tuple(dynamic), tuple(static)
+
+
+def parse_channel(name: str) -> Channel:
+    """The channel of a short name such as "z500" or "u10".
+
+    Raises:
+        ValueError: the name is not a channel of the catalogue.
+    """
+    if name in BY_SHORT and not BY_SHORT[name].levels:
+        return Channel(name)
+    stem = name.rstrip("0123456789")
+    digits = name[len(stem) :]
+    if stem in BY_SHORT and BY_SHORT[stem].levels and digits:
+        return Channel(stem, int(digits))
+    dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static))
+    raise ValueError(f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}")
+
+
+def standard_geopotential(pressure: float) -> float:
+    """Geopotential of a pressure surface in the ICAO standard atmosphere, m2 s-2.
+
+    Args:
+        pressure: hPa, above 5.
+    """
+    if pressure > 226.32:
+        height = 44330.77 * (1.0 - (pressure / 1013.25) ** 0.190263)
+    elif pressure > 54.749:
+        height = 11000.0 - 6341.62 * math.log(pressure / 226.32)
+    else:
+        height = 20000.0 + 216650.0 * ((54.749 / pressure) ** 0.0292712 - 1.0)
+    return STANDARD_GRAVITY * height
+
+
+def plausible_range(channel: Channel) -> tuple[float, float]:
+    """(low, high) in the canonical unit that every value of a channel must lie in.
+
+    Geopotential follows the standard atmosphere of its level, so that a height in metres is caught.
+    """
+    spec = channel.spec
+    if channel.variable == "z" and channel.level is not None:
+        middle = standard_geopotential(channel.level)
+        return 0.85 * middle - 1e4, 1.08 * middle + 1e4
+    return spec.low, spec.high
