@@ -8,6 +8,8 @@ for an unknown one, the nearest valid key. The resolved configuration is what st
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -65,26 +67,64 @@ class Config(Section):
     @property
     def paths(self) -> Paths:
         """Where each stage writes."""
-        return Paths(self.root)
+        return Paths(self)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the data come from the embedded atmosphere."""
+        return self.source.kind == "simulation"
 
 
 class Paths:
-    """Every file a stage writes, so that no two stages spell one differently."""
+    """Every path a stage writes, so that no two stages spell one differently.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.simulated = root / "data" / "simulated.zarr"
-        self.store = root / "data" / "store.zarr"
-        self.weights = root / "data" / "weights"
-        self.normals = root / "data" / "normals.zarr"
-        self.train = root / "train"
-        self.checkpoints = root / "train" / "checkpoints"
-        self.metrics = root / "train" / "metrics.jsonl"
-        self.train_manifest = root / "train" / "train.manifest.json"
-        self.forecast = root / "forecast" / "forecast.zarr"
-        self.scores = root / "scores"
-        self.figures = root / "figures"
-        self.report = root / "report.html"
+    A name carries a hash of all settings that decide its content, so another setting makes another
+    output and leaves the old one, and switching back finds it again. Settings that change only speed
+    or safety (ranks, checkpoint spacing) are not part of it, nor is `data.period`'s length.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.root = config.root
+        data = self.root / "data"
+        parts = config.model_dump(mode="json")
+        d, training = parts["data"], dict(parts["training"])
+        for key in ("layout", "checkpoint_every", "keep_checkpoints"):
+            training.pop(key)
+        simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]["start"]]
+        store = [simulated, d["regrid"]]
+        normals = [store, d["splits"]["train"], d["normals"]]
+        train = [normals, parts["model"], training, d["splits"]["validation"]]
+        forecast = [train, parts["forecast"], d["splits"]["test"]]
+        scores = [forecast, parts["evaluation"]]
+        period = d["period"]["end"]
+        self.simulated = data / f"simulated-{_digest(simulated)}.zarr"
+        self.store = data / f"store-{_digest(store)}.zarr"
+        self.weights = data / "weights"
+        self.normals = data / f"normals-{_digest(normals)}.zarr"
+        self.train = self.root / f"train-{_digest(train)}"
+        self.checkpoints = self.train / "checkpoints"
+        self.metrics = self.train / "metrics.jsonl"
+        self.forecast = self.root / f"forecast-{_digest(forecast)}.zarr"
+        self.scores = self.root / f"scores-{_digest(scores)}"
+        self.figures = self.scores / "figures"
+        self.report = self.root / "report.html"
+        self._done = {
+            "simulate": _digest([simulated, period]),
+            "regrid": _digest([store, period]),
+            "normals": _digest([normals, period]),
+            "train": _digest([train, period]),
+            "forecast": _digest([forecast, period]),
+            "score": _digest([scores, period]),
+            "report": _digest([scores, period]),
+        }
+
+    def receipt(self, stage: str) -> Path:
+        """The small file a stage writes last, when all its outputs are complete; what Snakemake watches."""
+        return self.root / "receipts" / f"{stage}-{self._done[stage]}.json"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:

@@ -135,7 +135,7 @@ class Grid:
         first, last = 1.5 * lat[0] - 0.5 * lat[1], 1.5 * lat[-1] - 0.5 * lat[-2]
         if self.reaches_poles:
             first, last = np.copysign(90.0, lat[0]), np.copysign(90.0, lat[-1])
-        return np.clip(np.concatenate([[first], middle, [last]]), -90.0, 90.0)
+        return np.asarray(np.clip(np.concatenate([[first], middle, [last]]), -90.0, 90.0))
 
     @property
     def longitude_edges(self) -> Array:
@@ -193,7 +193,9 @@ class Grid:
 
     def __repr__(self) -> str:
         (south, north), (west, east) = self.latitude[[0, -1]], self.longitude[[0, -1]]
-        return f"Grid({self.shape[0]} x {self.shape[1]}, latitude {south:g} .. {north:g}, longitude {west:g} .. {east:g})"
+        return (
+            f"Grid({self.shape[0]} x {self.shape[1]}, latitude {south:g} .. {north:g}, longitude {west:g} .. {east:g})"
+        )
 
 
 def _coordinate(name: str, values: ArrayLike) -> Array:

@@ -103,9 +103,7 @@ class WeatherBench2Source(Section):
     label: str = "ERA5"
 
 
-Source = Annotated[
-    SimulationSource | FilesSource | ArcoSource | WeatherBench2Source, Field(discriminator="kind")
-]
+Source = Annotated[SimulationSource | FilesSource | ArcoSource | WeatherBench2Source, Field(discriminator="kind")]
 
 
 class Channels(Section):
@@ -204,7 +202,9 @@ class Data(Section):
                 if not self.period.contains(p):
                     raise ValueError(f"splits.{name} must lie inside data.period, got {p.start} .. {p.end}")
         if not self.period.contains(self.splits.test):
-            raise ValueError(f"splits.test must lie inside data.period, got {self.splits.test.start} .. {self.splits.test.end}")
+            raise ValueError(
+                f"splits.test must lie inside data.period, got {self.splits.test.start} .. {self.splits.test.end}"
+            )
         return self
 
 
@@ -293,7 +293,8 @@ class Training(Section):
     def _weights(self) -> Training:
         if self.lead_weights and len(self.lead_weights) != len(self.lead_hours):
             raise ValueError(
-                f"lead_weights must have one entry a lead, got {len(self.lead_weights)} for {len(self.lead_hours)} leads"
+                "lead_weights must have one entry a lead, "
+                f"got {len(self.lead_weights)} for {len(self.lead_hours)} leads"
             )
         return self
 

@@ -89,7 +89,9 @@ CATALOGUE: tuple[Variable, ...] = (
         "msl", "mean_sea_level_pressure", "air_pressure_at_mean_sea_level", "Pa", "Mean sea level pressure",
         False, False, 8.4e4, 1.12e5, 151, ("prmsl", "psl"),
     ),
-    Variable("sp", "surface_pressure", "surface_air_pressure", "Pa", "Surface pressure", False, False, 4e4, 1.12e5, 134),
+    Variable(
+        "sp", "surface_pressure", "surface_air_pressure", "Pa", "Surface pressure", False, False, 4e4, 1.12e5, 134,
+    ),
     Variable(
         "tcwv", "total_column_water_vapour", "lwe_thickness_of_atmosphere_mass_content_of_water_vapor", "kg m-2",
         "Total column water vapour", False, False, -1.0, 120.0, 137,
@@ -226,7 +228,9 @@ def parse_channel(name: str) -> Channel:
     if stem in BY_SHORT and BY_SHORT[stem].levels and digits:
         return Channel(stem, int(digits))
     dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static))
-    raise ValueError(f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}")
+    raise ValueError(
+        f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}"
+    )
 
 
 def standard_geopotential(pressure: float) -> float:
@@ -241,7 +245,7 @@ def standard_geopotential(pressure: float) -> float:
         height = 11000.0 - 6341.62 * math.log(pressure / 226.32)
     else:
         height = 20000.0 + 216650.0 * ((54.749 / pressure) ** 0.0292712 - 1.0)
-    return STANDARD_GRAVITY * height
+    return float(STANDARD_GRAVITY * height)
 
 
 def plausible_range(channel: Channel) -> tuple[float, float]:

@@ -1,0 +1,135 @@
+"""The command line: python -m pipeline <stage> --config FILE [--set a.b=c].
+
+Contract: a user's mistake or bad data gives one message on standard error and exit status 2, no
+traceback, and nothing lost; anything else is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {
+    "simulate": "preprocess.sources.simulation",
+    "regrid": "preprocess.build",
+    "normals": "preprocess.normals",
+    "train": "model.train",
+    "forecast": "model.forecast",
+    "score": "evaluate.score",
+    "report": "evaluate.report",
+}
+
+app = typer.Typer(
+    help="From ERA5 to a scored global forecast. Every stage reads one configuration file and can be killed and rerun.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Override one setting, e.g. training.steps=200. Repeatable.")
+]
+
+
+def check_checkout() -> None:
+    """Refuse to run on a foreign package that shares one of our folder names.
+
+    Raises:
+        ValueError: naming the foreign path.
+    """
+    for name in ("preprocess", "model", "evaluate"):
+        spec = importlib.util.find_spec(name)
+        places = [] if spec is None else [Path(p).resolve() for p in spec.submodule_search_locations or []]
+        if places != [ROOT / name]:
+            found = ", ".join(map(str, places)) or "nothing"
+            raise ValueError(
+                f"package {name!r} must be the one in {ROOT}, got {found}; "
+                "run from the project's root with PYTHONPATH unset"
+            )
+
+
+def _run(stage: str, config: Path, overrides: list[str] | None) -> None:
+    from pipeline.config import load
+
+    check_checkout()
+    settings = load(config, overrides or [])
+    module: Any = importlib.import_module(STAGES[stage])
+    getattr(module, f"run_{stage}")(settings)
+
+
+@app.command()
+def simulate(config: ConfigOption, set_: SetOption = None) -> None:
+    """Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr."""
+    _run("simulate", config, set_)
+
+
+@app.command()
+def regrid(config: ConfigOption, set_: SetOption = None) -> None:
+    """Read the source, put it on the target grid, and write the training store."""
+    _run("regrid", config, set_)
+
+
+@app.command()
+def normals(config: ConfigOption, set_: SetOption = None) -> None:
+    """Compute means, spreads and the day-of-year x hour climatology of the training periods."""
+    _run("normals", config, set_)
+
+
+@app.command()
+def train(config: ConfigOption, set_: SetOption = None) -> None:
+    """Train the model; resumes at the last checkpoint."""
+    _run("train", config, set_)
+
+
+@app.command()
+def forecast(config: ConfigOption, set_: SetOption = None) -> None:
+    """Issue forecasts from every init time of the test period."""
+    _run("forecast", config, set_)
+
+
+@app.command()
+def score(config: ConfigOption, set_: SetOption = None) -> None:
+    """Score the forecasts and the baselines on common init times."""
+    _run("score", config, set_)
+
+
+@app.command()
+def report(config: ConfigOption, set_: SetOption = None) -> None:
+    """Draw the figures and write one self-contained report.html."""
+    _run("report", config, set_)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    from pipeline.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> int:
+    """Run a command; user errors become one message and status 2."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, OSError) as error:
+        if os.environ.get("CHAGCAST_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
