@@ -1,0 +1,55 @@
+"""From the experiment's configuration to the model's.
+
+Contract: input channels are the store's dynamic channels and then its static ones, predicted channels are the
+dynamic ones, both in store order; nothing else decides the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.dchag import DCHAGConfig
+from pipeline import sections
+
+
+def model_config(
+    model: sections.Model, *, channels: Sequence[str], static_channels: Sequence[str], image: tuple[int, int]
+) -> DCHAGConfig:
+    """The architecture for a store.
+
+    Args:
+        model: the configuration's block.
+        channels: short names of the store's dynamic channels, in its order.
+        static_channels: short names of its static channels.
+        image: (latitudes, longitudes) of its grid.
+
+    Raises:
+        ValueError: a rule of the architecture that the block breaks.
+    """
+    return DCHAGConfig(
+        channels=(*channels, *static_channels),
+        out_channels=tuple(channels),
+        image=image,
+        patch=model.patch,
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        mlp_ratio=model.mlp_ratio,
+        decoder_depth=model.decoder_depth,
+        dropout=model.dropout,
+        groups=group_spec(model.groups),
+        tree=model.tree if isinstance(model.tree, str) else tuple(model.tree),
+        unit=model.unit,
+        channel_stage=model.channel_stage,
+    )
+
+
+def group_spec(groups: sections.Groups) -> str | int | tuple[tuple[str, ...], ...]:
+    """The partition of channels as `model.groups.build_tree` spells it."""
+    if groups.by == "flat":
+        return "all"
+    if groups.by == "contiguous":
+        return groups.count
+    if groups.by == "list":
+        return tuple(tuple(names) for names in groups.listed)
+    return groups.by

@@ -1,0 +1,119 @@
+"""What a run tells while it runs: metrics.jsonl for machines, a progress bar for people.
+
+Contract: one JSON object a line with "kind" and "step" (steps done). A resumed run first cuts the file to the step
+it resumes from, so that the file never holds a step twice; a line cut short by a kill is dropped with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline import files
+
+_PLAIN_SECONDS = 30.0
+"""Between two lines where standard error is not a terminal."""
+
+
+class MetricsLog:
+    """Appends records to a file.
+
+    Args:
+        path: the file; made with its folder at the first record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def write(self, kind: str, *, step: int, **values: Any) -> None:
+        """Append a record."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a")
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+
+    def flush(self) -> None:
+        """Bring everything to the disk; called before each checkpoint."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def cut(self, step: int) -> None:
+        """Drop every record after a step."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self.path.exists():
+            kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+            files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file, in order; a last line cut short is left out.
+
+    Raises:
+        ValueError: a line before the last is not JSON.
+    """
+    lines = path.read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f"metrics must hold one JSON object a line, got {path}, line {number}: {error}"
+                ) from None
+    return records
+
+
+class TrainingBar:
+    """Loss, samples per second and time left; a line now and then where there is no terminal.
+
+    Args:
+        console: where to.
+        total: steps of the whole run.
+        done: steps done before.
+        batch_size: samples a step.
+    """
+
+    def __init__(self, console: Console, *, total: int, done: int, batch_size: int) -> None:
+        self._console, self._total, self._first, self._batch_size = console, total, done, batch_size
+        self._progress = Progress(
+            TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("train", total=total, completed=done, text="")
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> TrainingBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, step: int, *, loss: float) -> None:
+        """After a step."""
+        now = time.monotonic()
+        rate = (step - self._first) / max(now - self._began, 1e-9)
+        text = f"loss {loss:.4f}, {rate * self._batch_size:.1f} samples/s"
+        self._progress.update(self._task, completed=step, text=text)
+        if not self._console.is_terminal and now - self._said >= _PLAIN_SECONDS:
+            self._said = now
+            left = (self._total - step) / rate
+            self._console.print(f"train: step {step} of {self._total}, {text}, {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(f"train: {text}", highlight=False)

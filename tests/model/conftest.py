@@ -1,0 +1,127 @@
+"""A small experiment with real stores: a wave that travels over a seasonal cycle, on a 6 x 12 grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pipeline import provenance
+from pipeline.config import Config, parse
+from pipeline.grid import Grid
+from pipeline.store import ArraySpec, SlabStore
+
+torch.set_num_threads(1)
+
+GAP = (np.datetime64("2000-05-10T00"), np.datetime64("2000-05-12T12"))
+"""Times missing from the store, both ends included."""
+
+
+def raw_config(directory: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "directory": str(directory),
+        "source": {"kind": "simulation"},
+        "data": {
+            "channels": {"variables": ["t", "t2m"], "levels": [500, 850], "statics": ["lsm", "orog"]},
+            "period": {"start": "2000-01-01", "end": "2001-03-31"},
+            "step_hours": 12,
+            "regrid": {"resolution": 30.0},
+            "slab_times": 50,
+            "splits": {
+                "train": {"start": "2000-01-01", "end": "2000-12-31"},
+                "validation": {"start": "2001-01-01", "end": "2001-01-20"},
+                "test": {"start": "2001-01-21", "end": "2001-03-31"},
+            },
+        },
+        "model": {"width": 16, "depth": 1, "heads": 2, "decoder_depth": 1, "dropout": 0.1},
+        "training": {
+            "steps": 12, "batch_size": 4, "lead_hours": [24, 72], "warmup_steps": 2, "learning_rate": 2e-3,
+            "ema_decay": 0.9, "validate_every": 5, "validation_samples": 8, "checkpoint_every": 4, **training,
+        },
+        "forecast": {"lead_hours": [24, 72], "batch_size": 5},
+        "evaluation": {"variables": ["t850", "t2m"]},
+    }  # fmt: skip
+
+
+def store_times() -> np.ndarray:
+    times = np.arange("2000-01-01T00", "2001-04-01T00", np.timedelta64(12, "h"), dtype="datetime64[h]")
+    return times[(times < GAP[0]) | (times > GAP[1])].astype("datetime64[ns]")
+
+
+def synthetic_state(times: np.ndarray, grid: Grid) -> np.ndarray:
+    """(time, 3 channels, lat, lon) float32 [K]: mean, season, a wave moving 30 degrees east a day, a little noise."""
+    days = (times - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
+    lat, lon = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
+    noise = np.random.default_rng(7).standard_normal((len(times), 3, *grid.shape))
+    fields = []
+    for c, (mean, amplitude, wavenumber) in enumerate([(250.0, 3.0, 2), (280.0, 5.0, 1), (287.0, 4.0, 3)]):
+        season = 8.0 * np.sin(lat) * np.cos(2 * np.pi * days / 365.25)[:, None, None]
+        wave = amplitude * np.cos(lat) * np.cos(wavenumber * (lon - np.pi / 6 * days[:, None, None]) + c)
+        fields.append(mean - 20.0 * np.sin(lat) ** 2 + season + wave)
+    return (np.stack(fields, axis=1) + 0.3 * noise).astype(np.float32)
+
+
+def write_store(config: Config) -> None:
+    """The training store as `regrid` would write it, and its normals."""
+    from preprocess.normals import run_normals
+
+    channels, statics = config.data.channels.dynamic, config.data.channels.static
+    grid = config.data.regrid.grid
+    times = store_times()
+    static = np.random.default_rng(3).random((len(statics), *grid.shape)).astype(np.float32)
+    coords = xr.Dataset(
+        {"static": (("static_channel", "latitude", "longitude"), static)},
+        coords={
+            "time": times,
+            "channel": [c.name for c in channels],
+            "variable": ("channel", [c.variable for c in channels]),
+            "level": ("channel", [c.level or -1 for c in channels]),
+            "unit": ("channel", [c.spec.unit for c in channels]),
+            "static_channel": [c.name for c in statics],
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        },
+    )
+    spec = ArraySpec(
+        dims=("time", "channel", "latitude", "longitude"),
+        shape=(len(times), len(channels), *grid.shape),
+        chunks=(1, 2, *grid.shape),
+    )
+    contract = {
+        "kind": "training store",
+        "channels": [c.name for c in channels],
+        "static_channels": [c.name for c in statics],
+        "grid": grid.describe(),
+        "step_hours": 12,
+        "source": {"kind": "simulation", "label": "simulated"},
+        "regrid": {"method": "bilinear", "engine": "builtin"},
+    }
+    state = synthetic_state(times, grid)
+    with SlabStore(
+        config.paths.store, arrays={"state": spec}, coords=coords, slab_dim="time",
+        slab_size=config.data.slab_times, contract=contract,
+    ) as store:  # fmt: skip
+        for slab in store.pending():
+            store.write(slab, {"state": state[slab.slice]})
+        store.finish({"label": "simulated"})
+    provenance.write_receipt(config, stage="regrid", outputs=[config.paths.store], facts={})
+    run_normals(config)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Config]:
+    """Makes an experiment with its store and normals; keyword arguments go to `training`."""
+
+    def make(**training: Any) -> Config:
+        config = parse(raw_config(tmp_path / "results", **training))
+        if not config.paths.store.exists():
+            write_store(config)
+        return config
+
+    return make
