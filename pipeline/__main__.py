@@ -36,6 +36,7 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuratio
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override one setting, e.g. training.steps=200. Repeatable.")
 ]
+LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
 
 
 def check_checkout() -> None:
@@ -55,55 +56,57 @@ def check_checkout() -> None:
             )
 
 
-def _run(stage: str, config: Path, overrides: list[str] | None) -> None:
+def _run(stage: str, config: Path, overrides: list[str] | None, log: Path | None) -> None:
     from pipeline.config import load
+    from pipeline.logs import logged
 
     check_checkout()
     settings = load(config, overrides or [])
-    module: Any = importlib.import_module(STAGES[stage])
-    getattr(module, f"run_{stage}")(settings)
+    with logged(log):
+        module: Any = importlib.import_module(STAGES[stage])
+        getattr(module, f"run_{stage}")(settings)
 
 
 @app.command()
-def simulate(config: ConfigOption, set_: SetOption = None) -> None:
+def simulate(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr."""
-    _run("simulate", config, set_)
+    _run("simulate", config, set_, log)
 
 
 @app.command()
-def regrid(config: ConfigOption, set_: SetOption = None) -> None:
+def regrid(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Read the source, put it on the target grid, and write the training store."""
-    _run("regrid", config, set_)
+    _run("regrid", config, set_, log)
 
 
 @app.command()
-def normals(config: ConfigOption, set_: SetOption = None) -> None:
+def normals(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Compute means, spreads and the day-of-year x hour climatology of the training periods."""
-    _run("normals", config, set_)
+    _run("normals", config, set_, log)
 
 
 @app.command()
-def train(config: ConfigOption, set_: SetOption = None) -> None:
+def train(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Train the model; resumes at the last checkpoint."""
-    _run("train", config, set_)
+    _run("train", config, set_, log)
 
 
 @app.command()
-def forecast(config: ConfigOption, set_: SetOption = None) -> None:
+def forecast(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Issue forecasts from every init time of the test period."""
-    _run("forecast", config, set_)
+    _run("forecast", config, set_, log)
 
 
 @app.command()
-def score(config: ConfigOption, set_: SetOption = None) -> None:
+def score(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Score the forecasts and the baselines on common init times."""
-    _run("score", config, set_)
+    _run("score", config, set_, log)
 
 
 @app.command()
-def report(config: ConfigOption, set_: SetOption = None) -> None:
+def report(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Draw the figures and write one self-contained report.html."""
-    _run("report", config, set_)
+    _run("report", config, set_, log)
 
 
 @app.command()

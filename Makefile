@@ -1,0 +1,89 @@
+# Everything a newcomer types; `make` alone lists it. A virtual environment is made at first use.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV   ?= .venv
+CORES  ?= all
+CONFIG ?= workflows/config/demo.yaml
+EXTRAS ?=
+# What users say on the command line; they reach the recipes through the environment, so quoting survives.
+export SET ?=
+
+# The checkout is the program: nothing of ours is installed, Python finds it here.
+export PYTHONPATH := $(CURDIR)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# A stamp carries the checksum of what decides an installation, so that nothing is installed twice.
+HASH := $(shell cat constraints.txt pyproject.toml | cksum | tr ' ' '-')
+DEMO_READY := $(VENV)/.demo-$(HASH)
+TEST_READY := $(VENV)/.test-$(HASH)
+LIST = import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*p["dependencies"], *(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
+INSTALL = python -c '$(LIST)' $(1) | python -m pip install --no-compile --disable-pip-version-check \
+	-c constraints.txt -r /dev/stdin | { grep -v '^Requirement already satisfied' || true; }
+SNAKEMAKE = snakemake -s workflows/Snakefile --workflow-profile workflows/profiles/default --cores $(CORES)
+
+.PHONY: help demo run test check lint types imports quick ranks bench setup clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo '  with SET="training.steps=200 model.width=64" to override settings, CORES=2, ARGS="--dry-run" for Snakemake'
+
+demo: CONFIG := workflows/config/demo.yaml
+demo: run ## the whole road on the embedded simulated atmosphere -> results/demo/report.html
+
+run: $(DEMO_READY) ## the same road for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
+	@$(SNAKEMAKE) --configfile $(CONFIG) --config set="$$SET" $(ARGS)
+
+test: $(TEST_READY) ## the full test suite
+	@python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+check: lint types imports quick ## style, types, import rules and the fast tests, under a minute
+
+lint: $(TEST_READY)
+	@ruff check . && ruff format --check .
+
+types: $(TEST_READY)
+	@mypy
+
+imports: $(TEST_READY)
+	@lint-imports
+
+quick: $(TEST_READY)
+	@python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+ranks: $(TEST_READY) ## the tests that spawn several ranks
+	@python -m pytest tests/parallel $(ARGS)
+
+bench: $(TEST_READY) ## every script of benchmarks/; results go to benchmarks/results
+	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script" $(ARGS); done
+
+setup: $(DEMO_READY) ## only the installation; EXTRAS="cloud cluster" adds those parts of pyproject.toml
+	@$(if $(EXTRAS),$(call INSTALL,$(EXTRAS)),true)
+
+clean: ## remove caches and results/demo; other results and the environment stay
+	rm -rf results/demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(DEMO_READY): | $(VENV)/bin/pip
+	@echo "installing what the demo needs into $(VENV) (once; one to three minutes)"
+	@$(call INSTALL,)
+	@rm -f $(VENV)/.demo-* && touch $@
+
+$(TEST_READY): | $(VENV)/bin/pip
+	@echo "installing what the tests need into $(VENV) (once; one to three minutes)"
+	@$(call INSTALL,dev baselines)
+	@rm -f $(VENV)/.demo-* $(VENV)/.test-* && touch $@ $(DEMO_READY)
+
+# The first interpreter that is new enough; pip is what venv puts in last, so a killed attempt is made again.
+$(VENV)/bin/pip:
+	@for candidate in "$(PYTHON)" python3 python3.13 python3.12 python3.11; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			"$$candidate" -m venv $(VENV) || { echo "error: $$candidate -m venv $(VENV) must work (Debian and Ubuntu: install python3-venv)" >&2; exit 2; }; \
+			exit 0; \
+		fi; \
+	done; echo "error: Python must be 3.11 or newer, got $$("$(PYTHON)" --version 2>&1); name one: make PYTHON=/path/to/python3.12" >&2; exit 2

@@ -1,0 +1,100 @@
+"""A copy of what a stage says, kept in a file while the terminal shows it unchanged.
+
+Contract: the terminal sees every byte at once, progress bars included; the file gets whole lines only,
+without colours and without the frames of a progress bar that were drawn over. What C libraries write past
+Python is shown and not kept. An error leaves its traceback in the file, whatever the terminal shows. Ranks
+other than the first write no file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ERASE = re.compile(r"\x1b\[[0-2]?K|\x1b\[[0-9]*A")
+"""Erasing a line, or going up to one: what stood there before is drawn over."""
+
+
+class Tee(io.TextIOBase):
+    """A text stream that passes everything on and keeps finished lines in a file."""
+
+    def __init__(self, stream: TextIO, file: TextIO) -> None:
+        self.stream = stream
+        self.file = file
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Pass on and keep; returns the number of characters."""
+        self.stream.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._keep(line)
+        if lines:
+            self.file.flush()
+        return len(text)
+
+    def _keep(self, line: str) -> None:
+        last = _ERASE.split(line.rstrip("\r"))[-1].rsplit("\r", 1)[-1]
+        shown = _CONTROL.sub("", last).rstrip()
+        if shown:
+            self.file.write(shown + "\n")
+
+    def flush(self) -> None:
+        """Flush the terminal."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """As the terminal, so that progress bars behave as without a log."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """The terminal's descriptor, for programs that ask for its width."""
+        return self.stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The terminal's."""
+        return self.stream.encoding
+
+    def finish(self) -> None:
+        """Keep what stands on an unfinished line."""
+        self._keep(self._line)
+        self._line = ""
+
+
+@contextmanager
+def logged(path: Path | None) -> Iterator[None]:
+    """Keep a copy of standard output and standard error in a file, after what earlier runs left there.
+
+    Args:
+        path: the log; None keeps nothing.
+    """
+    if path is None or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    output, errors = sys.stdout, sys.stderr
+    with path.open("a", encoding="utf-8") as file:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        file.write(f"-- {now} {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}\n")
+        tees = Tee(output, file), Tee(errors, file)
+        sys.stdout, sys.stderr = tees
+        try:
+            yield
+        except BaseException:
+            file.write(traceback.format_exc())
+            raise
+        finally:
+            for tee in tees:
+                tee.finish()
+            sys.stdout, sys.stderr = output, errors

@@ -1,0 +1,78 @@
+"""What all rules share: the typed configuration, and the names of receipts, logs and benchmarks."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+WORKFLOWS = Path(str(workflow.basedir))
+sys.path.insert(0, str(WORKFLOWS.parent))
+
+from pipeline.config import Config, load
+
+
+def configuration_file() -> Path:
+    """The one file that describes the experiment; the demo where none is given."""
+    given = list(workflow.overwrite_configfiles)
+    if len(given) > 1:
+        raise WorkflowError(f"workflow must have one --configfile, got {len(given)}; one file is one experiment")
+    path = Path(given[0]) if given else WORKFLOWS / "config" / "demo.yaml"
+    inside = path.is_relative_to(Path.cwd())
+    return path.relative_to(Path.cwd()) if inside else path
+
+
+def overrides() -> list[str]:
+    """The settings of --config set="a.b=1 c.d=[2,3]": blanks separate them, so none may stand inside one."""
+    others = set(workflow.config_settings.config) - {"set"}
+    given = config.get("set") or ""
+    if others or not isinstance(given, str):
+        raise WorkflowError(
+            '--config must be set="section.key=value ..." with no blanks inside a setting, for instance '
+            f'--config set="training.steps=200 training.lead_hours=[168,336]"; got {", ".join(sorted(others)) or given}'
+        )
+    return given.split()
+
+
+def settings() -> Config:
+    """The configuration, checked: first with readable messages, then against the schema editors use."""
+    try:
+        found = load(CONFIG_FILE, OVERRIDES)
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+    resolved = found.model_dump(mode="json")
+    validate(resolved, "../schemas/config.schema.json", set_default=False)
+    config.clear()
+    config.update(resolved)  # what captions read
+    return found
+
+
+def receipt(stage: str) -> Path:
+    """The small file that says a stage is complete; its name carries a hash of all settings upstream."""
+    return SETTINGS.paths.receipt(stage)
+
+
+def beside(folder: str, stage: str, suffix: str) -> Path:
+    """A log or benchmark of a stage, named as its receipt."""
+    return SETTINGS.root / folder / receipt(stage).with_suffix(suffix).name
+
+
+def launch(ranks: int = 1) -> str:
+    """What follows `python` before the stage's name; torchrun starts several ranks on one machine."""
+    if ranks == 1:
+        return "-m pipeline"
+    return f"-m torch.distributed.run --standalone --nproc-per-node={ranks} -m pipeline"
+
+
+CONFIG_FILE = configuration_file()
+OVERRIDES = overrides()
+SETTINGS = settings()
+OPTIONS = shlex.join(["--config", str(CONFIG_FILE), *(word for item in OVERRIDES for word in ("--set", item))])
+
+# Jobs import our packages from this checkout, and run the Python that runs Snakemake unless conda gives them another.
+os.environ.update(
+    PYTHONPATH=str(WORKFLOWS.parent),
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+)
