@@ -1,0 +1,39 @@
+"""Sources of atmospheric data, each giving the same canonical archive.
+
+Contract: `open_source` chooses by `source.kind`; everything behind it is an `Archive`, so that no later
+step knows where the data came from.
+"""
+
+from __future__ import annotations
+
+from pipeline.config import Config
+from pipeline.sections import FilesSource, SimulationSource
+from preprocess.sources.archive import Archive, Piece
+
+__all__ = ["Archive", "Piece", "open_source"]
+
+
+def open_source(config: Config) -> Archive:
+    """Open the source of an experiment; reads metadata only.
+
+    Raises:
+        ValueError: see `Archive` and the source's own opener.
+    """
+    source, channels = config.source, config.data.channels
+    if isinstance(source, SimulationSource):
+        from pipeline import store
+
+        raw = store.open_store(config.paths.simulated, stage="python -m pipeline simulate")
+        return Archive(
+            [Piece.of(raw, origin=str(config.paths.simulated))],
+            channels=channels,
+            label="simulated",
+            description={**source.model_dump(mode="json"), "label": "simulated"},
+        )
+    if isinstance(source, FilesSource):
+        from preprocess.sources.files import open_files
+
+        return open_files(source, channels=channels)
+    from preprocess.sources.cloud import open_cloud
+
+    return open_cloud(source, channels=channels)
