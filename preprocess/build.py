@@ -1,0 +1,275 @@
+"""The regrid stage: from a source to the training store, one time slab after the other.
+
+Contract: a slab is read once, all variables and levels together, checked, put on the target grid,
+stacked in catalogue order, written as one shard, read back and recorded. Memory is bounded by some
+source blocks and two slabs on the target grid; the next slab is read while one is written. Nothing is
+written before the first slab has passed every check. A killed run goes on at the first slab not
+recorded and ends with the same bytes. Times that the source lacks are listed, never filled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline import provenance, store
+from pipeline.config import Config
+from pipeline.grid import Grid
+from pipeline.sections import Channels, Data
+from pipeline.variables import Channel
+from preprocess.canonical import align, alignment
+from preprocess.console import progress, say, stamp
+from preprocess.regrid import regrid, resolve_engine
+from preprocess.sources import Archive, open_source
+
+CHUNK_CHANNELS = 16
+"""Channels in the smallest piece of a store that can be read alone."""
+
+Times = NDArray[np.datetime64]
+
+
+def run_regrid(config: Config) -> None:
+    """Read the source, put it on the target grid, and write the training store."""
+    path = config.paths.store
+    if config.paths.receipt("regrid").exists() and path.exists():
+        store.read_manifest(path)
+        say(f"regrid: complete in {path}")
+        return
+    archive = open_source(config)
+    times, missing = select_times(archive.times, config.data)
+    _report(archive, times, missing, config)
+    gridder = Gridder(archive, config)
+    contract = store_contract(archive, config.data, regrid=gridder.describe())
+    facts = {
+        "label": archive.label,
+        "times": int(times.size),
+        "first": stamp(times[0]),
+        "last": stamp(times[-1]),
+        "missing_times": [stamp(t) for t in missing],
+        "source": archive.facts,
+    }
+    channels = config.data.channels
+    grid = config.data.regrid.grid
+    writer = store.SlabStore(
+        path,
+        arrays={"state": _spec(times.size, len(channels.dynamic), grid)},
+        coords=_coordinates(archive, times, gridder, channels=channels, grid=grid),
+        slab_dim="time",
+        slab_size=config.data.slab_times,
+        contract=contract,
+        attrs={"title": f"Training store of {archive.label}", "Conventions": "CF-1.11"},
+    )
+    pending = _pending(writer)
+    if pending:
+        store.free_space_check(path, sum(len(slab) for slab in pending) * len(channels.dynamic) * grid.size * 4)
+    with progress("times") as bar:
+        done = times.size - sum(len(slab) for slab in pending)
+        task = bar.add_task(f"regrid {archive.label}", total=times.size, completed=done)
+        fields = _ahead(archive, gridder, times, pending, channels.dynamic)
+        first = next(fields, None)  # checked in full before anything is written
+        with writer as opened:
+            while first is not None:
+                slab, values = first
+                opened.write(slab, {"state": values})
+                bar.advance(task, len(slab))
+                first = next(fields, None)
+            opened.finish(facts)
+    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
+    say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+
+
+def select_times(available: Times, data: Data) -> tuple[Times, Times]:
+    """Times of the store, and those its step asks for that the source lacks.
+
+    Args:
+        available: times of the source, sorted.
+        data: period and step.
+
+    Returns:
+        (present, missing), both sorted.
+
+    Raises:
+        ValueError: the source has none of them.
+    """
+    step = np.timedelta64(data.step_hours, "h")
+    start, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
+    wanted = np.arange(start, end + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
+    inside = np.isin(wanted, available)
+    if not inside.any():
+        raise ValueError(
+            f"data.period must hold times of the source, got none at steps of {data.step_hours} h within "
+            f"{stamp(start)} .. {stamp(end)}; the source has {available.size} times, "
+            f"{stamp(available[0])} .. {stamp(available[-1])}"
+        )
+    return wanted[inside], wanted[~inside]
+
+
+def gaps(missing: Times, *, step_hours: int) -> list[str]:
+    """Missing times joined into ranges, one phrase each."""
+    if not missing.size:
+        return []
+    breaks = np.flatnonzero(np.diff(missing) > np.timedelta64(step_hours, "h")) + 1
+    runs = np.split(missing, breaks)
+    return [stamp(r[0]) if r.size == 1 else f"{stamp(r[0])} .. {stamp(r[-1])} ({r.size} times)" for r in runs]
+
+
+class Gridder:
+    """Puts fields of an archive on the target grid; fields that lie on it already are only put in order."""
+
+    def __init__(self, archive: Archive, config: Config) -> None:
+        settings = config.data.regrid
+        self.target = settings.grid
+        self.method = settings.method
+        self.directory = config.paths.weights
+        self.same = alignment(archive.grid, self.target) is not None
+        self.engine = resolve_engine(settings.engine)
+        if self.same:
+            say(f"regrid: the source lies on the target grid {self.target}; nothing to interpolate")
+        elif settings.engine == "auto" and self.engine == "builtin":
+            say("regrid: xESMF is not installed here; using the built-in weights (engine: builtin)")
+
+    def describe(self) -> dict[str, str]:
+        """For the contract."""
+        return {"method": "none", "engine": "none"} if self.same else {"method": self.method, "engine": self.engine}
+
+    def __call__(self, ds: xr.Dataset) -> xr.Dataset:
+        """Fields on the target grid; lazy where `ds` is."""
+        grid = Grid.from_dataset(ds)
+        if alignment(grid, self.target) is not None:
+            return xr.Dataset({n: align(v, grid=grid, other=self.target) for n, v in ds.items()}, attrs=ds.attrs)
+        return regrid(ds, target=self.target, method=self.method, engine=self.engine, weights_directory=self.directory)
+
+
+def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> dict[str, Any]:
+    """What makes a training store this training store."""
+    return {
+        "kind": "training store",
+        "channels": [c.name for c in data.channels.dynamic],
+        "static_channels": [c.name for c in data.channels.static],
+        "grid": data.regrid.grid.describe(),
+        "step_hours": data.step_hours,
+        "source": archive.description,
+        "regrid": regrid,
+    }
+
+
+def stack(ds: xr.Dataset, channels: Sequence[Channel]) -> NDArray[np.float32]:
+    """Channels of a computed canonical dataset side by side.
+
+    Returns:
+        Shape (time, channel, latitude, longitude), float32, in the order of `channels`.
+    """
+    shape = (ds.sizes["time"], len(channels), ds.sizes["latitude"], ds.sizes["longitude"])
+    out = np.empty(shape, np.float32)
+    for i, channel in enumerate(channels):
+        field = ds[channel.variable]
+        if channel.level is not None:
+            field = field.sel(level=channel.level)
+        out[:, i] = field.transpose("time", "latitude", "longitude").values
+    return out
+
+
+def _ahead(
+    archive: Archive, gridder: Gridder, times: Times, pending: Sequence[store.Slab], channels: Sequence[Channel]
+) -> Iterator[tuple[store.Slab, NDArray[np.float32]]]:
+    """Computed slabs in order, one being read while the last is in the caller's hands."""
+
+    def compute(slab: store.Slab) -> NDArray[np.float32]:
+        return stack(gridder(archive.dataset(times[slab.slice])).compute(), channels)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        waiting = [(slab, pool.submit(compute, slab)) for slab in pending[:1]]
+        for following in [*pending[1:], None]:
+            if not waiting:
+                return
+            slab, future = waiting.pop()
+            values = future.result()
+            if following is not None:
+                waiting.append((following, pool.submit(compute, following)))
+            yield slab, values
+
+
+def _pending(writer: store.SlabStore) -> list[store.Slab]:
+    """Slabs to compute, known before the store is opened for writing."""
+    manifest = store.manifest_path(writer.path)
+    if not manifest.exists() or not writer.path.exists():
+        return writer.slabs()
+    with writer as opened:
+        _require_same_times(writer, writer.coords["time"].values)
+        return opened.pending()
+
+
+def _require_same_times(writer: store.SlabStore, times: Times) -> None:
+    """Refuse to go on with a store of other times."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        held = xr.open_zarr(writer.path, chunks=None, consolidated=False)["time"].values
+    if not np.array_equal(held, times):
+        raise ValueError(
+            f"store {writer.path} must hold the times asked for, got {held.size} times {stamp(held[0])} .. "
+            f"{stamp(held[-1])} there and {times.size} times {stamp(times[0])} .. {stamp(times[-1])} in the source; "
+            "set another name or directory, or move the store away"
+        )
+
+
+def _spec(times: int, channels: int, grid: Grid) -> store.ArraySpec:
+    return store.ArraySpec(
+        dims=("time", "channel", "latitude", "longitude"),
+        shape=(times, channels, *grid.shape),
+        chunks=(1, min(CHUNK_CHANNELS, channels), *grid.shape),
+    )
+
+
+def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: Channels, grid: Grid) -> xr.Dataset:
+    """Coordinates of the store and its static fields, each regridded from its own grid."""
+    dynamic, static = channels.dynamic, channels.static
+    fields = archive.statics()
+    planes = [gridder(xr.Dataset({c.variable: fields[c.variable]}))[c.variable].values for c in static]
+    ds = xr.Dataset(
+        {
+            "static": (
+                ("static_channel", "latitude", "longitude"),
+                np.array(planes, np.float32).reshape(-1, *grid.shape),
+            )
+        },
+        coords={
+            "time": times,
+            "channel": [c.name for c in dynamic],
+            "variable": ("channel", [c.variable for c in dynamic]),
+            "level": ("channel", np.array([-1 if c.level is None else c.level for c in dynamic], np.int32)),
+            "unit": ("channel", [c.spec.unit for c in dynamic]),
+            "static_channel": np.array([c.name for c in static], dtype="U8"),
+            "static_unit": ("static_channel", np.array([c.spec.unit for c in static], dtype="U8")),
+            "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
+        },
+    )
+    ds["level"].attrs["comment"] = "pressure in hPa; -1 for a channel that does not lie on a pressure level"
+    return ds
+
+
+def _report(archive: Archive, times: Times, missing: Times, config: Config) -> None:
+    """One line for each thing the user should know about the source."""
+    facts, step = archive.facts, config.data.step_hours
+    say(f"regrid: {archive.label}, {times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}")
+    if missing.size:
+        listed = gaps(missing, step_hours=step)
+        more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+        say(f"regrid: the source lacks {missing.size} times, which stay absent: {', '.join(listed[:3])}{more}")
+    if facts["times_with_some_channels_only"]:
+        count = len(facts["times_with_some_channels_only"])
+        say(f"regrid: {count} times have some channels only and are left out")
+    if facts["times_held_more_than_once"]:
+        say(f"regrid: {facts['times_held_more_than_once']} times are in several files, with equal values")
+    if facts["longer_leads_dropped"]:
+        say(f"regrid: {facts['longer_leads_dropped']} forecasts gave way to a shorter lead for the same time")
+    if len(facts.get("experiment_versions", [])) > 1:
+        say(f"regrid: the source mixes experiment versions {', '.join(facts['experiment_versions'])} (0005 is ERA5T)")
+    for change in facts["converted_units"]:
+        say(f"regrid: converting {change}")
