@@ -1,0 +1,246 @@
+"""The score stage: every model and baseline on the same init times, leads, channels and regions.
+
+Contract: reads the training store, the normals and one or more forecast stores; writes
+`scores.csv` (tidy), `scores.nc` (maps, spectra) and `sums.nc` (the sums per init time that both are made
+of, from which other intervals, or scores of more init times, follow without reading a field again).
+`sums.nc` also is the checkpoint: a run that was killed goes on from it. The receipt is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from evaluate import align, baselines, bootstrap, tables
+from evaluate.reader import Reader
+from evaluate.regions import region_weights
+from evaluate.streaming import Kernel, Sums
+from pipeline import files, provenance
+from pipeline.climatology import Normals
+from pipeline.config import Config
+from pipeline.grid import Grid
+from pipeline.store import contract_digest, open_store, read_manifest
+
+SAVE_SECONDS = 60.0
+"""Between two checkpoints."""
+MAP_BLOCK_HOURS = 240
+"""Init times of ten days make one block of the significance test on maps."""
+MAX_MAP_BLOCKS = 32
+SPECTRUM_BAND = (30.0, 60.0)
+"""Latitudes of the zonal spectra, both hemispheres, degrees."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score_stores` found.
+
+    Args:
+        sums: per init time and region, and maps.
+        alignment: init times and leads, and what was left out.
+        left_out: regions that could not be made, with reasons.
+        spacing_hours: the usual spacing of the init times.
+    """
+
+    sums: Sums
+    alignment: align.Alignment
+    left_out: dict[str, str]
+    spacing_hours: float
+
+
+def run_score(config: Config) -> None:
+    """Score the forecasts of a configuration and its baselines.
+
+    Raises:
+        ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
+    """
+    paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
+    table, maps, sums = (paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc"))
+    if paths.receipt("score").exists() and table.exists() and maps.exists():
+        console.print(f"score: complete in {paths.scores}", markup=False)
+        return
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    normals = Normals.open(paths.normals)
+    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    name = str(forecast.attrs["contract"]["model"])
+    with files.lock(paths.scores / "score.lock"):
+        scored = score_stores(
+            {name: forecast}, truth, normals, leads=config.forecast.lead_hours, names=config.evaluation.baselines,
+            map_channels=config.evaluation.variables, checkpoint=sums, console=console,
+        )  # fmt: skip
+        facts = describe(scored, truth, normals, config)
+        facts |= {"missing_times": _facts(paths.store).get("missing_times", []), "model": name}
+        write_scores(scored, truth, table=table, maps=maps, facts=facts)
+    provenance.write_receipt(config, stage="score", outputs=[table, maps, sums], facts=facts)
+    console.print(f"score: {facts['n_init']} init times, {table}", markup=False)
+
+
+def score_stores(
+    forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, normals: Normals, *, leads: Sequence[int],
+    names: Sequence[str] = ("persistence", "climatology"), map_channels: Sequence[str], checkpoint: Path | None = None,
+    console: Console | None = None, batch_size: int | None = None,
+) -> Scored:  # fmt: skip
+    """Sum every statistic of every model over common init times.
+
+    Args:
+        forecasts: forecast stores by model name, all with the channels of the first.
+        truth: training store.
+        normals: of the training periods, on the same grid.
+        leads: hours; every forecast must have them.
+        names: baselines, from `evaluate.baselines.PREDICTORS`.
+        map_channels: channels that get maps and spectra.
+        checkpoint: file to save to now and then, and to go on from.
+        console: for the progress bar; silent when absent.
+        batch_size: init times read at once; chosen by memory when absent.
+
+    Raises:
+        ValueError: stores that cannot be compared (every reason at once), no common init time, or a NaN.
+    """
+    clash = sorted(set(forecasts) & set(names))
+    if clash:
+        raise ValueError(f"model names must differ from the baselines', got {clash}; rename the experiment")
+    for name, ds in forecasts.items():
+        align.check_stores(ds, truth, leads=leads, name=name)
+    grid = Grid.from_dataset(truth)
+    if not normals.grid.allclose(grid):
+        raise ValueError(
+            f"normals must lie on the store's grid {grid}, got {normals.grid}; run the normals stage again"
+        )
+    channels = list(map(str, next(iter(forecasts.values()))["channel"].values))
+    for name, ds in forecasts.items():
+        lacking = [c for c in channels if c not in ds["channel"].values]
+        if lacking:
+            raise ValueError(f"forecast {name!r} must have the channels of the others, got none of {lacking}")
+    inits = {name: ds["init_time"].values for name, ds in forecasts.items()}
+    alignment = align.common_init_times(inits, truth["time"].values, leads=leads)
+    gaps = np.diff(alignment.init_times) / np.timedelta64(1, "h")
+    spacing = float(np.median(gaps)) if gaps.size else 24.0
+    regions = region_weights(grid, land_sea_mask=_land_sea_mask(truth))
+    reader = Reader(
+        truth, normals, forecasts, channels=channels, alignment=alignment, batch_size=batch_size
+    )  # fmt: skip
+    inside = (np.abs(grid.latitude) >= SPECTRUM_BAND[0]) & (np.abs(grid.latitude) <= SPECTRUM_BAND[1])
+    rows = grid.cell_area.sum(axis=1) * (inside if inside.any() else 1.0)
+    models = {name: baselines.stored(name) for name in forecasts} | {n: baselines.PREDICTORS[n] for n in names}
+    kernel = Kernel(
+        models, channels=channels, leads=alignment.leads.tolist(), regions=regions, map_channels=map_channels,
+        block_of=_map_blocks(len(alignment.init_times), spacing), spectrum_rows=rows,
+    )  # fmt: skip
+    key = {
+        "init_times": np.datetime_as_string(alignment.init_times, "h").tolist(), "leads": alignment.leads.tolist(),
+        "models": list(models), "channels": channels, "map_channels": list(map_channels), "normals": normals.digest,
+        "stores": [contract_digest(ds.attrs.get("contract", {})) for ds in [truth, *forecasts.values()]],
+        "batch_size": reader.batch_size, "layout": 1,
+    }  # fmt: skip
+    sums = _stream(reader, kernel, checkpoint=checkpoint, key=key, console=console)
+    return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing)
+
+
+def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config) -> dict[str, Any]:
+    """The facts that must stand beside every score, JSON-ready."""
+    init = np.datetime_as_string(scored.alignment.init_times, "h")
+    block = tables.choose_block(scored.sums, channels=config.evaluation.variables, spacing_hours=scored.spacing_hours)
+    enough = len(init) / block >= bootstrap.FEWEST_BLOCKS
+    return {
+        "label": truth.attrs["contract"]["source"]["label"],
+        "n_init": len(init),
+        "first_init": str(init[0]),
+        "last_init": str(init[-1]),
+        "init_spacing_hours": scored.spacing_hours,
+        "lead_hours": scored.alignment.leads.tolist(),
+        "left_out_init_times": {k: v[:20] + ["..."] * (len(v) > 20) for k, v in scored.alignment.dropped.items()},
+        "grid": Grid.from_dataset(truth).describe(),
+        "climatology": {"kind": normals.kind, "years": normals.contract.get("years", []),
+                        "periods": [f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train],
+                        "window_days": config.data.normals.window_days},
+        "regions": list(map(str, scored.sums.regional.sums["region"].values)),
+        "regions_left_out": scored.left_out,
+        "bootstrap": {"kind": "moving block, expanded percentile", "confidence": 0.95, "block_init_times": block,
+                      "block_days": block * scored.spacing_hours / 24.0, "resamples": bootstrap.NUM_RESAMPLES,
+                      "intervals": "given" if enough else f"none: {len(init)} init times hold fewer than "
+                      f"{bootstrap.FEWEST_BLOCKS} blocks of {block * scored.spacing_hours / 24.0:g} days"},
+        "formulas": "docs/metrics.md",
+    }  # fmt: skip
+
+
+def write_scores(scored: Scored, truth: xr.Dataset, *, table: Path, maps: Path, facts: dict[str, Any]) -> None:
+    """Finish all metrics and write the table and the maps."""
+    scores = tables.regional_scores(scored.sums, block=facts["bootstrap"]["block_init_times"])
+    units = dict(zip(map(str, truth["channel"].values), map(str, truth["unit"].values), strict=True))
+    frame = tables.to_table(scores, units=units, num_init=facts["n_init"])
+    files.write_text(table, frame.to_csv(index=False, float_format="%.7g"))
+    ds = tables.map_scores(scored.sums)
+    mask = _land_sea_mask(truth)
+    if mask is not None:
+        ds["land_sea_mask"] = (("latitude", "longitude"), mask.astype(np.float32))
+    ds["unit"] = ("channel", [units[c] for c in map(str, ds["channel"].values)])
+    ds["lead"].attrs["units"] = "hours"
+    label = "simulated atmosphere" if facts["label"] == "simulated" else facts["label"]
+    ds.attrs = {"title": f"Forecast scores, {label}", "facts": json.dumps(facts)}
+    temporary = maps.with_name(f".{maps.name}.tmp")
+    ds.to_netcdf(temporary, engine="netcdf4")
+    temporary.replace(maps)
+
+
+def _stream(
+    reader: Reader, kernel: Kernel, *, checkpoint: Path | None, key: dict[str, Any], console: Console | None
+) -> Sums:
+    """All batches, going on from a checkpoint of the same run and saving one now and then."""
+    parts: list[Sums] = []
+    done = 0
+    note = checkpoint.with_suffix(".json") if checkpoint is not None else None
+    if checkpoint is not None and note is not None and note.exists() and checkpoint.exists():
+        found = files.read_json(note)
+        if found["key"] == json.loads(json.dumps(key)):
+            parts, done = [Sums.load(checkpoint)], int(found["done"])
+    progress = Progress(
+        TextColumn("score"), BarColumn(), MofNCompleteColumn(), TextColumn("batches"), TimeRemainingColumn(),
+        console=console, disable=console is None or not console.is_terminal,
+    )  # fmt: skip
+    with progress:
+        task = progress.add_task("score", total=len(reader), completed=done)
+
+        batches = reader.batches(done)
+
+        def some() -> Iterator[Sums]:
+            """What was summed before, then fresh batches until it is time to save."""
+            nonlocal done
+            yield from parts
+            until = time.monotonic() + SAVE_SECONDS
+            for batch in batches:
+                yield kernel(batch)
+                done += 1
+                progress.advance(task)
+                if time.monotonic() > until:
+                    return
+
+        while done < len(reader):
+            parts = [Sums.merge(some())]
+            if checkpoint is not None and note is not None:
+                note.unlink(missing_ok=True)
+                parts[0].save(checkpoint)
+                files.write_json(note, {"key": key, "done": done})
+    return parts[0]
+
+
+def _map_blocks(num: int, spacing_hours: float) -> Any:
+    length = max(1, round(MAP_BLOCK_HOURS / spacing_hours), -(-num // MAX_MAP_BLOCKS))
+    return np.arange(num) // length
+
+
+def _land_sea_mask(truth: xr.Dataset) -> Any:
+    if "static" not in truth or "lsm" not in truth["static_channel"].values:
+        return None
+    return truth["static"].sel(static_channel="lsm").values
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return dict(read_manifest(path)["facts"])
