@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.aggregate import CrossAttentionUnits, LinearUnits, UnitRows, Units
 from model.groups import Kept, Members, Tree, buckets
@@ -25,6 +26,8 @@ from model.tokenise import Rows, Tokeniser, patchify
 
 class ChannelStage(nn.Module):
     """Tokeniser and aggregation tree of the channels held.
+
+    With `recompute` only the input is kept for backward, and the stage runs a second time there.
 
     Args:
         tree: the channels held and their units.
@@ -39,6 +42,7 @@ class ChannelStage(nn.Module):
         super().__init__()
         self.tree = tree
         self.patch, self.form = patch, form
+        self.recompute = False
         self.tokeniser = Tokeniser(num_channels=len(tree.channels), pixels=patch * patch, width=width)
         self.levels = nn.ModuleList()
         for members in tree.levels:
@@ -61,9 +65,15 @@ class ChannelStage(nn.Module):
             (T, N, D): one token per group, or one per channel when the tree has no level.
         """
         index = self.whole if index is None else index
+        if self.recompute and torch.is_grad_enabled():
+            tokens_TND: Tensor = checkpoint(self._tokens, x_BKHW, index, use_reentrant=False)
+            return tokens_TND
+        return self._tokens(x_BKHW, index)
+
+    def _tokens(self, x_BKHW: Tensor, index: TreeIndex) -> Tensor:
         patches_KQN = patchify(x_BKHW, patch=self.patch)
         if not index.levels or self.form == "reference":
-            tokens_IND = self.tokeniser(patches_KQN, index.channels)
+            tokens_IND: Tensor = self.tokeniser(patches_KQN, index.channels)
             levels = range(len(index.levels))
         else:
             tokens_IND = self._folded_level(patches_KQN, index)
@@ -86,6 +96,12 @@ class ChannelStage(nn.Module):
             (1, N, D).
         """
         index = self.whole if index is None else index
+        if self.recompute and torch.is_grad_enabled():
+            out_1ND: Tensor = checkpoint(self._flat, x_BKHW, unit, index, use_reentrant=False)
+            return out_1ND
+        return self._flat(x_BKHW, unit, index)
+
+    def _flat(self, x_BKHW: Tensor, unit: CrossAttentionUnits, index: TreeIndex) -> Tensor:
         patches_KQN = patchify(x_BKHW, patch=self.patch)
         table_KQD = index.channels.take(self.tokeniser.table())
         only = Rows((0,), total=1)
@@ -93,8 +109,7 @@ class ChannelStage(nn.Module):
 
     def _folded_level(self, patches_KQN: Tensor, index: TreeIndex) -> Tensor:
         table_KQD = index.channels.take(self.tokeniser.table())
-        first: LevelIndex = index.levels[0]
-        return first.map(self._units(0).folded, patches_KQN, table_KQD)
+        return index.levels[0].map(self._units(0).folded, patches_KQN, table_KQD)
 
     def _units(self, level: int) -> Units:
         units = self.levels[level]
@@ -120,7 +135,7 @@ class TreeIndex(nn.Module):
             )
         self.channels = Rows(kept.channels, total=-1)
         inputs = (kept.channels, *kept.levels)
-        self.levels = [
+        self.levels: list[LevelIndex] = [
             LevelIndex(members, units=kept.levels[i], inputs=inputs[i]) for i, members in enumerate(tree.levels)
         ]
         self.registered = nn.ModuleList(self.levels)

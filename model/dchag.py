@@ -26,7 +26,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.aggregate import CrossAttentionUnits, UnitRows, at_least_float32
 from model.channel_stage import ChannelStage, TreeIndex
@@ -102,6 +101,14 @@ class DCHAGConfig:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class CutRows:
+    """Rows of a parameter: `total` in the whole model along the first dim, and which of them row i here is."""
+
+    total: int
+    rows: tuple[int, ...]
+
+
 class DCHAG(nn.Module):
     """The model, or the part of it that a rank of the channel axis holds.
 
@@ -138,7 +145,6 @@ class DCHAG(nn.Module):
         )  # fmt: skip
         self.head = Head(width=width, depth=config.decoder_depth, pixels=pixels, channels=len(config.out_channels))
         self.gather = _identity
-        self.recompute = False
         self._subsets: dict[tuple[str, ...], tuple[TreeIndex, list[int]]] = {}
         if seed is not None:
             self.reset_parameters(seed=seed)
@@ -180,8 +186,33 @@ class DCHAG(nn.Module):
 
     def set_recompute(self, on: bool) -> None:
         """Activation checkpointing of the channel stage and of every trunk block: less memory, more work."""
-        self.recompute = on
-        self.trunk.recompute = on
+        self.stage.recompute = on
+        self.trunk.set_recompute(on)
+
+    def cut_rows(self) -> dict[str, CutRows]:
+        """Parameters of which this model holds some rows, by name: which rows of those of the whole model.
+
+        All others are held whole, by every rank. A model that holds all groups holds all rows.
+        """
+        kept = self.tree.keep(self.channels_held)[1]
+        num_channels, width = len(self.tree.channels), self.config.width
+        rows = {
+            f"stage.tokeniser.{name}": CutRows(num_channels, kept.channels) for name in ("weight", "bias", "channel")
+        }
+        totals = [num_channels, *(len(members) for members in self.tree.levels)]
+        inputs = [kept.channels, *kept.levels]
+        for level, units in enumerate(self.stage.levels):
+            held = kept.levels[level]
+            for name, _ in units.named_parameters():
+                if isinstance(units, CrossAttentionUnits):
+                    each = tuple(u * width + i for u in held for i in range(width))
+                    cut = CutRows(totals[level + 1] * width, each)
+                else:
+                    cut = (
+                        CutRows(totals[level], inputs[level]) if name == "weight" else CutRows(totals[level + 1], held)
+                    )
+                rows[f"stage.levels.{level}.{name}"] = cut
+        return rows
 
     @property
     def _needs_merge(self) -> bool:
@@ -192,20 +223,13 @@ class DCHAG(nn.Module):
         merge, stage = self.merge, self.stage
         fused = self.config.channel_stage == "fused"
         if merge is not None and not self.tree.levels and fused and self.gather is _identity:
-            return self._maybe_recompute(lambda x: stage.flat(x, merge, index), x_BKHW)
-        tokens_TND = self.gather(self._maybe_recompute(lambda x: stage(x, index), x_BKHW))
+            return stage.flat(x_BKHW, merge, index)
+        tokens_TND = self.gather(stage(x_BKHW, index))
         if merge is None:
             return tokens_TND
-        run = merge.absorbed if fused else merge.forward
+        run = merge.absorbed if fused else merge  # through its hooks: merge may be cut
         one = Rows((0,), total=1)
-        rows = UnitRows(one, one)
-        return self._maybe_recompute(lambda tokens: run(tokens.unsqueeze(0), rows), tokens_TND)
-
-    def _maybe_recompute(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(function, x, use_reentrant=False)
-            return out
-        return function(x)
+        return run(tokens_TND.unsqueeze(0), UnitRows(one, one))
 
     def _position(self, grid: tuple[int, int]) -> Tensor:
         if grid == self.grid:

@@ -63,7 +63,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with `recompute` only its input is kept for backward."""
 
     def __init__(self, *, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -71,9 +71,16 @@ class Block(nn.Module):
         self.attn = Attention(width=width, heads=heads, dropout=dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width=width, hidden=hidden, dropout=dropout)
+        self.recompute = False
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
+        if self.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._run, x_BLD, use_reentrant=False)
+            return out
+        return self._run(x_BLD)
+
+    def _run(self, x_BLD: Tensor) -> Tensor:
         x_BLD = x_BLD + self.attn(self.norm1(x_BLD))
         out: Tensor = x_BLD + self.mlp(self.norm2(x_BLD))
         return out
@@ -96,14 +103,16 @@ class Trunk(nn.Module):
             Block(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.recompute = False
+
+    def set_recompute(self, on: bool) -> None:
+        """Activation checkpointing of every block."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.recompute = on
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x_BLD = checkpoint(block, x_BLD, use_reentrant=False)
-            else:
-                x_BLD = block(x_BLD)
+            x_BLD = block(x_BLD)
         out: Tensor = self.norm(x_BLD)
         return out

@@ -1,0 +1,122 @@
+"""Collectives with the layout before and after, forward and backward.
+
+Contract: a function is named for both directions. Layouts are those of one axis of the mesh: "cut" (every rank
+has its part), "replicated" (every rank has all of it, the same), "partial" (the sum over ranks is meant).
+
+Letters: T tokens of all ranks, K tokens of this rank, N = batch * patches, D width, R ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial, Replicate
+
+
+def gather_forward_slice_backward(tokens_KND: Tensor, *, sizes: Sequence[int], group: dist.ProcessGroup) -> Tensor:
+    """All-gathers along the first dim; the gradient is this rank's slice, and nothing is added.
+
+    forward: cut (K, N, D) -> replicated (T, N, D), one all-gather (padded to the largest part when uneven).
+    backward: replicated (T, N, D) -> cut (K, N, D), no communication.
+
+    Right where every rank goes on to compute the same thing with the result, so that every rank already has
+    the whole gradient: summing over ranks (as torch.distributed.nn.functional.all_gather does) would multiply
+    it by R. Wrong where each rank's gradient is a part of the sum.
+
+    Args:
+        tokens_KND: this rank's tokens, K = sizes[rank].
+        sizes: K of every rank.
+        group: ranks of the channel axis.
+    """
+    out: Tensor = _GatherSlice.apply(tokens_KND, tuple(sizes), group)  # type: ignore[no-untyped-call]
+    return out
+
+
+# renamed in torch 2.13
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class _GatherSlice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens_KND: Tensor, sizes: tuple[int, ...], group: dist.ProcessGroup) -> Tensor:
+        rank = dist.get_rank(group)
+        ctx.start, ctx.size = sum(sizes[:rank]), sizes[rank]
+        largest = max(sizes)
+        part = tokens_KND.contiguous()
+        if len(part) < largest:
+            part = torch.cat([part, part.new_zeros(largest - len(part), *part.shape[1:])])
+        gathered = part.new_empty(len(sizes) * largest, *part.shape[1:])
+        _all_gather(gathered, part, group=group)
+        if len(set(sizes)) == 1:
+            return gathered
+        return torch.cat([gathered[r * largest : r * largest + size] for r, size in enumerate(sizes)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_TND,) = gradients
+        return gradient_TND.narrow(0, ctx.start, ctx.size), None, None
+
+
+def average_gradients_after_backward(module: nn.Module, *, group: dist.ProcessGroup) -> None:
+    """Data parallelism for any mix of plain and DTensor parameters: one all-reduce at the end of each backward.
+
+    forward: nothing. backward: gradients partial over the group -> replicated, their mean.
+
+    Args:
+        module: its parameters keep their types and names (torch's DistributedDataParallel would turn DTensors
+            into plain tensors and prefix the names).
+        group: ranks of the data axis.
+    """
+    if dist.get_world_size(group) == 1:
+        return
+    ready: list[nn.Parameter] = []
+
+    def flush() -> None:
+        gradients = [local_tensor(parameter.grad) for parameter in ready if parameter.grad is not None]
+        ready.clear()
+        for dtype in {gradient.dtype for gradient in gradients}:
+            _average([gradient for gradient in gradients if gradient.dtype == dtype], group)
+
+    def note(parameter: nn.Parameter) -> None:
+        if not ready:
+            torch.autograd.Variable._execution_engine.queue_callback(flush)
+        ready.append(parameter)
+
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+
+
+def complete_partial_gradients(module: nn.Module) -> None:
+    """Sums gradients that DTensor left partial over their mesh (norms under sequence parallelism).
+
+    backward: partial -> replicated, one all-reduce per such parameter, as soon as it has its gradient.
+    """
+
+    def complete(parameter: Tensor) -> None:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor) and any(isinstance(p, Partial) for p in gradient.placements):
+            placements = [Replicate() if isinstance(p, Partial) else p for p in gradient.placements]
+            parameter.grad = gradient.redistribute(placements=placements)
+
+    for parameter in module.parameters():
+        if isinstance(parameter, DTensor) and parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(complete)  # type: ignore[no-untyped-call]
+
+
+def local_tensor(tensor: Tensor) -> Tensor:
+    """The local part of a DTensor, or the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _average(gradients: list[Tensor], group: dist.ProcessGroup) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat, group=group)
+    flat /= dist.get_world_size(group)
+    means = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))

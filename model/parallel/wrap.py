@@ -1,0 +1,237 @@
+"""The one place that decides how the model lies on the mesh.
+
+Contract: `distribute(config, mesh=..., layout=...)` gives the rank's part of the model; layers know nothing of
+it, and names and meaning of parameters are those of one rank. On the channel axis a rank holds the channels and
+units of its groups (model/parallel/channels.py); what follows the one gather is, by `Layout.trunk`:
+
+- "replicated": every channel rank computes all of it. Gradients: every rank gets the whole gradient of every
+  replicated parameter, the same on all ranks, without communication.
+- "tensor": the trunk's matrices are cut by heads and hidden features (DTensor); activations between them are
+  replicated. Gradients of cut parameters: the rank's rows or columns, whole. Of the rest: as replicated.
+  DTensor sums the gradient of the trunk's input over ranks, so what comes back to the gather is whole.
+- "sequence": as "tensor", and between the matrices activations are cut by patches. Gradients of the norms are
+  partial and summed after backward; what comes back to the gather is whole.
+
+So in every layout the gather's backward keeps the own slice and adds nothing, and a parameter held by several
+channel ranks gets one and the same gradient on all of them. On the data axis: FSDP2 cuts every parameter by rows,
+or DDP replicates; gradients are the mean over data ranks of the gradients of their losses.
+
+Letters: R ranks of the channel axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    PrepareModuleOutput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from model.dchag import DCHAG, DCHAGConfig
+from model.groups import build_tree
+from model.parallel.channels import ChannelPlan, channel_plan
+from model.parallel.collectives import (
+    average_gradients_after_backward,
+    complete_partial_gradients,
+    gather_forward_slice_backward,
+    local_tensor,
+)
+from model.parallel.mesh import CHANNEL, DATA, axis_size, channel_rank
+from model.tokenise import Rows
+
+TRUNKS = ("replicated", "tensor", "sequence")
+DATAS = ("fsdp", "ddp")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the model lies on the mesh.
+
+    Args:
+        trunk: "replicated", "tensor" or "sequence", on the channel axis.
+        data: "fsdp" or "ddp", on the data axis.
+        recompute: activation checkpointing.
+
+    Raises:
+        ValueError: a name that is none of these.
+    """
+
+    trunk: str = "replicated"
+    data: str = "fsdp"
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("trunk", TRUNKS), ("data", DATAS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"layout {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+
+def plan_for(config: DCHAGConfig, *, ranks: int) -> ChannelPlan:
+    """The channel plan of a config: which channels a rank has to read."""
+    return channel_plan(build_tree(config.channels, groups=config.groups, tree=config.tree), ranks=ranks)
+
+
+def distribute(
+    config: DCHAGConfig,
+    *,
+    mesh: DeviceMesh,
+    layout: Layout | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> DCHAG:
+    """This rank's part of the model, ready to train.
+
+    Args:
+        config: the function.
+        mesh: from `build_mesh`.
+        layout: how it lies on the mesh; by default a replicated trunk and FSDP.
+        seed: of the initial parameters, which do not depend on mesh or layout.
+        device: where parameters live, the CPU by default.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: groups or heads that the channel ranks do not divide.
+    """
+    layout = layout or Layout()
+    ranks = axis_size(mesh, CHANNEL)
+    _check_trunk(config, layout, ranks)
+    plan = plan_for(config, ranks=ranks)
+    model = DCHAG(config, groups=plan.groups[channel_rank(mesh)], seed=seed).to(device=device, dtype=dtype)
+    return cut(model, plan=plan, mesh=mesh, layout=layout)
+
+
+def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) -> DCHAG:
+    """Applies a layout, in place, to a model that holds the groups of this rank."""
+    if axis_size(mesh, CHANNEL) > 1:
+        model.gather = ChannelGather(plan, mesh.get_group(CHANNEL))
+    if layout.trunk != "replicated":
+        _cut_trunk(model, mesh[CHANNEL], sequence=layout.trunk == "sequence")
+    model.set_recompute(layout.recompute)
+    if layout.data == "fsdp":
+        _fully_shard(model, mesh[DATA])
+    else:
+        complete_partial_gradients(model)
+        average_gradients_after_backward(model, group=mesh.get_group(DATA))
+    return model
+
+
+class ChannelGather:
+    """Tokens of this rank's groups to those of all groups, in group order.
+
+    Args:
+        plan: what every rank sends.
+        group: ranks of the channel axis.
+    """
+
+    def __init__(self, plan: ChannelPlan, group: dist.ProcessGroup) -> None:
+        self.sizes, self.group = plan.tokens, group
+        self.order = Rows(plan.order, total=len(plan.order))
+
+    def __call__(self, tokens_KND: Tensor) -> Tensor:
+        """Cut (K, N, D) to replicated (T, N, D)."""
+        return self.order.take(gather_forward_slice_backward(tokens_KND, sizes=self.sizes, group=self.group))
+
+
+def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters by kind of tensor and mesh: an optimizer group must not mix them (fused and foreach steps fail)."""
+    kinds: dict[object, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        kind = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        kinds.setdefault(kind, []).append(parameter)
+    return list(kinds.values())
+
+
+@torch.no_grad()
+def gradient_norm(model: DCHAG, *, mesh: DeviceMesh) -> Tensor:
+    """Norm of the gradient of the whole model, the same on every rank and for every layout.
+
+    Every rank adds the squares of what it holds, divided by the number of ranks that hold the same; one
+    all-reduce of a scalar.
+    """
+    own = set(model.cut_rows())
+    square = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            cut_axes = _cut_axes(parameter.grad) | ({CHANNEL} if name in own else set())
+            copies = math.prod(axis_size(mesh, axis) for axis in (DATA, CHANNEL) if axis not in cut_axes)
+            square += local_tensor(parameter.grad).double().square().sum() / copies
+    dist.all_reduce(square)
+    return square.sqrt()
+
+
+@torch.no_grad()
+def scale_gradients(model: nn.Module, factor: float) -> None:
+    """Multiplies every gradient, in place."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            local_tensor(parameter.grad).mul_(factor)
+
+
+def _cut_axes(tensor: Tensor) -> set[str]:
+    """Axes of the mesh along which ranks hold different parts of a DTensor."""
+    if not isinstance(tensor, DTensor):
+        return set()
+    names = tensor.device_mesh.mesh_dim_names
+    assert names is not None
+    assert not any(isinstance(placement, Partial) for placement in tensor.placements)
+    return {name for name, placement in zip(names, tensor.placements, strict=True) if not placement.is_replicate()}
+
+
+def _check_trunk(config: DCHAGConfig, layout: Layout, ranks: int) -> None:
+    hidden = int(config.width * config.mlp_ratio)
+    if layout.trunk != "replicated" and (config.heads % ranks or hidden % ranks):
+        raise ValueError(
+            f"heads and hidden features must be multiples of the channel ranks for a {layout.trunk} trunk, "
+            f"got {config.heads} and {hidden} on {ranks} ranks; choose another number of heads or the replicated trunk"
+        )
+
+
+def _cut_trunk(model: DCHAG, mesh: DeviceMesh, *, sequence: bool) -> None:
+    """Heads and hidden features by ranks; with `sequence` also the patches between the matrices."""
+    between = Shard(1) if sequence else Replicate()
+    columns = ColwiseParallel(input_layouts=between)
+    rows = RowwiseParallel(output_layouts=between, use_local_output=not sequence)
+    plan: dict[str, ParallelStyle] = {"attn.qkv": columns, "attn.proj": rows, "mlp.fc1": columns, "mlp.fc2": rows}
+    if sequence:
+        plan |= {"norm1": SequenceParallel(), "norm2": SequenceParallel()}
+    for block in model.trunk.blocks:
+        parallelize_module(block, mesh, plan)
+    if sequence:
+        parallelize_module(
+            model.trunk,
+            mesh,
+            PrepareModuleInput(input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=False),
+        )
+        parallelize_module(model.trunk, mesh, {"norm": SequenceParallel()})
+        parallelize_module(
+            model.trunk,
+            mesh,
+            PrepareModuleOutput(output_layouts=Shard(1), desired_output_layouts=Replicate(), use_local_output=True),
+        )
+
+
+def _fully_shard(model: DCHAG, mesh: DeviceMesh) -> None:
+    parts: Iterable[nn.Module | None] = (*model.trunk.blocks, model.stage, model.merge)
+    for part in parts:
+        if part is not None:
+            fully_shard(part, mesh=mesh)
+    register_fsdp_forward_method(model.stage, "flat")
+    if model.merge is not None:
+        for name in ("absorbed", "folded"):
+            register_fsdp_forward_method(model.merge, name)
+    fully_shard(model, mesh=mesh)
