@@ -159,7 +159,12 @@ def conservative_weights(source: Grid, target: Grid) -> Weights:
 
     The area of such an overlap is a difference of sines of latitude times one of longitudes, so the
     matrix is the Kronecker product of one matrix per axis. On global grids the area integral of any
-    field is kept.
+    field is kept to rounding.
+
+    ESMF bounds cells by great circles, which bulge poleward by up to 0.035 degrees between the corners
+    of a 5.625 degree cell. From 0.25 to 5.625 degrees its weights differ from these by at most 2.9e-4
+    each and 0.9% of a row in sum: 0.02 K root mean square and 0.12 K at most for one field of 2 m
+    temperature, whose global mean ESMF shifts by 0.01 K. With such edges put in, ours meet ESMF's to 1e-9.
 
     Returns:
         Matrix of shape (target.size, source.size).
