@@ -71,7 +71,8 @@ class SimulationSource(Section):
     """Spacing of the output grid in degrees, rows on the poles; 0.25 gives 721 x 1440."""
     spinup_days: Positive = 120
     """Days integrated and thrown away before the first output."""
-    time_step_minutes: Positive = 30
+    time_step_minutes: Positive | None = None
+    """Step of the core; must divide the output step. None takes the longest stable one."""
     seed: int = 0
 
 
