@@ -9,7 +9,6 @@ recorded and ends with the same bytes. Times that the source lacks are listed, n
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +23,7 @@ from pipeline.grid import Grid
 from pipeline.sections import Channels, Data
 from pipeline.variables import Channel
 from preprocess.canonical import align, alignment
-from preprocess.console import progress, say, stamp
+from preprocess.console import data_name, progress, say, stamp
 from preprocess.regrid import regrid, resolve_engine
 from preprocess.sources import Archive, open_source
 
@@ -63,7 +62,7 @@ def run_regrid(config: Config) -> None:
         slab_dim="time",
         slab_size=config.data.slab_times,
         contract=contract,
-        attrs={"title": f"Training store of {archive.label}", "Conventions": "CF-1.11"},
+        attrs={"title": f"Training store of {data_name(archive.label)}", "Conventions": "CF-1.11"},
     )
     pending = _pending(writer)
     if pending:
@@ -181,7 +180,13 @@ def _ahead(
     """Computed slabs in order, one being read while the last is in the caller's hands."""
 
     def compute(slab: store.Slab) -> NDArray[np.float32]:
-        return stack(gridder(archive.dataset(times[slab.slice])).compute(), channels)
+        try:
+            return stack(gridder(archive.dataset(times[slab.slice])).compute(), channels)
+        except ValueError:
+            # Blocks are read in any order: look again for the earliest time at fault, so that it is the one named.
+            for time in times[slab.slice]:
+                archive.dataset(np.array([time])).compute()
+            raise
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
         waiting = [(slab, pool.submit(compute, slab)) for slab in pending[:1]]
@@ -201,21 +206,7 @@ def _pending(writer: store.SlabStore) -> list[store.Slab]:
     if not manifest.exists() or not writer.path.exists():
         return writer.slabs()
     with writer as opened:
-        _require_same_times(writer, writer.coords["time"].values)
         return opened.pending()
-
-
-def _require_same_times(writer: store.SlabStore, times: Times) -> None:
-    """Refuse to go on with a store of other times."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        held = xr.open_zarr(writer.path, chunks=None, consolidated=False)["time"].values
-    if not np.array_equal(held, times):
-        raise ValueError(
-            f"store {writer.path} must hold the times asked for, got {held.size} times {stamp(held[0])} .. "
-            f"{stamp(held[-1])} there and {times.size} times {stamp(times[0])} .. {stamp(times[-1])} in the source; "
-            "set another name or directory, or move the store away"
-        )
 
 
 def _spec(times: int, channels: int, grid: Grid) -> store.ArraySpec:

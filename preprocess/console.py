@@ -26,6 +26,11 @@ def stamp(time: np.datetime64) -> str:
     return str(np.datetime_as_string(time, unit="m"))
 
 
+def data_name(label: str) -> str:
+    """What titles call the data: nobody may mistake simulated fields for observed ones."""
+    return "a simulated atmosphere" if label == "simulated" else label
+
+
 def progress(unit: str) -> Progress:
     """A progress bar to use as a context manager; `unit` is what is counted, e.g. "times"."""
     return Progress(

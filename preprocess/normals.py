@@ -28,7 +28,7 @@ from pipeline import climatology as layout
 from pipeline import files, provenance, store
 from pipeline.config import Config
 from pipeline.grid import Grid
-from preprocess.console import progress, say, stamp
+from preprocess.console import data_name, progress, say, stamp
 from preprocess.moments import (
     Array,
     DailySums,
@@ -188,7 +188,7 @@ def _write(
             digest.update(np.ascontiguousarray(values).data)
     group.attrs.update(
         {
-            "title": f"Normals of {contract['source']['label']}",
+            "title": f"Normals of {data_name(contract['source']['label'])}",
             "schema": layout.SCHEMA,
             "contract": contract,
             "climatology_kind": kind,

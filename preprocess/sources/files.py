@@ -17,6 +17,7 @@ from pipeline.sections import Channels, FilesSource
 from preprocess.console import console
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.grib import open_grib
+from preprocess.sources.netcdf3 import require_whole
 
 _NETCDF = (b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _GRIB = b"GRIB"
@@ -80,6 +81,8 @@ def open_file(path: Path) -> list[Piece]:
         return [Piece.of(raw, origin=str(path)) for raw in open_grib(path)]
     if head not in _NETCDF:
         raise ValueError(f"source file must be NetCDF or GRIB, got {path}, which begins with {head!r}; leave it out")
+    if head.startswith(b"CDF"):
+        require_whole(path)
     try:
         raw = xr.open_dataset(path, engine="netcdf4", chunks=None, cache=False)
     except (OSError, ValueError, RuntimeError) as error:
