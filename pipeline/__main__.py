@@ -62,9 +62,13 @@ def _run(stage: str, config: Path, overrides: list[str] | None, log: Path | None
 
     check_checkout()
     settings = load(config, overrides or [])
-    with logged(log):
-        module: Any = importlib.import_module(STAGES[stage])
-        getattr(module, f"run_{stage}")(settings)
+    try:
+        with logged(log):
+            module: Any = importlib.import_module(STAGES[stage])
+            getattr(module, f"run_{stage}")(settings)
+    except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @app.command()
@@ -128,9 +132,6 @@ def main() -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     return 0
 
 

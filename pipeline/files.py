@@ -18,7 +18,7 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Replace a file atomically: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w") as file:
             file.write(text)

@@ -25,6 +25,9 @@ import zarr.codecs
 from numpy.typing import NDArray
 
 from pipeline import files
+from pipeline.contract import contract_differences as contract_differences
+from pipeline.contract import contract_digest as contract_digest
+from pipeline.contract import require_same_contract as require_same_contract
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,40 +87,6 @@ def slabs(length: int, size: int) -> list[Slab]:
     return [Slab(i, start, min(start + size, length)) for i, start in enumerate(range(0, length, size))]
 
 
-def contract_digest(contract: Mapping[str, Any]) -> str:
-    """A short hash of everything a contract says."""
-    return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def contract_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, prefix: str = "") -> list[str]:
-    """Every difference between two contracts, one readable line each."""
-    lines = []
-    for key in sorted(set(ours) | set(theirs)):
-        a, b = ours.get(key, "(absent)"), theirs.get(key, "(absent)")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += contract_differences(a, b, prefix=f"{prefix}{key}.")
-        elif a != b:
-            lines.append(f"{prefix}{key}: {_short(a)} against {_short(b)}")
-    return lines
-
-
-def require_same_contract(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, us: str, them: str, remedy: str
-) -> None:
-    """Refuse two contracts that differ.
-
-    Raises:
-        ValueError: listing every difference at once, both sides named.
-    """
-    lines = contract_differences(ours, theirs)
-    if lines:
-        listing = "\n".join(f"  {line}" for line in lines)
-        raise ValueError(
-            f"{us} must share the contract of {them}, got {len(lines)} difference(s) "
-            f"({us} against {them}):\n{listing}\n{remedy}"
-        )
-
-
 class SlabStore:
     """A store open for writing. Use as a context manager: it holds the store's lock."""
 
@@ -173,18 +142,40 @@ class SlabStore:
                 self._manifest["contract"], self.contract, us=f"store {self.path}", them="this configuration",
                 remedy="use another directory or name, or move the old store away",
             )  # fmt: skip
+            if self._manifest["axis"] != self._axis():
+                raise ValueError(
+                    f"store {self.path} must have the same {self.slab_dim} as this configuration, got "
+                    f"{self._manifest['axis']} against {self._axis()}; use another directory, or move the store away"
+                )
+            self._clear_unrecorded()
         else:
             self._create()
             self._manifest = {
                 "contract": self.contract,
                 "digest": contract_digest(self.contract),
                 "slab_dim": self.slab_dim,
+                "axis": self._axis(),
                 "slabs": {},
                 "complete": False,
                 "facts": {},
             }
             files.write_json(manifest, self._manifest)
         self._group = zarr.open_group(self.path, mode="r+")
+
+    def _axis(self) -> dict[str, Any]:
+        """What the manifest says of the slab dimension, so that its slabs always mean the same."""
+        values = self.coords[self.slab_dim].values
+        if np.issubdtype(values.dtype, np.datetime64):
+            values = values.astype("datetime64[s]")
+        digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+        return {"length": self.length, "first": str(values[0]), "last": str(values[-1]), "digest": digest}
+
+    def _clear_unrecorded(self) -> None:
+        """Delete what a killed run left of slabs that it did not record; it may be half of anything."""
+        for name in self.arrays:
+            for entry in (self.path / name / "c").glob("*"):
+                if entry.name not in self._manifest["slabs"]:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _create(self) -> None:
         """Build the empty store under a temporary name, then rename: it exists whole or not at all."""
@@ -332,12 +323,12 @@ def open_store(path: Path, *, stage: str = "the stage that writes it", chunks: A
     import xarray as xr
 
     manifest = read_manifest(path, stage=stage)
-    if chunks == {}:
-        first = next(iter(manifest["slabs"].values()))
-        chunks = {manifest["slab_dim"]: first["stop"] - first["start"]}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        ds: xr.Dataset = xr.open_zarr(path, chunks=chunks, consolidated=False, zarr_format=3)
+        ds: xr.Dataset = xr.open_zarr(path, chunks=chunks or None, consolidated=False, zarr_format=3)
+    if chunks == {}:
+        slab = manifest["slabs"]["0"]
+        ds = ds.chunk({**dict.fromkeys(ds.dims, -1), manifest["slab_dim"]: slab["stop"] - slab["start"]})
     return ds
 
 
@@ -385,8 +376,3 @@ def free_space_check(path: Path, needed: int) -> None:
             f"disk must hold {needed / 1e9:.2f} GB for {path}, got {free / 1e9:.2f} GB free; "
             f"free some space or set another directory"
         )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, str) else value
-    return text if len(text) <= 120 else f"{text[:80]} … {text[-30:]}"
