@@ -1,0 +1,180 @@
+"""The command line as a user meets it: help, mistakes, and what they must not leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import __main__ as cli
+
+STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score", "report")
+RAW: dict[str, Any] = {
+    "name": "case",
+    "directory": "out",
+    "source": {"kind": "simulation"},
+    "data": {
+        "period": {"start": "2001-01-01", "end": "2001-12-31"},
+        "splits": {
+            "train": {"start": "2001-01-01", "end": "2001-06-30"},
+            "test": {"start": "2001-09-01", "end": "2001-12-31"},
+        },
+    },
+}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, root: Path) -> Run:
+    """Run a command in an empty folder that holds only a configuration."""
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(RAW))
+
+    def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "120", "TERM": "dumb", **environment},
+        )  # fmt: skip
+
+    return start
+
+
+def written(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*")} - {"case.yaml"}
+
+
+@pytest.mark.parametrize("stage", [*STAGES, None])
+def test_help_of_each_stage(stage: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a stage without help, and help that does not name the options everybody needs."""
+    from typer.testing import CliRunner
+
+    shown = CliRunner().invoke(cli.app, [stage, "--help"] if stage else ["--help"]).output
+    if stage is None:
+        for name in (*STAGES, "schema"):
+            assert f" {name} " in shown
+    else:
+        for word in ("--config", "--set", "--log", "Repeatable"):
+            assert word in shown
+        assert len(shown.splitlines()) > 8
+
+
+def test_each_stage_has_a_module_that_runs_it() -> None:
+    """Catches a stage whose module or run function was renamed: only its user would find out."""
+    import importlib
+
+    for stage, module in cli.STAGES.items():
+        assert callable(getattr(importlib.import_module(module), f"run_{stage}")), stage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "case.yaml", "--set", "training.stepz=3"], "did you mean 'steps'?"),
+        (["train", "--config", "absent.yaml"], "configuration file must exist, got absent.yaml"),
+        (["train", "--config", "case.yaml", "--set", "nonsense"], "must look like section.key=value"),
+        (["train", "--config", "case.yaml"], "run python -m pipeline normals"),
+        (["normals", "--config", "case.yaml"], "python -m pipeline regrid"),
+        (["forecast", "--config", "case.yaml"], "python -m pipeline train"),
+        (["trian", "--config", "case.yaml"], "No such command 'trian'"),
+        (["train"], "Missing option"),
+    ],
+)
+def test_mistakes_give_one_message_and_status_2(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    """Catches a traceback for a user's mistake, a wrong exit status, or output left behind."""
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") <= 1
+    assert written(tmp_path) == set()
+
+
+def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
+    """Catches a stage run on another project's `evaluate`, which fails much later and confusingly, or not at all."""
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "__init__.py").write_text("")
+    done = run("score", "--config", "case.yaml")
+    assert done.returncode == 2
+    assert "package 'evaluate' must be the one in" in done.stderr
+    assert str(tmp_path / "evaluate") in done.stderr
+    assert "PYTHONPATH" in done.stderr
+
+
+def test_loading_the_command_line_is_light(run: Run, root: Path) -> None:
+    """Catches an import that makes `--help` wait for torch, JAX or dask."""
+    heavy = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray")
+    code = f"import sys, pipeline.__main__, pipeline.config; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def fake_stage(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], None]) -> None:
+    monkeypatch.setattr(cli.importlib, "import_module", lambda _name: SimpleNamespace(run_train=action))
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    (folder / "case.yaml").write_text(yaml.safe_dump(RAW))
+    monkeypatch.setattr(sys, "argv", ["pipeline", "train", "--config", str(folder / "case.yaml"), *arguments])
+    try:
+        return cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("times must be sorted, got 2001"), 2, "error: times must be sorted, got 2001\n"),
+        (OSError(28, "No space left on device", "x.zarr"), 2, "error: [Errno 28] No space left on device: 'x.zarr'\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here\n"),
+    ],
+)
+def test_what_stages_raise(
+    error: BaseException, status: int, message: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Catches bad data that end in a traceback, and an interrupt that looks like a failure."""
+
+    def stop(_config: Any) -> None:
+        raise error
+
+    fake_stage(monkeypatch, stop)
+    assert in_process(monkeypatch, tmp_path) == status
+    assert capsys.readouterr().err.endswith(message)
+
+
+def test_a_defect_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a programming error that is dressed up as the user's mistake."""
+
+    def broken(_config: Any) -> None:
+        raise KeyError("z500")
+
+    fake_stage(monkeypatch, broken)
+    with pytest.raises(KeyError):
+        in_process(monkeypatch, tmp_path)
+
+
+def test_settings_and_log_reach_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an option that is read and then dropped."""
+    seen: list[Any] = []
+
+    def stage(config: Any) -> None:
+        seen.append(config)
+        print("working", file=sys.stderr)
+
+    fake_stage(monkeypatch, stage)
+    log = tmp_path / "logs" / "train.log"
+    arguments = ("--set", "training.steps=7", "--set", "model.depth=3", "--log", str(log))
+    assert in_process(monkeypatch, tmp_path, *arguments) == 0
+    assert (seen[0].training.steps, seen[0].model.depth) == (7, 3)
+    heading, line = log.read_text().splitlines()
+    assert line == "working"
+    assert "training.steps=7" in heading

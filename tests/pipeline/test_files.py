@@ -1,0 +1,80 @@
+"""Small files are replaced whole or not at all, and one writer holds a lock until it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import files
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a writer that truncates the file first: a kill in between would lose the manifest."""
+    path = tmp_path / "deep" / "manifest.json"
+    files.write_json(path, {"slabs": 1})
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_json(path, {"slabs": 2})
+    monkeypatch.undo()
+    assert files.read_json(path) == {"slabs": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["manifest.json"], "a temporary file stays behind"
+
+
+def test_the_new_content_is_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a rename before the flush: after a power cut the name would point at an empty file."""
+    steps: list[str] = []
+    flush, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (steps.append("flush"), flush(d))[1])
+    monkeypatch.setattr(Path, "replace", lambda a, b: (steps.append("rename"), rename(a, b))[1])
+    files.write_text(tmp_path / "x", "text")
+    assert steps == ["flush", "rename", "flush"]
+
+
+def test_unreadable_json_is_named(tmp_path: Path) -> None:
+    """Catches a bare decoder error that does not say which file."""
+    path = tmp_path / "x.json"
+    with pytest.raises(ValueError, match=r"file must exist, got .*x\.json"):
+        files.read_json(path)
+    path.write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"file must be JSON, got .*x\.json"):
+        files.read_json(path)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline import files
+with files.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lock_refuses_a_second_writer_and_dies_with_the_first(tmp_path: Path, root: Path) -> None:
+    """Catches two writers in one store, and a lock that a kill -9 leaves behind for ever."""
+    path = tmp_path / "store.lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], cwd=root, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="one writer at a time") as error, files.lock(path):
+            pass
+        assert f"process {holder.pid} holds it" in str(error.value)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with files.lock(path):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
