@@ -39,8 +39,9 @@ class Moments:
             field: shape (channel, cell).
             weights: cell areas that sum to 1, shape (cell,).
         """
-        mean = field @ weights
-        return cls(1, mean, (field - mean[:, None]) ** 2 @ weights)
+        # Row by row, so that a channel's moments do not depend on which others are computed with it.
+        mean = (field * weights).sum(axis=1)
+        return cls(1, mean, ((field - mean[:, None]) ** 2 * weights).sum(axis=1))
 
     def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count

@@ -45,6 +45,9 @@ SLOTS = layout.SLOTS
 _SUMS_BYTES = 1 << 30
 """Memory for the daily sums of one block of channels."""
 
+_ROUNDING = 1e-12
+"""A spread below this share of the mean is what rounding leaves of a constant."""
+
 
 def run_normals(config: Config) -> None:
     """Compute the normals of the training periods and write them to `config.paths.normals`."""
@@ -178,8 +181,8 @@ def _write(
 
     yearly = {year: join(parts) for year, parts in moments.items()}
     whole = merge(list(yearly.values()))
-    for name, spread in zip(names, whole.std, strict=True):
-        if not spread > 0:
+    for name, spread, mean in zip(names, whole.std, whole.mean, strict=True):
+        if not spread > _ROUNDING * abs(mean):
             raise ValueError(f"channel {name!r} must vary over the training periods, got a constant; leave it out")
     arrays = _small_arrays(source, grid=grid, hours=hours, whole=whole, yearly=yearly, anomaly_std=anomaly_std)
     for name, (dims, values) in arrays.items():
@@ -227,7 +230,7 @@ def _small_arrays(
     statics = np.asarray(source["static"][:], dtype=np.float64) if "static" in source else np.empty((0, *grid.shape))
     static = Moments.of(statics.reshape(statics.shape[0], grid.size), weights=grid.area_weights.ravel() / grid.size)
     static_std = static.std
-    constant = [i for i, spread in enumerate(static_std) if not spread > 0]
+    constant = [i for i, spread in enumerate(static_std) if not spread > _ROUNDING * abs(static.mean[i])]
     if constant:
         say(f"normals: {len(constant)} static field(s) are constant; their spread is written as 1")
         static_std[constant] = 1.0
