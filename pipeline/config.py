@@ -80,7 +80,7 @@ class Paths:
 
     A name carries a hash of all settings that decide its content, so another setting makes another
     output and leaves the old one, and switching back finds it again. Settings that change only speed
-    or safety (ranks, checkpoint spacing) are not part of it, nor is `data.period`'s length.
+    or safety (ranks, checkpoint spacing) are not part of it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -90,13 +90,12 @@ class Paths:
         d, training = parts["data"], dict(parts["training"])
         for key in ("layout", "checkpoint_every", "keep_checkpoints"):
             training.pop(key)
-        simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]["start"]]
+        simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]]
         store = [simulated, d["regrid"]]
         normals = [store, d["splits"]["train"], d["normals"]]
         train = [normals, parts["model"], training, d["splits"]["validation"]]
         forecast = [train, parts["forecast"], d["splits"]["test"]]
         scores = [forecast, parts["evaluation"]]
-        period = d["period"]["end"]
         self.simulated = data / f"simulated-{_digest(simulated)}.zarr"
         self.store = data / f"store-{_digest(store)}.zarr"
         self.weights = data / "weights"
@@ -109,13 +108,13 @@ class Paths:
         self.figures = self.scores / "figures"
         self.report = self.root / "report.html"
         self._done = {
-            "simulate": _digest([simulated, period]),
-            "regrid": _digest([store, period]),
-            "normals": _digest([normals, period]),
-            "train": _digest([train, period]),
-            "forecast": _digest([forecast, period]),
-            "score": _digest([scores, period]),
-            "report": _digest([scores, period]),
+            "simulate": _digest(simulated),
+            "regrid": _digest(store),
+            "normals": _digest(normals),
+            "train": _digest(train),
+            "forecast": _digest(forecast),
+            "score": _digest(scores),
+            "report": _digest(scores),
         }
 
     def receipt(self, stage: str) -> Path:

@@ -144,7 +144,7 @@ class SlabStore:
             )  # fmt: skip
             if self._manifest["axis"] != self._axis():
                 raise ValueError(
-                    f"store {self.path} must have the same {self.slab_dim} as this configuration, got "
+                    f"store {self.path} must have the same {self.slab_dim} and slabs as this configuration, got "
                     f"{self._manifest['axis']} against {self._axis()}; use another directory, or move the store away"
                 )
             self._clear_unrecorded()
@@ -168,7 +168,8 @@ class SlabStore:
         if np.issubdtype(values.dtype, np.datetime64):
             values = values.astype("datetime64[s]")
         digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
-        return {"length": self.length, "first": str(values[0]), "last": str(values[-1]), "digest": digest}
+        ends = {"first": str(values[0]), "last": str(values[-1])}
+        return {"length": self.length, **ends, "digest": digest, "slab_size": self.slab_size}
 
     def _clear_unrecorded(self) -> None:
         """Delete what a killed run left of slabs that it did not record; it may be half of anything."""

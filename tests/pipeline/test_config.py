@@ -187,6 +187,7 @@ def reruns(key: str, value: Any) -> set[str]:
     [
         ("source.seed", 4, "simulate"),
         ("data.channels.levels", [500, 850, 1000], "simulate"),
+        ("data.period", {"start": "2001-01-01", "end": "2002-01-31"}, "simulate"),
         ("data.regrid.method", "conservative", "regrid"),
         ("data.normals.window_days", 31, "normals"),
         ("data.splits.train", {"start": "2001-01-02", "end": "2001-06-30"}, "normals"),
@@ -202,6 +203,13 @@ def reruns(key: str, value: Any) -> set[str]:
 def test_a_setting_names_what_follows_it_anew(key: str, value: Any, first: str) -> None:
     """Catches a result that is taken for another experiment's, and work that is redone for nothing."""
     assert reruns(key, value) == set(STAGES[STAGES.index(first) :])
+
+
+def test_another_period_is_another_store() -> None:
+    """Catches two time axes under one name: the second would be refused, or written over the first."""
+    longer = parse(changed("data.period", {"start": "2001-01-01", "end": "2002-01-31"})).paths
+    assert longer.simulated != parse(RAW).paths.simulated
+    assert longer.store != parse(RAW).paths.store
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ LENGTH, SLAB, SHAPE = 7, 3, (2, 3, 5)
 CONTRACT = {"kind": "test", "channels": ["z500", "t2m"], "grid": {"shape": [3, 5], "digest": "abc"}}
 
 
-def describe(path: Path, *, contract: dict[str, Any] | None = None, length: int = LENGTH) -> SlabStore:
+def describe(
+    path: Path, *, contract: dict[str, Any] | None = None, length: int = LENGTH, slab: int = SLAB
+) -> SlabStore:
     """A store of 7 times in slabs of 3: the last slab is shorter than its shard."""
     dims = ("time", "channel", "latitude", "longitude")
     coords = xr.Dataset(
@@ -49,7 +51,7 @@ def describe(path: Path, *, contract: dict[str, Any] | None = None, length: int 
         },
         coords=coords,
         slab_dim="time",
-        slab_size=SLAB,
+        slab_size=slab,
         contract=contract or CONTRACT,
         attrs={"title": "a test"},
     )
@@ -237,10 +239,10 @@ def test_another_contract_is_refused_with_every_difference(path: Path) -> None:
 
 
 def test_another_time_axis_is_refused(path: Path) -> None:
-    """Catches slabs of a longer or shorter axis written into a store made for another one."""
+    """Catches slabs of another length, or of a longer or shorter axis, mixed with those a store holds."""
     before = tree(path.parent)
-    for length in (LENGTH - 1, LENGTH + 4):
-        with pytest.raises(ValueError, match="must have the same time"), describe(path, length=length):
+    for other in ({"length": LENGTH - 1}, {"length": LENGTH + 4}, {"slab": SLAB + 1}):
+        with pytest.raises(ValueError, match="must have the same time and slabs"), describe(path, **other):
             pass
     assert tree(path.parent) == before
 
