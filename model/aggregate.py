@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.folded import pixel_attention
 from model.tokenise import Rows
 
 
@@ -106,18 +107,13 @@ class CrossAttentionUnits(nn.Module):
         Returns:
             (U, N, D).
         """
-        U, M, Q, N = patches_UMQN.shape
-        A, D = self.heads, self.width
+        U, M, Q, D = table_UMQD.shape
         with torch.autocast(patches_UMQN.device.type, enabled=False):
-            table = at_least_float32(table_UMQD).reshape(U, M * Q, D)
-            patches = at_least_float32(patches_UMQN)
-            logit_UMQA = (table @ self._query_key(rows.units)).view(U, M, Q, A)
-            value_UTD = table @ at_least_float32(self._matrix(self.v_weight, rows.units)).mT
-            alpha_UMAN = (logit_UMQA.mT @ patches).softmax(dim=1)
-            mixed_UATN = (alpha_UMAN.transpose(1, 2).unsqueeze(3) * patches.unsqueeze(1)).reshape(U, A, M * Q, N)
-        dtype = matmul_dtype(patches_UMQN)
-        value_UAET = value_UTD.to(dtype).view(U, M * Q, A, -1).permute(0, 2, 3, 1)
-        out_UDN = (value_UAET @ mixed_UATN.to(dtype)).view(U, D, N)
+            table_UTD = at_least_float32(table_UMQD).reshape(U, M * Q, D)
+            logit_UMQA = (table_UTD @ self._query_key(rows.units)).view(U, M, Q, self.heads)
+            v_weight_UDD = at_least_float32(self._matrix(self.v_weight, rows.units))
+            value_UMQD = (table_UTD @ v_weight_UDD.mT).view(U, M, Q, D)
+        out_UDN = pixel_attention(patches_UMQN, logit_UMQA, value_UMQD, dtype=matmul_dtype(patches_UMQN))
         return self._output(out_UDN.mT + self._vector(self.v_bias, rows.units), rows.units)
 
     def _query_key(self, units: Rows) -> Tensor:
