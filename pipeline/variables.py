@@ -57,8 +57,8 @@ class Variable:
 CATALOGUE: tuple[Variable, ...] = (
     Variable("z", "geopotential", "geopotential", "m2 s-2", "Geopotential", True, False, -1e4, 4.6e5, 129),
     Variable("t", "temperature", "air_temperature", "K", "Temperature", True, False, 150.0, 350.0, 130),
-    Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -200.0, 200.0, 131),
-    Variable("v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -200.0, 200.0, 132),
+    Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -350.0, 350.0, 131),
+    Variable("v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -350.0, 350.0, 132),
     Variable(
         "q", "specific_humidity", "specific_humidity", "kg kg-1", "Specific humidity", True, False, -1e-3, 0.04, 133
     ),
@@ -74,12 +74,12 @@ CATALOGUE: tuple[Variable, ...] = (
         ("2t", "var_2t", "tas", "2 metre temperature"),
     ),
     Variable(
-        "u10", "10m_u_component_of_wind", "eastward_wind", "m s-1", "10 m eastward wind", False, False, -100.0, 100.0,
+        "u10", "10m_u_component_of_wind", "eastward_wind", "m s-1", "10 m eastward wind", False, False, -350.0, 350.0,
         165, ("10u", "var_10u", "uas", "10 metre u wind component"),
     ),
     Variable(
-        "v10", "10m_v_component_of_wind", "northward_wind", "m s-1", "10 m northward wind", False, False, -100.0,
-        100.0, 166, ("10v", "var_10v", "vas", "10 metre v wind component"),
+        "v10", "10m_v_component_of_wind", "northward_wind", "m s-1", "10 m northward wind", False, False, -350.0,
+        350.0, 166, ("10v", "var_10v", "vas", "10 metre v wind component"),
     ),
     Variable(
         "d2m", "2m_dewpoint_temperature", "dew_point_temperature", "K", "2 m dew point", False, False, 150.0, 330.0,
@@ -105,7 +105,8 @@ CATALOGUE: tuple[Variable, ...] = (
     ),
 )  # fmt: skip
 """Ranges: wide enough for ERA5's all-time extremes (hourly, 0.25 degrees), narrow enough that degrees
-Celsius, geopotential height in metres and humidity in g/kg fall outside."""
+Celsius, geopotential height in metres and humidity in g/kg fall outside. Winds reach far: ECMWF's known
+issue "large 10m winds" puts up to 300 m/s into single cells of ERA5 before February 2020."""
 
 BY_SHORT = {v.short: v for v in CATALOGUE}
 DEFAULT_VARIABLES = ("z", "t", "u", "v", "q", "t2m", "u10", "v10")

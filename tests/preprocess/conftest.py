@@ -81,6 +81,7 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
                 "test": {"start": "2001-01-02", "end": "2001-01-03T00:00"},
             },
         }
+        step = (settings | data)["step_hours"]
         return parse(
             {
                 "name": name,
@@ -93,8 +94,8 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
                 },
                 "data": settings | data,
                 "model": {"patch": 2},
-                "training": {"lead_hours": [6]},
-                "forecast": {"lead_hours": [6], "init_step_hours": 6},
+                "training": {"lead_hours": [step]},
+                "forecast": {"lead_hours": [step], "init_step_hours": step},
                 "evaluation": {"variables": []},
             }
         )
