@@ -1,0 +1,188 @@
+"""Figures that are not maps: scores against lead time, spectra, the training run.
+
+Contract: like a map, a panel stands alone: title, variable, unit, dates, sample size, the data's name.
+Bands are the confidence intervals of scores.csv; nothing is smoothed except the training loss, and that
+is said in its legend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from evaluate import style
+from evaluate.align import lead_title
+
+SIZE = (4.5, 3.15)
+
+
+def _panel(text: style.Text) -> tuple[Any, Any]:
+    figure = plt.figure(figsize=SIZE)
+    axes = figure.add_axes((0.145, 0.16, 0.825, 0.655))
+    style.write_words(figure, text)
+    return figure, axes
+
+
+def lead_axis(axes: Any, leads: Sequence[int]) -> float:
+    """Ticks at the leads, in days or hours; returns hours per unit of the axis."""
+    unit, word = (24.0, "days") if max(leads) >= 96 else (1.0, "hours")
+    ticks = [h / unit for h in leads]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_xlim(0, max(ticks) * 1.04)
+    axes.set_xlabel(f"lead time [{word}]")
+    return unit
+
+
+def lead_curve(
+    frame: pd.DataFrame, path: Path, *, metric: str, text: style.Text, names: dict[str, str], pdf: bool = True
+) -> bytes:
+    """A score against lead time, one line a model, with confidence bands.
+
+    Args:
+        frame: rows of scores.csv of one variable and one region.
+        path: where to write, without suffix.
+        metric: "rmse" or "acc", say.
+        text: the words; its unit is that of the score.
+        names: model -> what the legend calls it; the order of the lines.
+        pdf: also write a PDF.
+    """
+    with style.look():
+        figure, axes = _panel(text)
+        rows = frame[frame["metric"] == metric]
+        colours = style.model_colours(list(names))
+        unit_hours = lead_axis(axes, sorted(rows["lead"].unique().tolist()))
+        lowest, highest = np.inf, -np.inf
+        for model, name in names.items():
+            line = rows[rows["model"] == model].sort_values("lead")
+            value = line["value"].to_numpy(float)
+            if not np.isfinite(value).any():
+                continue
+            x = line["lead"].to_numpy(float) / unit_hours
+            own = model not in style.BASELINES
+            dashes: Any = {"climatology": (4, 2), "persistence": (1.2, 1.4)}.get(model, ())
+            axes.plot(x, value, color=colours[model], label=name, marker="o", markersize=5 if own else 4,
+                      linewidth=2.2 if own else 1.6, dashes=dashes, zorder=4 if own else 3)  # fmt: skip
+            low, high = line["ci_low"].to_numpy(float), line["ci_high"].to_numpy(float)
+            if np.isfinite(low).all():
+                lowest, highest = min(lowest, low.min()), max(highest, high.max())
+                axes.fill_between(x, low, high, color=colours[model], alpha=0.18, linewidth=0, zorder=2)
+                if len(x) == 1:
+                    axes.vlines(x, low, high, color=colours[model], linewidth=1.2)
+            lowest, highest = min(lowest, np.nanmin(value)), max(highest, np.nanmax(value))
+        if metric in ("acc", "pearson"):
+            axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
+            axes.set_ylim(min(-0.1, lowest - 0.05), 1.0)
+        elif metric.startswith("skill"):
+            axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
+            axes.set_ylim(max(-1.05, min(-0.1, lowest - 0.05)), max(0.1, min(1.0, highest * 1.2)))
+        else:
+            axes.set_ylim(0, highest * 1.25)
+        axes.set_ylabel(f"{text.title.split(',')[0].split(' ')[0]} [{text.unit}]")
+        axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
+    return style.save(figure, path, pdf=pdf)
+
+
+def spectrum(power: xr.DataArray, path: Path, *, text: style.Text, truth_name: str, pdf: bool = True) -> bytes:
+    """Zonal power spectra of one variable: the truth, and the model at every lead.
+
+    Args:
+        power: by (spectrum_model, lead, zonal_wavenumber), models "truth" and one other.
+        path: where to write, without suffix.
+        text: the words; its unit is that of the power.
+        truth_name: what the legend calls the truth.
+        pdf: also write a PDF.
+    """
+    with style.look():
+        figure, axes = _panel(text)
+        k = power["zonal_wavenumber"].values[1:]
+        truth = power.sel(spectrum_model="truth").mean("lead").values[1:]
+        axes.loglog(k, truth, color=style.BASELINES["truth"], linewidth=2, label=truth_name, zorder=4)
+        model = next(m for m in power["spectrum_model"].values.tolist() if m != "truth")
+        leads = power["lead"].values.tolist()
+        shades = plt.get_cmap("viridis")(np.linspace(0.15, 0.8, len(leads)))
+        for shade, lead in zip(shades, leads, strict=True):
+            line = power.sel(spectrum_model=model, lead=lead).values[1:]
+            axes.loglog(k, np.maximum(line, truth.min() * 1e-6), color=shade, linewidth=1.6, label=lead_title(lead))
+        axes.set_xticks([t for t in (1, 2, 5, 10, 20, 50, 100) if t <= k[-1]])
+        axes.set_xticklabels([str(t) for t in (1, 2, 5, 10, 20, 50, 100) if t <= k[-1]])
+        axes.minorticks_off()
+        axes.set_ylim(truth.min() * 1e-2, truth.max() * 3)
+        axes.set_xlabel("zonal wavenumber")
+        axes.set_ylabel(f"power [{text.unit}]", labelpad=0)
+        axes.legend(loc="lower left")
+    return style.save(figure, path, pdf=pdf)
+
+
+def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(training records, validation records) of a metrics.jsonl; a last line cut short is left out."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    frames = [[r for r in records if r.get("kind") == kind] for kind in ("train", "validation")]
+    return pd.DataFrame(frames[0]), pd.DataFrame(frames[1])
+
+
+def training(path: Path, train: pd.DataFrame, validation: pd.DataFrame, *, note: str, pdf: bool = True) -> bytes:
+    """Training and validation loss against the step.
+
+    Args:
+        path: where to write, without suffix.
+        train: records with step and loss.
+        validation: the same, perhaps empty.
+        note: what the data are called.
+        pdf: also write a PDF.
+    """
+    with style.look():
+        figure, axes = _panel(
+            style.Text("Training loss", "weighted mean squared error of normalised anomalies", note, "1")
+        )
+        steps, loss = train["step"].to_numpy(float), train["loss"].to_numpy(float)
+        window = max(1, len(loss) // 40)
+        axes.plot(steps, loss, color="#c5ccd6", linewidth=0.8, label="each batch")
+        if window > 1:
+            smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+            axes.plot(steps[window - 1 :], smooth, color=style.COLOURS[0], linewidth=2, label=f"mean of {window}")
+        if len(validation):
+            axes.plot(validation["step"], validation["loss"], "o-", color=style.BASELINES["persistence"],
+                      markersize=4, linewidth=1.6, label="validation")  # fmt: skip
+        shown = np.concatenate([loss[len(loss) // 50 :], validation["loss"] if len(validation) else []])
+        axes.set_ylim(0.98 * shown.min(), 1.02 * shown.max())
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss [1]")
+        axes.legend(loc="upper right")
+    return style.save(figure, path, pdf=pdf)
+
+
+def training_skill(path: Path, validation: pd.DataFrame, *, note: str, pdf: bool = True) -> bytes | None:
+    """Skill on the validation pairs at each lead against the step; None where it was not logged.
+
+    Args:
+        path: where to write, without suffix.
+        validation: records with `leads`, a mapping lead hours -> {"skill": ...}.
+        note: what the data are called.
+        pdf: also write a PDF.
+    """
+    if "leads" not in validation:
+        return None
+    with style.look():
+        figure, axes = _panel(style.Text("Validation skill", "all channels together, against climatology", note, "1"))
+        leads = list(validation["leads"].iloc[0])
+        for shade, lead in zip(plt.get_cmap("viridis")(np.linspace(0.15, 0.8, len(leads))), leads, strict=True):
+            skill = [record.get(lead, {}).get("skill", np.nan) for record in validation["leads"]]
+            axes.plot(validation["step"], skill, "o-", color=shade, markersize=4, linewidth=1.6,
+                      label=lead_title(int(float(lead))))  # fmt: skip
+        axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
+        axes.set_xlabel("step")
+        axes.set_ylabel("skill [1]")
+        axes.legend(loc="best", title="lead")
+    return style.save(figure, path, pdf=pdf)

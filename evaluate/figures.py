@@ -1,0 +1,279 @@
+"""All figures of one set of scores: which panels there are and what they say.
+
+Contract: everything is drawn from scores.csv, scores.nc and, for single forecasts, from the stores that
+were scored; every panel names variable, unit, lead, dates, sample size and data. Each is written as PNG
+and PDF and returned with an alternative text made from its numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from evaluate import curves, style, words
+from evaluate.align import lead_hours, lead_title
+from evaluate.maps import Globe, scale_for
+from evaluate.metrics import METRICS
+from pipeline.climatology import Normals
+from pipeline.grid import Grid
+from pipeline.variables import parse_channel
+
+MAP_TITLES = {
+    "rmse": "Root mean square error",
+    "acc": "Anomaly correlation",
+    "bias": "Bias (forecast minus truth)",
+    "skill": "Skill against climatology",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawn figure, ready to be inlined."""
+
+    png: bytes
+    alt: str
+    caption: str = ""
+
+    @property
+    def data(self) -> str:
+        """The PNG in base64."""
+        return base64.b64encode(self.png).decode()
+
+    @property
+    def width(self) -> int:
+        """Pixels, from the PNG's header."""
+        return int(struct.unpack(">II", self.png[16:24])[0])
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(struct.unpack(">II", self.png[16:24])[1])
+
+
+@dataclass
+class Gallery:
+    """Draws the figures of one experiment.
+
+    Args:
+        frame: scores.csv, `level` as text.
+        scores: scores.nc.
+        facts: of the score stage.
+        folder: where figures are written.
+        leads: hours that get maps.
+        pdf: also write PDFs.
+        tick: called after every panel, for a progress bar.
+    """
+
+    frame: pd.DataFrame
+    scores: xr.Dataset
+    facts: dict[str, Any]
+    folder: Path
+    leads: Sequence[int]
+    pdf: bool = True
+    tick: Callable[[], None] = lambda: None
+    globe: Globe = field(init=False)
+
+    def __post_init__(self) -> None:
+        mask = self.scores["land_sea_mask"].values if "land_sea_mask" in self.scores else None
+        self.globe = Globe(Grid.from_dataset(self.scores), mask)
+        self.model = str(self.facts["model"])
+        self.channels = [str(c) for c in self.scores["channel"].values]
+        self.models = [str(m) for m in self.scores["model"].values]
+        self.note = style.data_name(self.facts["label"])
+        self.sample = f"{self.facts['n_init']} init times, {dates(self.facts['first_init'], self.facts['last_init'])}"
+
+    @property
+    def count(self) -> int:
+        """How many panels `overview`, `maps`, `curves` and `spectra` make together."""
+        return 1 + len(self.channels) * (len(MAP_TITLES) * len(self.leads) + 4)
+
+    def overview(self) -> Panel:
+        """Skill of every variable at every lead in one picture."""
+        skill = self.scores["skill"].sel(model=self.model)
+        rows: dict[str, dict[str, NDArray[Any]]] = {}
+        doubt: dict[str, dict[str, NDArray[np.bool_]]] = {}
+        for channel in self.channels:
+            rows[channel] = {lead_title(h): skill.sel(channel=channel, lead=h).values for h in self.leads}
+            doubt[channel] = {lead_title(h): self._doubtful(channel, h) for h in self.leads}
+        scale = scale_for("skill", skill.sel(lead=list(self.leads)).values)
+        png = self.globe.draw_table(
+            rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf,
+            text=self._text(
+                f"Skill against climatology, {self.note}", f"{self.sample}; hatched: not significant",
+                "skill [1]: above zero better than climatology",
+            ),
+        )  # fmt: skip
+        self.tick()
+        listed = ", ".join(self.channels)
+        leads = ", ".join(lead_title(h) for h in self.leads)
+        return Panel(png, f"Maps of skill against climatology for {listed} at {leads}, {self.note}.")
+
+    def maps(self) -> list[dict[str, Any]]:
+        """Maps of RMSE, ACC, bias and skill by variable, score and lead."""
+        variables = []
+        for channel in self.channels:
+            spec = parse_channel(channel)
+            metrics = []
+            for metric, title in MAP_TITLES.items():
+                fields = self.scores[metric].sel(model=self.model, channel=channel, lead=list(self.leads))
+                scale = scale_for(metric, fields.values)
+                unit = style.pretty_unit(spec.spec.unit) if METRICS[metric].power else "1"
+                panels = []
+                for lead in self.leads:
+                    values = fields.sel(lead=lead).values
+                    png = self.globe.draw(
+                        values, self.folder / "maps" / f"{channel}_{metric}_{lead}h", scale=scale, pdf=self.pdf,
+                        doubtful=self._doubtful(channel, lead) if metric == "skill" else None,
+                        text=self._text(
+                            f"{METRICS[metric].title.split(' against')[0]}, {lead_title(lead)}",
+                            f"{spec.title} · {self.sample}", f"{title.split(' (')[0].lower()} [{unit}]",
+                        ),
+                    )  # fmt: skip
+                    self.tick()
+                    panels.append(Panel(png, self._map_alt(title, spec.title, lead, values, unit)))
+                metrics.append({"title": title, "figures": panels})
+            variables.append({"name": channel, "title": spec.title, "metrics": metrics})
+        return variables
+
+    def curves(self) -> list[dict[str, Any]]:
+        """RMSE, ACC and skill against lead time by variable."""
+        names = {m: f"model ({m})" if m == self.model else m for m in self.models}
+        groups = []
+        for channel in self.channels:
+            spec = parse_channel(channel)
+            rows = words.select(self.frame, channel=channel)
+            panels = []
+            for metric, title in (("rmse", "RMSE"), ("acc", "ACC"), ("skill", "Skill against climatology")):
+                unit = style.pretty_unit(spec.spec.unit) if metric == "rmse" else "1"
+                png = curves.lead_curve(
+                    rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=names, pdf=self.pdf,
+                    text=self._text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
+                )  # fmt: skip
+                self.tick()
+                panels.append(Panel(png, self._curve_alt(title, spec.title, rows, metric, unit, names)))
+            groups.append({"title": spec.title, "figures": panels})
+        return groups
+
+    def spectra(self) -> list[Panel]:
+        """Zonal power spectra by variable."""
+        panels = []
+        for channel in self.channels:
+            spec = parse_channel(channel)
+            power = self.scores["spectrum"].sel(channel=channel, spectrum_model=[self.model, "truth"])
+            png = curves.spectrum(
+                power, self.folder / "spectra" / channel, truth_name="truth", pdf=self.pdf,
+                text=self._text(
+                    "Zonal power, 30–60°", f"{spec.title} · {self.sample}", style.squared(spec.spec.unit)
+                ),
+            )  # fmt: skip
+            self.tick()
+            small = power["zonal_wavenumber"].values >= power["zonal_wavenumber"].values[-1] // 2
+            share = power.sel(spectrum_model=self.model).values[:, small].sum(-1)
+            share = share / power.sel(spectrum_model="truth").values[:, small].sum(-1)
+            told = ", ".join(f"{100 * s:.0f}% at {lead_title(int(h))}" for s, h in zip(share, power["lead"].values))
+            panels.append(
+                Panel(png, f"Zonal power spectrum of {spec.title}. In the smaller half of the scales the forecast has "
+                           f"this share of the truth's power: {told}.")
+            )  # fmt: skip
+        return panels
+
+    def cases(
+        self, forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, init: np.datetime64,
+        channels: Sequence[str], leads: Sequence[int],
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Forecast, truth and error of one init time; colours are anomalies, contours the field itself."""
+        groups = []
+        for channel in channels:
+            spec = parse_channel(channel)
+            unit = style.pretty_unit(spec.spec.unit)
+            fields: dict[int, tuple[Any, ...]] = {}
+            for lead in leads:
+                valid = init + np.timedelta64(int(lead), "h")
+                hours = lead_hours(forecast["lead_time"].values).tolist()
+                f = forecast["state"].sel(init_time=init, channel=channel).isel(lead_time=hours.index(lead)).values
+                o = truth["state"].sel(time=valid, channel=channel).values
+                c = normals.climatology_at(np.array([valid]), channels=[channel])[0, 0]
+                fields[lead] = (f - c, o - c, f - o, f, o)
+            scale = scale_for("field", np.stack([a for group in fields.values() for a in group[:3]]))
+            for lead, (fa, oa, error, f, o) in fields.items():
+                when = dates(str(init), str(init + np.timedelta64(int(lead), "h")), joint=", valid ")
+                panels = []
+                for name, values, lines in (("Forecast", fa, f), ("Truth", oa, o), ("Error", error, None)):
+                    what = "forecast minus truth" if lines is None else "anomaly; contours: field"
+                    png = self.globe.draw(
+                        values, self.folder / "cases" / f"{channel}_{lead}h_{name.lower()}", scale=scale,
+                        text=self._text(
+                            f"{name}, {lead_title(lead)}", f"{spec.title} · issued {when}", f"{what} [{unit}]"
+                        ),
+                        lines=lines, pdf=self.pdf,
+                    )  # fmt: skip
+                    self.tick()
+                    panels.append(Panel(png, self._map_alt(f"{name}, {what}", spec.title, lead, values, unit)))
+                groups.append({"title": f"{spec.title}, {lead_title(lead)}", "figures": panels})
+        return groups
+
+    def training(self, log: Path) -> list[Panel]:
+        """Loss and validation skill of the training run; nothing when there is no log."""
+        if not log.exists():
+            return []
+        train, validation = curves.read_training(log)
+        if train.empty:
+            return []
+        png = curves.training(self.folder / "training_loss", train, validation, note=self.note, pdf=self.pdf)
+        last = f"from {style.number(train['loss'].iloc[0])} to {style.number(train['loss'].iloc[-1])}"
+        panels = [Panel(png, f"Training loss over {int(train['step'].iloc[-1])} steps, {last}.")]
+        skill = curves.training_skill(self.folder / "training_skill", validation, note=self.note, pdf=self.pdf)
+        if skill is not None:
+            panels.append(Panel(skill, "Skill of the validation pairs at each lead during training."))
+        return panels
+
+    def _text(self, title: str, subtitle: str, unit: str) -> style.Text:
+        return style.Text(title, subtitle, self.note, unit)
+
+    def _doubtful(self, channel: str, lead: int) -> NDArray[np.bool_]:
+        if "significant" not in self.scores:
+            return np.zeros(self.globe.grid.shape, bool)
+        sure = self.scores["significant"].sel(model=self.model, channel=channel, lead=lead).values.astype(bool)
+        return np.asarray(~sure)
+
+    def _map_alt(self, what: str, variable: str, lead: int, values: NDArray[Any], unit: str) -> str:
+        weights = self.globe.grid.area_weights
+        mean = float((weights * values).sum() / weights.sum()) if np.isfinite(values).all() else float("nan")
+        end = "" if unit == "1" else f" {unit}"
+        return (
+            f"Map: {what} of {variable} at {lead_title(lead)}, {self.note}. Global mean {style.number(mean)}{end}, "
+            f"from {style.number(float(np.nanmin(values)))} to {style.number(float(np.nanmax(values)))}{end}."
+        )
+
+    def _curve_alt(
+        self, title: str, variable: str, rows: pd.DataFrame, metric: str, unit: str, names: dict[str, str]
+    ) -> str:
+        parts = []
+        end = "" if unit == "1" else f" {unit}"
+        for model, name in names.items():
+            line = rows[(rows["model"] == model) & (rows["metric"] == metric)].sort_values("lead")
+            if line["value"].notna().any():
+                told = ", ".join(f"{style.number(v)} at {lead_title(h)}" for v, h in zip(line["value"], line["lead"]))
+                parts.append(f"{name}: {told}")
+        return f"{title} of {variable}{f' in{end}' if end else ''} against lead time, {self.note}. {'; '.join(parts)}."
+
+
+def dates(first: str, last: str, *, joint: str = " – ") -> str:
+    """Two dates for people, without repeating a common year.
+
+    >>> dates("2004-01-01T00", "2004-08-01T12")
+    '1 Jan – 1 Aug 2004'
+    """
+    a, b = pd.Timestamp(first), pd.Timestamp(last)
+    hour = [f" {t:%H} UTC" if joint != " – " or (b - a).days < 3 else "" for t in (a, b)]
+    year = f" {a.year}" if a.year != b.year else ""
+    return f"{a.day} {a:%b}{year}{hour[0]}{joint}{b.day} {b:%b} {b.year}{hour[1]}"

@@ -1,0 +1,255 @@
+"""The report stage: every figure, and one self-contained page that explains them.
+
+Contract: reads what the score stage wrote, the stores for single forecasts, and every stage's receipt;
+writes figures (PNG and PDF) and `report.html`, which loads nothing from anywhere, needs no JavaScript,
+stays under 10 MB and says above everything else when its data are simulated. The receipt is written last.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from evaluate import style, words
+from evaluate.align import lead_title
+from evaluate.figures import Gallery, Panel, dates
+from evaluate.regions import TITLES
+from pipeline import config as configuration
+from pipeline import files, provenance
+from pipeline.climatology import Normals
+from pipeline.config import Config
+from pipeline.store import open_store
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+LIMIT = 10_000_000
+"""Bytes of the page."""
+STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score")
+_NUM_CASE_CHANNELS = 2
+
+
+def run_report(config: Config) -> None:
+    """Draw the figures of a configuration and write its report.
+
+    Raises:
+        ValueError: the scores are missing, or the page would be larger than 10 MB.
+    """
+    paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
+    if paths.receipt("report").exists() and paths.report.exists():
+        console.print(f"report: complete, {paths.report}", markup=False)
+        return
+    facts = provenance.read_receipt(config, stage="score")["facts"]
+    frame, scores = read_scores(paths.scores)
+    leads = [h for h in facts["lead_hours"] if h in (config.evaluation.map_lead_hours or facts["lead_hours"])]
+    gallery = Gallery(frame, scores, facts, paths.figures, leads)
+    shown = gallery.channels[:_NUM_CASE_CHANNELS]
+    ends = sorted({leads[0], leads[-1]})
+    progress = Progress(
+        TextColumn("report"), BarColumn(), MofNCompleteColumn(), TextColumn("figures"), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    with files.lock(paths.scores / "report.lock"), progress:
+        task = progress.add_task("report", total=gallery.count + 3 * len(shown) * len(ends))
+        gallery.tick = lambda: progress.advance(task)
+        init = typical_init(paths.scores / "sums.nc", model=gallery.model, channel=shown[0], lead=ends[0])
+        figures = {
+            "overview": [gallery.overview()],
+            "curves": gallery.curves(),
+            "maps": gallery.maps(),
+            "cases": gallery.cases(
+                open_store(paths.forecast, stage="python -m pipeline forecast"),
+                open_store(paths.store, stage="python -m pipeline regrid"),
+                Normals.open(paths.normals), init=init, channels=shown, leads=ends,
+            ),
+            "spectra": gallery.spectra(),
+            "training": gallery.training(paths.metrics),
+        }  # fmt: skip
+        page = render(config, frame, facts, figures=figures, leads=gallery.leads, case=init)
+        size = len(page.encode())
+        if size > LIMIT:
+            raise ValueError(
+                f"report must stay under {LIMIT / 1e6:.0f} MB, got {size / 1e6:.1f} MB; "
+                "list fewer evaluation.variables or evaluation.map_lead_hours"
+            )
+        files.write_text(paths.report, page)
+    provenance.write_receipt(
+        config, stage="report", outputs=[paths.report, paths.figures], facts={"bytes": size, "label": facts["label"]}
+    )
+    console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
+
+
+def read_scores(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
+    """The table (level as text, "" for none) and the maps that the score stage wrote.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    table, maps = folder / "scores.csv", folder / "scores.nc"
+    for path in (table, maps):
+        if not path.exists():
+            raise ValueError(f"scores must exist, got no {path}; run python -m pipeline score")
+    frame = pd.read_csv(table, dtype={"level": str, "unit": str}, keep_default_na=True)
+    with xr.open_dataset(maps, engine="netcdf4") as ds:
+        scores = ds.load()
+    return frame.assign(level=frame["level"].fillna("")), scores
+
+
+def typical_init(sums: Path, *, model: str, channel: str, lead: int) -> np.datetime64:
+    """The init time whose global squared error is the median of all: an ordinary day, not a chosen one."""
+    with xr.open_dataset(sums, group="regional", engine="netcdf4") as ds:
+        errors = ds["squared_error"].sel(model=model, channel=channel, lead=lead, region="globe").load()
+    order = np.argsort(errors.values, kind="stable")
+    return np.datetime64(errors["init_time"].values[order[len(order) // 2]], "ns")
+
+
+def render(
+    config: Config, frame: pd.DataFrame, facts: dict[str, Any], *, figures: dict[str, Any], leads: Sequence[int],
+    case: np.datetime64,
+) -> str:  # fmt: skip
+    """The page.
+
+    Args:
+        config: the experiment.
+        frame: scores.csv.
+        facts: of the score stage.
+        figures: by section.
+        leads: hours with maps.
+        case: init time of the single forecast shown.
+    """
+    model = str(facts["model"])
+    present = [str(m) for m in frame["model"].unique()]
+    baselines = [m for m in present if m in style.BASELINES]
+    channels, every_lead = list(config.evaluation.variables), list(facts["lead_hours"])
+    chosen: dict[str, Any] = {"channels": channels, "leads": every_lead, "model": model}
+    size = words.heat_scale(frame, model=model)
+    bootstrap = facts["bootstrap"]
+    intervals = bootstrap["intervals"] == "given"
+    simulated = facts["label"] == "simulated"
+    label = style.data_name(facts["label"])
+    note = (
+        f"Intervals are 95%, from a moving-block bootstrap over init times with blocks of "
+        f"{bootstrap['block_days']:g} days ({bootstrap['resamples']} draws, the same for all models)."
+        if intervals
+        else f"No confidence intervals are given ({bootstrap['intervals']}); read differences as hints."
+    )
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        title=config.name,
+        simulated=simulated,
+        banner="SIMULATED ATMOSPHERE – not ERA5, not observations: scores say nothing about real weather"
+        if simulated
+        else f"Data: {label}",
+        lead_in=f"Global forecasts at {words.join([lead_title(h) for h in every_lead])}, scored against "
+        f"{style.data_phrase(facts['label'])}.",
+        facts=header_facts(config, facts),
+        findings=words.findings(frame, baselines=baselines, **chosen),
+        interval_note=note,
+        intervals=intervals,
+        n_init=facts["n_init"],
+        baselines=baselines,
+        headline=words.headline(frame, baselines=baselines, **chosen),
+        columns=6 + len(baselines) + ("persistence" in baselines),
+        hatch_note=" (t-test over blocks of init times, false discovery rate 10%)",
+        overview=figures["overview"],
+        curves=figures["curves"],
+        maps=figures["maps"],
+        scorecard=words.scorecard(frame, leads=every_lead, model=model, size=size),
+        regions=words.region_tables(frame, size=size, **chosen),
+        regions_left_out="; ".join(f"{TITLES[k]} ({v})" for k, v in facts["regions_left_out"].items()),
+        gradient=words.gradient(),
+        heat_low=style.score(-size),
+        heat_high=f"+{size:g}",
+        cases=figures["cases"],
+        cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
+        f"{channels[0]} at {lead_title(leads[0])} is the median of all. Colours are anomalies from the climatology, "
+        "contours the field itself.",
+        spectra=figures["spectra"],
+        training=figures["training"],
+        formulas=[{"name": n, "text": t} for n, t in formulas(facts)],
+        stages=stages(config),
+        configuration=configuration.dump(config),
+        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=provenance.commit(),
+        folder=_relative(config, config.paths.scores),
+    )
+
+
+def header_facts(config: Config, facts: dict[str, Any]) -> list[dict[str, str]]:
+    """What stands at the top: sample, grid, climatology, training."""
+    climate, grid = facts["climatology"], facts["grid"]
+    years = climate["years"]
+    span = f"{years[0]}–{years[-1]}" if len(years) > 1 else f"{years[0]}" if years else "training years"
+    missing = len(facts.get("missing_times", []))
+    left_out = sum(len(v) for v in facts["left_out_init_times"].values())
+    gaps = f"{missing} missing times in the store" if missing else ""
+    gaps += f"{'; ' if gaps and left_out else ''}{left_out} init times left out" if left_out else ""
+    regrid = config.data.regrid
+    train = ", ".join(f"{p.start:%Y-%m-%d} to {p.end:%Y-%m-%d}" for p in config.data.splits.train)
+    rows = (
+        ("Init times", f"{facts['n_init']}, every {facts['init_spacing_hours']:g} h", gaps),
+        ("Period", dates(facts["first_init"], facts["last_init"]), "test period, never trained on"),
+        ("Grid", f"{grid['shape'][0]} × {grid['shape'][1]}", f"{regrid.resolution:g}°, {regrid.method} regridding"),
+        ("Channels", f"{len(config.data.channels.dynamic)}", f"{len(config.data.channels.static)} static"),
+        ("Climatology", span, f"{climate['kind']}, {climate['window_days']} day window"),
+        ("Trained on", train, f"{config.training.steps} steps"),
+    )  # fmt: skip
+    return [{"name": a, "value": b, "more": c} for a, b, c in rows]
+
+
+def formulas(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Definitions, the climatology and the intervals, in short."""
+    bootstrap, climate = facts["bootstrap"], facts["climatology"]
+    periods = "; ".join(climate["periods"])
+    intervals = (
+        f"moving-block bootstrap over init times, blocks of {bootstrap['block_init_times']} init times "
+        f"({bootstrap['block_days']:g} days), {bootstrap['resamples']} draws shared by all models, expanded percentile "
+        f"interval{'' if bootstrap['intervals'] == 'given' else '; ' + bootstrap['intervals']}."
+    )
+    sample = f"{facts['n_init']} init times, {facts['first_init']} to {facts['last_init']}, for every model and lead."
+    return [
+        *words.FORMULAS,
+        ("Climatology", f"c: {climate['kind']} of the training periods only ({periods}), at the valid time."),
+        ("Persistence", "the state at the init time, at every lead."),
+        ("Intervals", intervals),
+        ("Sample", sample),
+    ]
+
+
+def stages(config: Config) -> list[dict[str, str]]:
+    """Every stage's receipt, as text."""
+    found = []
+    for stage in STAGES:
+        if not config.paths.receipt(stage).exists():
+            continue
+        receipt = provenance.read_receipt(config, stage=stage)
+        origin = receipt["provenance"]
+        kept = {k: v for k, v in origin.items() if k not in ("config", "stage", "experiment")}
+        content = {
+            "outputs": [_relative(config, Path(p)) for p in receipt["outputs"]],
+            "facts": receipt["facts"],
+            **kept,
+        }
+        line = f"{origin['written']}, commit {origin['commit']}"
+        found.append({"name": stage, "line": line, "text": json.dumps(content, indent=1, ensure_ascii=False)})
+    return found
+
+
+def _relative(config: Config, path: Path) -> str:
+    try:
+        return str(Path(config.root.name) / path.resolve().relative_to(config.root.resolve()))
+    except ValueError:
+        return path.name
+
+
+__all__ = ["Panel", "read_scores", "render", "run_report", "typical_init"]
