@@ -178,10 +178,11 @@ def _open_store(config: Config, fields: Fields, init: NDArray[np.int64], *, dige
     coords = xr.Dataset(
         coords={
             "init_time": ("init_time", fields.times[init]),
-            "lead_time": ("lead_time", lead_hours, {"units": "hours", "long_name": "lead time"}),
+            "lead_time": ("lead_time", lead_hours.astype("timedelta64[h]").astype("timedelta64[ns]")),
             **{name: fields.coords[name] for name in ("channel", "variable", "level", "unit", "latitude", "longitude")},
         }
     )
+    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
     source = fields.contract["source"]
     shape = (len(init), len(lead_hours), len(fields.channels), *fields.grid_shape)
     spec = ArraySpec(

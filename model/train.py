@@ -154,10 +154,8 @@ class Trainer:
                     if last or stopping.seen or self.step % options.checkpoint_every == 0:
                         self.save("step")
                     if stopping.seen and not last:
-                        raise SystemExit(
-                            f"stopped by a signal after step {self.step}, which is saved; "
-                            "the same command goes on from there"
-                        )
+                        bar.note(f"stopped by a signal after step {self.step}, which is saved; run it again to go on")
+                        raise SystemExit(128 + signal.SIGTERM)
         finally:
             batches.close()
         self._seconds, self._waited = time.perf_counter() - began, batches.waited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import xarray as xr
 
 from pipeline import provenance
-from pipeline.config import Config, parse
+from pipeline.config import Config, dump, parse
 from pipeline.grid import Grid
 from pipeline.store import ArraySpec, SlabStore
 
@@ -114,14 +115,24 @@ def write_store(config: Config) -> None:
     run_normals(config)
 
 
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an experiment with its store, normals and receipts; never written to again."""
+    directory = tmp_path_factory.mktemp("synthetic") / "results"
+    config = parse(raw_config(directory))
+    write_store(config)
+    (directory / "config.yaml").write_text(dump(config))
+    return directory
+
+
 @pytest.fixture
-def experiment(tmp_path: Path) -> Callable[..., Config]:
-    """Makes an experiment with its store and normals; keyword arguments go to `training`."""
+def experiment(tmp_path: Path, synthetic: Path) -> Callable[..., Config]:
+    """Makes an experiment on its own copy of the data; keyword arguments go to `training`."""
 
     def make(**training: Any) -> Config:
-        config = parse(raw_config(tmp_path / "results", **training))
-        if not config.paths.store.exists():
-            write_store(config)
-        return config
+        directory = tmp_path / "results"
+        if not directory.exists():
+            shutil.copytree(synthetic, directory)
+        return parse(raw_config(directory, **training))
 
     return make

@@ -1,0 +1,255 @@
+"""The training loop: it learns, resumes bit-identically, and stops where it must."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from model import checkpoint, train
+from model.metrics_log import MetricsLog, read_metrics
+from model.train import Trainer, run_train
+from pipeline.config import Config, dump, parse
+from pipeline.provenance import read_receipt
+
+Make = Callable[..., Config]
+
+
+def weights(config: Config, *, tag: str = "step") -> dict[str, Tensor]:
+    """All tensors of the newest checkpoint."""
+    path = checkpoint.newest(config.paths.checkpoints, tag=tag)
+    assert path is not None
+    names = checkpoint._SafeReader(path).read_metadata().state_dict_metadata
+    found = {name: torch.zeros(entry.size) for name, entry in names.items()}
+    checkpoint.load(path, found, expected={})
+    return found
+
+
+def curve(config: Config) -> list[dict[str, Any]]:
+    """The metrics without what depends on the clock."""
+    return [{k: v for k, v in r.items() if k != "samples_per_second"} for r in read_metrics(config.paths.metrics)]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def fresh(config: Config, folder: Path) -> Config:
+    """The same experiment on the same data in a folder of its own."""
+    folder.mkdir()
+    (folder / "data").symlink_to(config.root / "data")
+    return config.model_copy(update={"directory": folder})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run that nothing stopped; shared, only looked at."""
+    directory = tmp_path_factory.mktemp("undisturbed") / "results"
+    shutil.copytree(synthetic, directory)
+    raw = yaml.safe_load((synthetic / "config.yaml").read_text())
+    config = parse({**raw, "directory": str(directory)})
+    run_train(config)
+    return config
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, signal_number: int | None = None) -> None:
+    """Make the run end at a step: by an exception that nothing handles, or by a signal to this process."""
+    original = Trainer._train_step
+
+    def dying(self: Trainer, batch: Any) -> Any:
+        if self.step == step:
+            if signal_number is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal_number)
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", dying)
+
+
+def test_run_leaves_what_it_promises(undisturbed: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a run that ends without its checkpoints, metrics, picture or receipt, or trains twice."""
+    records = curve(undisturbed)
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 13))
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [5, 10, 12]
+    assert set(records[-1]["leads"]) == {"24", "72"}
+    assert set(records[-1]["leads"]["24"]["rmse"]) == {"t850", "t2m"}
+    facts = read_receipt(undisturbed, stage="train")["facts"]
+    assert facts["steps"] == 12
+    assert Path(facts["checkpoint"]).name.startswith("best-")
+    assert (undisturbed.paths.train / "curves.png").stat().st_size > 5000
+    names = sorted(p.name for p in undisturbed.paths.checkpoints.iterdir())
+    assert [n for n in names if n.startswith("step")] == ["step-000000008", "step-000000012"]
+    before = undisturbed.paths.metrics.stat().st_mtime_ns
+    run_train(undisturbed)
+    assert "already complete" in capsys.readouterr().err
+    assert undisturbed.paths.metrics.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("step", [5, 11])
+def test_resume_is_bit_identical(undisturbed: Config, tmp_path: Path, step: int) -> None:
+    """Catches optimiser moments, average, order, dropout or schedule that start anew, and metrics held twice."""
+    config = fresh(undisturbed, tmp_path / "again")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(step, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(config)
+    assert not config.paths.receipt("train").exists()
+    run_train(config)
+    assert same(weights(config), weights(undisturbed))
+    assert same(weights(config, tag="best"), weights(undisturbed, tag="best"))
+    assert curve(config) == curve(undisturbed)
+
+
+_SCRIPT = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from model import checkpoint, train
+from pipeline.config import load
+
+config, moment, step = load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "step":
+    original = train.Trainer._train_step
+    def dying(self, batch):
+        if self.step == step:
+            die()
+        return original(self, batch)
+    train.Trainer._train_step = dying
+else:
+    original = checkpoint.save_tensors
+    def dying(tensors, **options):
+        original(tensors, **options)
+        if tensors["optimiser.lead.weight.step"] == step:
+            die()
+    checkpoint.save_tensors = dying
+train.run_train(config)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "step"), [("step", 7), ("checkpoint", 8), ("checkpoint", 12)])
+def test_sigkill_then_the_same_command(undisturbed: Config, tmp_path: Path, root: Path, moment: str, step: int) -> None:
+    """Catches state that only an orderly exit writes: SIGKILL in a step and inside the writing of a checkpoint."""
+    config = fresh(undisturbed, tmp_path / "killed")
+    (tmp_path / "small.yaml").write_text(dump(config))
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "small.yaml"), moment, str(step)]
+    killed = subprocess.run(command, cwd=root, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    run_train(config)
+    assert same(weights(config), weights(undisturbed))
+    assert curve(config) == curve(undisturbed)
+    assert not list(config.paths.checkpoints.glob(".*"))
+
+
+def test_sigterm_saves_first(undisturbed: Config, tmp_path: Path) -> None:
+    """Catches steps lost when SLURM takes the machine away, and a signal handler left behind."""
+    config, handler = fresh(undisturbed, tmp_path / "again"), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(6, patch, signal_number=signal.SIGTERM)
+        with pytest.raises(SystemExit) as stopped:
+            run_train(config)
+    assert stopped.value.code == 143
+    assert checkpoint.newest(config.paths.checkpoints) == config.paths.checkpoints / "step-000000007"
+    assert signal.getsignal(signal.SIGTERM) == handler
+    run_train(config)
+    assert same(weights(config), weights(undisturbed))
+    assert curve(config) == curve(undisturbed)
+
+
+def test_not_finite_stops_and_names_the_batch(
+    undisturbed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches parameters poisoned by one bad batch, and a message that does not say which."""
+    config, original = fresh(undisturbed, tmp_path / "again"), train.make_batch
+    expected: list[str] = []
+
+    def poisoned(fields: Any, pairs: Any, items: Any, **options: Any) -> Any:
+        batch = original(fields, pairs, items, **options)
+        if np.array_equal(items.start, trainer.order.batch(6, size=4).start):
+            batch.target[2, 1, 3, 4] = float("inf")
+            expected.append(pairs.describe(items.start[2], items.lead[2]))
+        return batch
+
+    trainer = Trainer(config, _fields(config), console=train.Console(stderr=True))
+    monkeypatch.setattr(train, "make_batch", poisoned)
+    with pytest.raises(ValueError, match="must be finite") as error:
+        trainer.run()
+    assert expected[0] in str(error.value)
+    kept = weights(config)
+    assert checkpoint.newest(config.paths.checkpoints) == config.paths.checkpoints / "step-000000006"
+    assert all(torch.isfinite(t).all() for t in kept.values())
+    monkeypatch.undo()
+    run_train(config)
+    assert same(weights(config), weights(undisturbed))
+
+
+def test_validation_does_not_touch_training(undisturbed: Config, experiment: Make) -> None:
+    """Catches averaged weights left in the model, or random numbers drawn, by looking at the score."""
+    config = experiment(validate_every=1, keep_checkpoints=3)
+    run_train(config)
+    assert same(weights(config), weights(undisturbed))
+
+
+def test_no_training_pair_leaves_the_training_period(experiment: Make) -> None:
+    """Catches leakage: a valid time in validation or test, or a pair over the gap in the store."""
+    config = experiment(lead_hours=[12, 24, 168])
+    trainer = Trainer(config, _fields(config), console=train.Console(stderr=True))
+    used = trainer.pairs.times[trainer.pairs.used_times]
+    assert used.min() == np.datetime64("2000-01-01T00")
+    assert used.max() == np.datetime64("2000-12-31T12")
+    assert trainer.validation is not None
+    seen = trainer.validation[0].times[trainer.validation[0].used_times]
+    assert seen.min() >= np.datetime64("2001-01-01T00")
+    assert seen.max() <= np.datetime64("2001-01-20T12")
+
+
+def test_validation_shorter_than_a_lead_is_refused(experiment: Make) -> None:
+    """Catches a best checkpoint chosen on some of the leads only."""
+    config = experiment(lead_hours=[24, 720])
+    with pytest.raises(ValueError, match="720 h"):
+        Trainer(config, _fields(config), console=train.Console(stderr=True))
+
+
+def test_another_normals_digest_is_refused(undisturbed: Config, tmp_path: Path) -> None:
+    """Catches a resume on data that are no longer those of the checkpoint."""
+    fields = _fields(undisturbed)
+    object.__setattr__(fields.normals, "digest", "0000")
+    trainer = Trainer(undisturbed, fields, console=train.Console(stderr=True))
+    with pytest.raises(ValueError, match=r"normals: .* against 0000"):
+        trainer.resume()
+
+
+def test_it_learns_the_travelling_wave(experiment: Make) -> None:
+    """Catches a loop that runs but does not learn: the wave is predictable, so climatology must be beaten."""
+    config = experiment(steps=120, batch_size=8, learning_rate=5e-3, validate_every=120, checkpoint_every=120)
+    run_train(config)
+    last = curve(config)[-1]
+    assert all(lead["skill"] > 0.25 for lead in last["leads"].values())
+
+
+def test_metrics_are_cut_to_a_step(tmp_path: Path) -> None:
+    """Catches a step that is in the file twice, and a line cut short by a kill that breaks the reader."""
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.write("train", step=step, loss=float(step))
+    log.flush()
+    with log.path.open("a") as file:
+        file.write('{"kind": "train", "st')
+    MetricsLog(log.path).cut(2)
+    assert [r["step"] for r in read_metrics(log.path)] == [1, 2]
+
+
+def _fields(config: Config) -> Any:
+    return train.Fields(config.paths.store, train.Normals.open(config.paths.normals))
