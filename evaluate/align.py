@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.climatology import day_slots, hours_of_day
 from pipeline.grid import Grid
+from pipeline.store import contract_differences, contract_digest
 
 Times = NDArray[np.datetime64]
 
@@ -173,6 +174,7 @@ def check_stores(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int
             doubled = times[:-1][times[1:] == times[:-1]] if times.size else times
             if doubled.size or len(np.unique(times)) != len(times):
                 faults.append(f"{label}: duplicates, first {_iso(doubled[0]) if doubled.size else 'unsorted'}")
+        faults += _contract_faults(forecast.attrs.get("contract", {}), truth.attrs.get("contract", {}))
     _raise(faults, f"forecast {name!r} must be comparable with the store")
 
 
@@ -232,6 +234,40 @@ def common_init_times(models: Mapping[str, Times], truth: Times, *, leads: Seque
             f"the store runs {_iso(known[0]) if known.size else '-'} .. {_iso(known[-1]) if known.size else '-'}"
         )
     return Alignment(everything[keep], hours, dropped)
+
+
+def check_outside(valid: Times, periods: Sequence[Mapping[str, str]]) -> None:
+    """Refuse to score where models were fitted.
+
+    Args:
+        valid: valid times, any shape.
+        periods: training periods, {"start": ISO time, "end": ISO time}.
+
+    Raises:
+        ValueError: a valid time lies inside one.
+    """
+    for period in periods:
+        start, end = np.datetime64(period["start"]), np.datetime64(period["end"])
+        inside = (valid >= start) & (valid <= end)
+        if inside.any():
+            raise ValueError(
+                f"forecasts must be valid outside the training periods, got {int(inside.sum())} of {inside.size} valid "
+                f"times within {period['start']} .. {period['end']}, first {_iso(valid[inside].min())}; choose another "
+                "test period"
+            )
+
+
+def _contract_faults(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Forecasts belong to the store they were issued from; without that record, to its source and regridding."""
+    issued = ours.get("store")
+    if issued is not None and theirs and issued != contract_digest(theirs):
+        return [f"store: the forecasts were issued from another one (contract {issued}, not {contract_digest(theirs)})"]
+    return [
+        f"{key}: {line}"
+        for key in ("source", "regrid")
+        if isinstance(ours.get(key), Mapping) and isinstance(theirs.get(key), Mapping)
+        for line in contract_differences(ours[key], theirs[key])
+    ]
 
 
 def _flipped(grid: Grid) -> Grid:

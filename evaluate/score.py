@@ -121,6 +121,7 @@ def score_stores(
             raise ValueError(f"forecast {name!r} must have the channels of the others, got none of {lacking}")
     inits = {name: ds["init_time"].values for name, ds in forecasts.items()}
     alignment = align.common_init_times(inits, truth["time"].values, leads=leads)
+    align.check_outside(alignment.valid_times, normals.contract.get("train", []))
     gaps = np.diff(alignment.init_times) / np.timedelta64(1, "h")
     spacing = float(np.median(gaps)) if gaps.size else 24.0
     regions = region_weights(grid, land_sea_mask=_land_sea_mask(truth))

@@ -43,8 +43,14 @@ def lookup(rows: pd.DataFrame, *, model: str, lead: int, metric: str) -> tuple[f
     return float(first["value"]), float(first["ci_low"]), float(first["ci_high"])
 
 
+LEVEL = 0.005
+"""Skill so near zero that no one need care, however certain it is."""
+
+
 def tone(low: float, high: float) -> str:
-    """Say "good" or "bad" where an interval leaves zero, else nothing."""
+    """The class of an interval of skill: good above zero, bad below, level when all of it is next to zero."""
+    if max(abs(low), abs(high)) < LEVEL:
+        return "level"
     return "good" if low > 0 else "bad" if high < 0 else ""
 
 
@@ -62,7 +68,7 @@ def headline(
                 _cell(lookup(rows, model=b, lead=lead, metric="rmse"), style.number, interval=False) for b in baselines
             ]
             skill = lookup(rows, model=model, lead=lead, metric="skill")
-            cells.append({**_cell(skill, style.score), "tone": tone(*skill[1:])})
+            cells.append({**_cell(skill, style.score), "tone": tone(*skill[1:]).replace("level", "")})
             cells.append(_cell(lookup(rows, model=model, lead=lead, metric="acc"), style.score))
             if "persistence" in baselines:
                 cells.append(
