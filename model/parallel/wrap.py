@@ -140,10 +140,16 @@ class ChannelGather:
 
     def __init__(self, plan: ChannelPlan, group: dist.ProcessGroup) -> None:
         self.sizes, self.group = plan.tokens, group
+        self.rank = dist.get_rank(group)
         self.order = Rows(plan.order, total=len(plan.order))
 
     def __call__(self, tokens_KND: Tensor) -> Tensor:
         """Cut (K, N, D) to replicated (T, N, D)."""
+        if len(tokens_KND) != self.sizes[self.rank]:
+            raise ValueError(
+                f"channel rank {self.rank} must send {self.sizes[self.rank]} tokens per patch, got {len(tokens_KND)}: "
+                "a group is left without channels; forecast with a subset of the channels on one channel rank"
+            )
         return self.order.take(gather_forward_slice_backward(tokens_KND, sizes=self.sizes, group=self.group))
 
 
