@@ -203,8 +203,12 @@ class Atmosphere:
         grid, specs = self.grid, self.specs
         seconds = 60.0 * self.time_step_minutes
         dt = float(specs.nondimensionalize(seconds * units.scales.units.s))
-        equations = primitive_equations.PrimitiveEquationsSigma(
-            np.full(self.levels, REFERENCE_TEMPERATURE), self.orography / 6.37122e6, self.coords, specs
+        equations = _Equations(
+            np.full(self.levels, REFERENCE_TEMPERATURE),
+            self.orography / 6.37122e6,
+            self.coords,
+            specs,
+            vertical_advection=_vertical_advection,
         )
         leap = leapfrog_utils.semi_implicit_leapfrog(equations, dt, alpha=0.55)
         damp_wind, damp_scalar = self._damping(2.0 * seconds)
@@ -272,17 +276,34 @@ class Atmosphere:
 
     def _nodal(self, modal: NDArray[np.float64]) -> NDArray[np.float64]:
         basis = self.grid.spherical_harmonics.basis
-        return np.asarray(np.einsum("im,mjl,ml->ij", basis.f, basis.p, modal))
+        return np.asarray(np.einsum("im,mjl,ml->ij", basis.f, basis.p, modal, optimize=True))
 
     def _analyse(self, function: Any) -> NDArray[np.float64]:
         """Spectral coefficients (m, l) of a function of (latitudes, longitudes), smoothed against ripples."""
-        fine = spherical_harmonic.Grid.construct(self.truncation, 6 * _NODES[self.truncation])
+        fine = spherical_harmonic.Grid.construct(self.truncation, 4 * _NODES[self.truncation])
         basis = fine.spherical_harmonics.basis
         values = function(np.rad2deg(fine.latitudes), np.rad2deg(fine.longitudes)).T
-        modal = np.einsum("im,mjl,ij->ml", basis.f, basis.p, values * basis.w)
+        modal = np.einsum("im,mjl,ij->ml", basis.f, basis.p, values * basis.w, optimize=True)
         top = self.truncation * (self.truncation + 1.0)
         keep = np.where(self.wavenumbers <= self.truncation, 1.0, 0.0)
         return np.asarray(modal * keep * np.exp(-1.2 * (self.wavenumbers * (self.wavenumbers + 1.0) / top)))
+
+
+class _Equations(primitive_equations.PrimitiveEquationsSigma):  # type: ignore[misc]
+    """The same equations; one term spelled without a reduction that takes a CPU 0.3 ms a step."""
+
+    def kinetic_energy_tendency(self, aux_state: Any) -> jax.Array:
+        grid = self.coords.horizontal
+        u, v = aux_state.cos_lat_u
+        kinetic = (u * u + v * v) * (0.5 * np.asarray(grid.sec2_lat))
+        tendency: jax.Array = -grid.laplacian(grid.to_modal(kinetic))
+        return tendency
+
+
+def _vertical_advection(w: jax.Array, x: jax.Array, coordinates: Any) -> jax.Array:
+    """-w dx/dsigma, centred, no flux through top and bottom: dinosaur's scheme, spelled with fewer copies."""
+    flux = w * (x[1:] - x[:-1]) * (1.0 / coordinates.center_to_center)[:, None, None]
+    return -0.5 * (jnp.pad(flux, ((0, 1), (0, 0), (0, 0))) + jnp.pad(flux, ((1, 0), (0, 0), (0, 0))))
 
 
 DIFFUSION_HOURS = 8.0

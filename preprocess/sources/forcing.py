@@ -39,13 +39,13 @@ PHASES = 24
 class Climate:
     """What the forcing pulls the atmosphere towards, and how fast. Temperatures in K, times in days."""
 
-    equator: float = 322.0
+    equator: float = 318.0
     """Equilibrium potential temperature at the equator's surface."""
-    pole_contrast: float = 69.0
+    pole_contrast: float = 63.0
     """Equator minus pole, annual mean."""
-    stability: float = 15.0
+    stability: float = 22.0
     """Rise of equilibrium potential temperature per e-fold of pressure at the equator."""
-    stability_pole: float = 3.0
+    stability_pole: float = 0.0
     """The same at the poles."""
     season_aloft: float = 15.0
     """Half the summer-winter difference at the poles in the free troposphere."""
@@ -63,13 +63,13 @@ class Climate:
     """The same for the sea."""
     ice_cooling: float = 14.0
     """Surface of the ice sheets below the zonal mean."""
-    relax_free: float = 20.0
+    relax_free: float = 16.0
     """Relaxation time of temperature aloft."""
     relax_surface: float = 3.0
     """Relaxation time of temperature at the equator's surface."""
     relax_stratosphere: float = 20.0
     """Relaxation time of temperature above 50 hPa."""
-    friction: float = 1.2
+    friction: float = 1.25
     """Rayleigh friction time at the surface."""
     boundary_layer: float = 0.7
     """Sigma of the top of the boundary layer, in which friction and the surface act."""
@@ -91,7 +91,7 @@ class Climate:
     """Relative humidity up to which the surface moistens the air."""
     rain_humidity: float = 0.9
     """Relative humidity above which vapour rains out."""
-    latent_share: float = 0.5
+    latent_share: float = 0.6
     """Share of the heat of condensation that warms the air; the equilibrium temperature already holds the rest."""
 
 
@@ -201,7 +201,7 @@ def _equilibrium(surface: Surface, pressure: Array, low: Array, day: float, clim
         climate.equator
         - climate.pole_contrast * sine**2
         + climate.season_aloft * sine * season(climate.peak_aloft)
-        - (climate.stability * cos2 + climate.stability_pole * sine**2) * np.log(relative)
+        - (climate.stability_pole + (climate.stability - climate.stability_pole) * cos2**2) * np.log(relative)
         + low * near_surface
     )
     troposphere = relative**KAPPA * potential

@@ -109,7 +109,9 @@ class Synthesis:
         fourier[:, 2::2] = np.sin(angle) / np.sqrt(np.pi)
         self._fourier = fourier.astype(np.float32)
         self.land = geography.land_fraction(grid.latitude, grid.longitude).astype(np.float32)
-        height = np.einsum("im,mjl,ml->ji", fourier, np.repeat(bases[0], 2, axis=0)[1:], atmosphere.orography)
+        height = np.einsum(
+            "im,mjl,ml->ji", fourier, np.repeat(bases[0], 2, axis=0)[1:], atmosphere.orography, optimize=True
+        )
         self.surface_geopotential = (GRAVITY * height).astype(np.float32)
         rows = max(1, _BLOCK // grid.longitude.size)
         self._bands = [slice(i, i + rows) for i in range(0, grid.latitude.size, rows)]
@@ -175,37 +177,43 @@ class Synthesis:
         surface: jax.Array, land: jax.Array,
     ) -> dict[str, jax.Array]:  # fmt: skip
         """Vertical interpolation of columns (time, layer, latitude, longitude)."""
-        x = np.log(self.atmosphere.sigma)
+        x = [float(value) for value in np.log(self.atmosphere.sigma)]
+        n, top, bottom = len(x), x[0], x[-1]
         alpha = forcing.LAPSE_EXPONENT
-        shape = (1, -1, 1, 1)
-        lower, width = x[1:].reshape(shape), np.diff(x).reshape(shape)
-        lapse = (t[:, 1:] - t[:, :-1]) / width
         lowest = t[:, -1]
-        base = surface + GAS_CONSTANT * lowest / alpha * (np.exp(-alpha * x[-1]) - 1.0)
-        out: dict[str, list[jax.Array]] = {k: [] for k in "ztuvq"}
-        for level in self.levels:
-            s = np.log(level) - log_pressure
-            inside = jnp.clip(s, x[0], x[-1])
-            below = jnp.maximum(s - x[-1], 0.0)
-            position = inside[:, None]
-            rising = (position - np.concatenate([[x[0] - 1.0], x[:-1]]).reshape(shape)) / np.concatenate(
-                [[1.0], np.diff(x)]
-            ).reshape(shape)
-            falling = (np.concatenate([x[1:], [x[-1] + 1.0]]).reshape(shape) - position) / np.concatenate(
-                [np.diff(x), [1.0]]
-            ).reshape(shape)
-            weight = jnp.maximum(jnp.minimum(rising, falling), 0.0)
-            growth = jnp.exp(alpha * below)
-            temperature = (weight * t).sum(1) * growth
-            depth = lower - jnp.clip(s[:, None], lower - width, lower)
-            thickness = (depth * (t[:, 1:] - 0.5 * depth * lapse)).sum(1)
-            out["z"].append(base + GAS_CONSTANT * (thickness - lowest / alpha * (growth - 1.0)))
-            out["t"].append(temperature)
-            out["u"].append((weight * u).sum(1))
-            out["v"].append((weight * v).sum(1))
-            vapour = jnp.minimum((weight * q).sum(1), forcing.saturation(temperature, jnp.float32(level)))
-            out["q"].append(jnp.maximum(vapour, 0.0))
-        fields = {k: jnp.stack(values, axis=1) for k, values in out.items()}
-        air = lowest * np.exp(-alpha * x[-1])
+        base = surface + GAS_CONSTANT * lowest / alpha * (np.exp(-alpha * bottom) - 1.0)
+
+        def interpolate(level: jax.Array) -> dict[str, jax.Array]:
+            # Sums over layers are written out: the compiler then makes one loop of them instead of a strided reduction.
+            s = jnp.log(level) - log_pressure
+            place = jnp.clip(s, top, bottom)
+            weight = []
+            for k in range(n):
+                rising = (place - x[k - 1]) / (x[k] - x[k - 1]) if k > 0 else 1.0
+                falling = (x[k + 1] - place) / (x[k + 1] - x[k]) if k < n - 1 else 1.0
+                weight.append(jnp.maximum(jnp.minimum(rising, falling), 0.0))
+
+            def at_level(field: jax.Array) -> jax.Array:
+                return sum((weight[k] * field[:, k] for k in range(1, n)), weight[0] * field[:, 0])
+
+            thickness = t[:, 0] * jnp.maximum(top - s, 0.0)
+            for k in range(n - 1):
+                depth = x[k + 1] - jnp.clip(s, x[k], x[k + 1])
+                lapse = (t[:, k + 1] - t[:, k]) / (x[k + 1] - x[k])
+                thickness += depth * (t[:, k + 1] - 0.5 * depth * lapse)
+            growth = jnp.exp(alpha * jnp.maximum(s - bottom, 0.0))
+            temperature = at_level(t) * growth
+            vapour = jnp.minimum(at_level(q), forcing.saturation(temperature, level))
+            return {
+                "z": base + GAS_CONSTANT * (thickness - lowest / alpha * (growth - 1.0)),
+                "t": temperature,
+                "u": at_level(u),
+                "v": at_level(v),
+                "q": jnp.maximum(vapour, 0.0),
+            }
+
+        stacked = jax.lax.map(interpolate, jnp.asarray(self.levels, jnp.float32))
+        fields = {k: jnp.moveaxis(values, 0, 1) for k, values in stacked.items()}
+        air = lowest * np.exp(-alpha * bottom)
         drag = 0.78 - 0.26 * land
         return fields | {"t2m": air + (0.7 - 0.2 * land) * (skin - air), "u10": drag * u[:, -1], "v10": drag * v[:, -1]}
