@@ -325,6 +325,19 @@ def test_a_fault_in_a_later_slab_loses_nothing(atmosphere: Atmosphere, configure
     assert tree(config) == tree(fresh)
 
 
+def test_the_earliest_fault_is_named(atmosphere: Atmosphere, configure: Configure, tmp_path: Path) -> None:
+    """Catches a message about whichever of many files happened to be read first."""
+    ds = atmosphere()
+    for i in range(9):
+        part = ds.isel(time=[i])
+        (part if i < 1 else part.assign(t2m=part["t2m"] * np.nan)).to_netcdf(tmp_path / f"{9 - i}.nc")
+    config = configure([tmp_path / "*.nc"], slab_times=9)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"got 684 of 684 at 2001-01-01T06:00 in \S+/8.nc"):
+            run_regrid(config)
+    assert nothing_written(config)
+
+
 def test_command_line_status(atmosphere: Atmosphere, configure: Configure, tmp_path: Path, root: Path) -> None:
     """Catches a traceback shown to a user, or status 0 or 1 for bad data."""
     celsius(atmosphere()).to_netcdf(tmp_path / "bad.nc")
@@ -355,21 +368,19 @@ def test_another_contract_is_refused(source: Path, configure: Configure) -> None
 
 
 def test_a_store_of_other_times_is_refused(source: Path, configure: Configure, atmosphere: Atmosphere) -> None:
-    """Catches slabs of another period mixed into a store, whose name does not tell the end of its period."""
+    """Catches slabs shifted against those on disk when a file that was missing arrives later."""
+    whole = atmosphere()
+    source.unlink()
+    whole.isel(time=[0, 1, 2, 4, 5, 6, 7, 8]).to_netcdf(source)
     config = configure([source])
     run_regrid(config)
     before = tree(config)
-    longer = configure([source], period={"start": "2001-01-01", "end": "2001-01-04"})
-    assert longer.paths.store == config.paths.store
+    config.paths.receipt("regrid").unlink()
     source.unlink()
     xr.backends.file_manager.FILE_CACHE.clear()
-    times = atmosphere(("t2m",))["time"].values
-    atmosphere(times=np.append(times, times[-1] + np.timedelta64(6, "h"))).to_netcdf(source)
-    with pytest.raises(
-        ValueError,
-        match=r"same time as this configuration, got .*'length': 9.* against .*'length': 10.* move the store away",
-    ):
-        run_regrid(longer)
+    whole.to_netcdf(source)
+    with pytest.raises(ValueError, match=r"same time and slabs as this .*'length': 8.* against .*'length': 9"):
+        run_regrid(config)
     assert tree(config) == before
 
 

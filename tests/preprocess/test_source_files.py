@@ -117,8 +117,8 @@ def test_orientations_of_one_grid(atmosphere: Atmosphere, tmp_path: Path) -> Non
 def test_variables_and_levels_in_separate_files(atmosphere: Atmosphere, tmp_path: Path) -> None:
     """Catches a file a level, or a file a variable, put together in the wrong order."""
     ds = atmosphere(("z", "t", "t2m"), levels=(300, 500, 850))
-    write(ds[["z"]].sel(level=[850, 500]), tmp_path / "high.nc")
-    write(ds[["z"]].sel(level=[300]), tmp_path / "low.nc")
+    write(ds[["z"]].sel(level=[850, 300]), tmp_path / "two.nc")
+    write(ds[["z"]].sel(level=[500]), tmp_path / "one.nc")
     write(ds[["t"]], tmp_path / "t.nc")
     write(ds[["t2m"]], tmp_path / "t2m.nc")
     channels = Channels(variables=["z", "t", "t2m"], levels=[300, 500, 850], statics=[])
@@ -127,6 +127,8 @@ def test_variables_and_levels_in_separate_files(atmosphere: Atmosphere, tmp_path
     for short in found:
         np.testing.assert_array_equal(found[short].transpose(*ds[short].dims), ds[short])
     assert found["level"].values.tolist() == [300, 500, 850]
+    alone = archive(tmp_path / "*.nc", channels=Channels(variables=["z"], levels=[300, 500, 850], statics=[]))
+    assert alone.dataset()["level"].values.tolist() == [300, 500, 850]
 
 
 def test_times_with_some_channels_only(atmosphere: Atmosphere, tmp_path: Path) -> None:
@@ -295,8 +297,8 @@ def test_grib_indexing(tmp_path: Path) -> None:
 def test_forecasts_give_way_to_analyses(tmp_path: Path) -> None:
     """Catches a forecast taken where there is an analysis, or a valid time without its lead."""
     times = np.datetime64("2001-01-01", "ns") + np.arange(3) * np.timedelta64(3, "h")
-    grib(tmp_path / "f3", [{"name": "10u", "time": times[2], "lead": 6, "value": 1.0}])
-    grib(tmp_path / "f1", [{"name": "10u", "time": t, "lead": 3, "value": 2.0} for t in times[1:]])
+    grib(tmp_path / "a6", [{"name": "10u", "time": times[2], "lead": 6, "value": 1.0}])
+    grib(tmp_path / "b3", [{"name": "10u", "time": t, "lead": 3, "value": 2.0} for t in times[1:]])
     grib(
         tmp_path / "an",
         [{"name": "10u", "time": times[0], "value": 3.0}, {"name": "10u", "time": times[1], "value": 4.0}],
