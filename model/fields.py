@@ -59,7 +59,8 @@ class Fields:
             store: the training store.
             normals: of its training years.
             channels: the dynamic channels to read, None for all.
-            network_input: what `inputs` gives.
+            network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
+                of the anomaly's own standard deviation.
             readers: threads that read from the store.
         """
         ds = open_store(store, stage="python -m pipeline regrid")
@@ -77,6 +78,8 @@ class Fields:
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
         self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
+        gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
+        self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
         static = np.zeros((0, *self.grid_shape), dtype=np.float32)
         if self.static_channels:
             static = standardise_static(ds["static"].values, mean=normals.static_mean, std=normals.static_std)
@@ -136,10 +139,13 @@ class Fields:
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
         """What the network reads, (N, K + S, H, W): dynamic channels, then static ones."""
         x_NCHW = torch.empty((len(times), len(self.channels) + len(self.static_channels), *self.grid_shape))
-        x_NCHW[:, : len(self.channels)] = self.anomalies(times)
+        x_NKHW = x_NCHW[:, : len(self.channels)]
+        x_NKHW.copy_(self.anomalies(times))
         if self._network_input == "state":
             climatology = self.normals.climatology_at(self.times[times], channels=self.channels)
-            x_NCHW[:, : len(self.channels)] += torch.from_numpy(self.scaling.standardise(climatology))
+            x_NKHW += torch.from_numpy(self.scaling.standardise(climatology))
+        else:
+            x_NKHW *= self._anomaly_gain
         x_NCHW[:, len(self.channels) :] = self.static_SHW
         return x_NCHW if roll is None else _gather_rolled(x_NCHW, np.arange(len(times)), roll)
 

@@ -49,7 +49,7 @@ def run_forecast(config: Config) -> None:
         console.print(f"forecast: already complete, {paths.forecast}")
         return
     provenance.read_receipt(config, stage="train")
-    fields = Fields(paths.store, Normals.open(paths.normals))
+    fields = Fields(paths.store, Normals.open(paths.normals), network_input=config.model.network_input)
     found = forecast_checkpoint(paths.checkpoints)
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")

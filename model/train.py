@@ -56,7 +56,7 @@ def run_train(config: Config) -> None:
         console.print(f"train: already complete, {newest}")
         return
     normals = Normals.open(paths.normals)
-    fields = Fields(paths.store, normals)
+    fields = Fields(paths.store, normals, network_input=config.model.network_input)
     with files.lock(paths.train / "train.lock"):
         trainer = Trainer(config, fields, console=console)
         trainer.resume()
@@ -243,6 +243,7 @@ class Trainer:
             "contract": self.fields.contract,
             "normals": self.fields.normals.digest,
             "model": self.model.config.to_dict(),
+            "network_input": self.config.model.network_input,
             "splits": self.config.data.splits.model_dump(mode="json"),
         }
         return dict(json.loads(json.dumps(entries)))

@@ -222,6 +222,9 @@ class Groups(Section):
 class Model(Section):
     """The vision transformer and its channel stage."""
 
+    network_input: Literal["state", "anomaly"] = "state"
+    """What the network reads: state is (state - mean) / std, as ClimaX; anomaly is the departure from the
+    climatology of the init time over its own spread, which a short training uses better."""
     patch: Positive = 2
     width: Positive = 128
     depth: Annotated[int, Field(ge=0)] = 4

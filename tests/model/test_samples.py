@@ -176,6 +176,18 @@ def test_batch_is_normalised_state_and_anomaly(opened: tuple[Config, Fields]) ->
     assert batch.lead_hours.tolist() == [72.0, 24.0, 72.0]
 
 
+def test_anomaly_input_is_in_units_of_its_own_spread(opened: tuple[Config, Fields]) -> None:
+    """Catches the climatology of the valid time taken from the input, and the state's spread used for the anomaly."""
+    config, _ = opened
+    normals = Normals.open(config.paths.normals)
+    fields = Fields(config.paths.store, normals, network_input="anomaly")
+    times = np.array([100, 7])
+    state = zarr.open_group(config.paths.store, mode="r")["state"][:]
+    expected = (state[times] - normals.climatology_at(fields.times[times])) / normals.anomaly_std[:, None, None]
+    assert np.allclose(fields.inputs(times)[:, :3], expected, atol=2e-5)
+    assert not np.allclose(normals.anomaly_std, normals.std, rtol=0.01)
+
+
 def test_reading_from_memory_or_disk_gives_the_same_bits(opened: tuple[Config, Fields]) -> None:
     """Catches a large store, read as needed, that trains on other numbers than a small one."""
     config, fields = opened
