@@ -296,7 +296,7 @@ def _unit_faults(forecast: xr.DataArray, truth: xr.DataArray, *, what: str) -> l
         if np.any(differs):
             ours, theirs = np.atleast_1d(forecast["unit"].values), np.atleast_1d(truth["unit"].values)
             i = int(np.flatnonzero(np.atleast_1d(differs))[0])
-            faults.append(f"{what} must be in the forecast's units, got {theirs[i]!r} against {ours[i]!r}")
+            faults.append(f"{what} must be in the forecast's units, got {str(theirs[i])!r} against {str(ours[i])!r}")
     return faults
 
 

@@ -211,10 +211,11 @@ def formulas(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Definitions, the climatology and the intervals, in short."""
     bootstrap, climate = facts["bootstrap"], facts["climatology"]
     periods = "; ".join(climate["periods"])
+    doubt = "" if bootstrap["intervals"] == "given" else f"; {bootstrap['intervals']}"
     intervals = (
         f"moving-block bootstrap over init times, blocks of {bootstrap['block_init_times']} init times "
-        f"({bootstrap['block_days']:g} days), {bootstrap['resamples']} draws shared by all models, expanded percentile "
-        f"interval{'' if bootstrap['intervals'] == 'given' else '; ' + bootstrap['intervals']}."
+        f"({bootstrap['block_days']:g} days), {bootstrap['resamples']} draws shared by all models, percentile "
+        f"interval stretched for the number of blocks{doubt}."
     )
     sample = f"{facts['n_init']} init times, {facts['first_init']} to {facts['last_init']}, for every model and lead."
     return [

@@ -164,7 +164,7 @@ def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config
                         "window_days": config.data.normals.window_days},
         "regions": list(map(str, scored.sums.regional.sums["region"].values)),
         "regions_left_out": scored.left_out,
-        "bootstrap": {"kind": "moving block, expanded percentile", "confidence": 0.95, "block_init_times": block,
+        "bootstrap": {"kind": "moving block, stretched percentile", "confidence": 0.95, "block_init_times": block,
                       "block_days": block * scored.spacing_hours / 24.0, "resamples": bootstrap.NUM_RESAMPLES,
                       "intervals": "given" if enough else f"none: {len(init)} init times hold fewer than "
                       f"{bootstrap.FEWEST_BLOCKS} blocks of {block * scored.spacing_hours / 24.0:g} days"},

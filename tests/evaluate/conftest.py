@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+
 from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.climatology import Normals
@@ -118,7 +119,7 @@ def write_forecast(
     memory_days: float = 8.0,
     change: Callable[[xr.Dataset], xr.Dataset] | None = None,
 ) -> xr.Dataset:
-    """Forecasts whose anomaly is the truth's, damped, plus an error that grows with lead; `change` spoils them."""
+    """Forecasts that correlate with the truth by r = exp(-lead / memory) and are damped by r; `change` spoils them."""
     rng = np.random.default_rng(7)
     normals = Normals.open(config.paths.normals)
     times = truth["time"].values
@@ -139,7 +140,7 @@ def write_forecast(
             r = np.exp(-hours / 24 / memory_days)
             noise = smooth_noise(rng, state.shape[2:]) * spread
             anomaly = truth["state"].sel(time=when).values - climate
-            state[i, j] = climate + r * (anomaly + 0.3 * np.sqrt(1 - r * r) * noise)
+            state[i, j] = climate + r * (r * anomaly + np.sqrt(1 - r * r) * noise)
     coords = truth[["channel", "variable", "level", "unit", "latitude", "longitude"]].drop_vars(
         ["time", "static_channel"], errors="ignore"
     )
