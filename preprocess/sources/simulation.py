@@ -53,7 +53,7 @@ def run_simulate(config: Config) -> None:
             "first": stamp(plan.times[0]),
             "last": stamp(plan.times[-1]),
             "time_step_minutes": plan.atmosphere.time_step_minutes,
-            "states": str(plan.states),
+            "states": plan.states.name,
         }
         writer.finish(facts)
     facts["seconds"] = round(clock.perf_counter() - started, 1)

@@ -8,6 +8,7 @@ no archive mixes two planets.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -67,11 +68,8 @@ class Plan:
         self.bytes_per_time = 4 * self.grid.size * planes
         self.slab_times = max(1, min(data.slab_times, _SLAB_BYTES // self.bytes_per_time))
         self.states = config.paths.simulated.with_suffix(".states")
-        self.atmosphere = Atmosphere(
-            truncation=source.truncation,
-            levels=source.levels,
-            time_step_minutes=time_step(source, step_hours=data.step_hours),
-            seed=source.seed,
+        self.atmosphere = _planet(
+            source.truncation, source.levels, time_step(source, step_hours=data.step_hours), source.seed
         )
 
     @property
@@ -116,7 +114,7 @@ class Plan:
 
     def synthesis(self) -> Synthesis:
         """Evaluates states on the output grid."""
-        return Synthesis(self.atmosphere, grid=self.grid, levels=self.levels)
+        return _synthesis(self.atmosphere, self.grid, tuple(self.levels))
 
     def writer(self, path: Path, synthesis: Synthesis) -> store.SlabStore:
         """The archive, described."""
@@ -230,6 +228,17 @@ def time_step(source: SimulationSource, *, step_hours: int) -> int:
             f"source.time_step_minutes must divide data.step_hours ({step_hours} h), got {asked}; leave it out"
         )
     return asked
+
+
+@functools.lru_cache(maxsize=4)
+def _planet(truncation: int, levels: int, time_step_minutes: int, seed: int) -> Atmosphere:
+    """One object a planet in a process, so that it is compiled once."""
+    return Atmosphere(truncation=truncation, levels=levels, time_step_minutes=time_step_minutes, seed=seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _synthesis(atmosphere: Atmosphere, grid: Grid, levels: tuple[int, ...]) -> Synthesis:
+    return Synthesis(atmosphere, grid=grid, levels=levels)
 
 
 def _attributes(spec: variables.Variable) -> dict[str, str]:
