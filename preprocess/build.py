@@ -53,6 +53,9 @@ def run_regrid(config: Config) -> None:
         "missing_times": [stamp(t) for t in missing],
         "source": archive.facts,
     }
+    leads, counts = np.unique(archive.lead_hours(times), return_counts=True)
+    if leads.max() > 0:
+        facts["times_by_lead_hours"] = {f"{lead:g}": int(n) for lead, n in zip(leads, counts, strict=True)}
     channels = config.data.channels
     grid = config.data.regrid.grid
     writer = store.SlabStore(
@@ -260,6 +263,9 @@ def _report(archive: Archive, times: Times, missing: Times, config: Config) -> N
         say(f"regrid: {facts['times_held_more_than_once']} times are in several files, with equal values")
     if facts["longer_leads_dropped"]:
         say(f"regrid: {facts['longer_leads_dropped']} forecasts gave way to a shorter lead for the same time")
+    leads = archive.lead_hours(times)
+    if leads.max() > 0:
+        say(f"regrid: {np.count_nonzero(leads)} times are forecasts of up to {leads.max():g} h, the others analyses")
     if len(facts.get("experiment_versions", [])) > 1:
         say(f"regrid: the source mixes experiment versions {', '.join(facts['experiment_versions'])} (0005 is ERA5T)")
     for change in facts["converted_units"]:

@@ -107,9 +107,6 @@ class Archive:
         versions = sorted({v for piece in self.pieces for v in piece.survey.versions})
         if versions:
             facts["experiment_versions"] = versions
-        leads = np.unique(np.concatenate([p.survey.lead_hours for p in self.pieces]))
-        if leads.size and leads.max() > 0:
-            facts["lead_hours"] = [float(x) for x in leads]
         return facts
 
     def dataset(self, times: Times | None = None) -> xr.Dataset:
@@ -129,6 +126,12 @@ class Archive:
         ds = xr.Dataset(variables)
         ds.attrs["label"] = self.label
         return ds
+
+    def lead_hours(self, times: Times) -> NDArray[np.float64]:
+        """The longest lead among the channels at each time, hours; 0 for analyses."""
+        tables = [table for groups in self.series.values() for _, table in groups]
+        leads = [table.lead[np.searchsorted(table.times, times)] for table in tables]
+        return np.asarray(np.max(leads, axis=0))
 
     def statics(self) -> dict[str, xr.DataArray]:
         """Static fields by short name, read and checked, each (latitude, longitude) on its own grid.

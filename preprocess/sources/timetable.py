@@ -25,6 +25,7 @@ class Table:
     Args:
         times: sorted, unique.
         piece, position: number of the piece that holds each time, and where on its time axis.
+        lead: hours from the analysis, 0 for analyses.
         twins: for a time (by index) that other pieces hold at the same lead, their (piece, position).
         dropped: number of times held with a longer lead as well.
     """
@@ -32,6 +33,7 @@ class Table:
     times: Times
     piece: NDArray[np.int64]
     position: NDArray[np.int64]
+    lead: NDArray[np.float64]
     twins: Mapping[int, tuple[tuple[int, int], ...]]
     dropped: int
 
@@ -76,7 +78,7 @@ def tabulate(surveys: Mapping[int, Survey]) -> Table:
             dropped += 1
         else:
             twins[at] = (*twins.get(at, ()), (int(piece[i]), int(position[i])))
-    return Table(unique, piece[first], position[first], twins, dropped)
+    return Table(unique, piece[first], position[first], leads[first], twins, dropped)
 
 
 def runs(table: Table, times: Times) -> Iterator[Run]:

@@ -193,7 +193,7 @@ def test_gfs_winds(real: Path, configure: Configure, capsys: pytest.CaptureFixtu
     ds = store.open_store(config.paths.store)
     facts = store.read_manifest(config.paths.store)["facts"]
     assert ds.sizes["time"] == 101
-    assert facts["source"]["lead_hours"] == [0.0, 3.0]
+    assert facts["times_by_lead_hours"] == {"0": 61, "3": 40}
     assert facts["source"]["times_held_more_than_once"] == 14
     missing = np.array(facts["missing_times"], "datetime64[m]")
     october = missing[missing > np.datetime64("2018-10-07")]
