@@ -51,7 +51,7 @@ def valid_times(init_times: Times, leads: Sequence[int] | NDArray[np.int64]) -> 
     return np.asarray(init_times.astype("datetime64[ns]")[:, None] + steps[None, :])
 
 
-def at_valid_time(field_: xr.DataArray, forecast: xr.DataArray) -> xr.DataArray:
+def at_valid_time(field_: xr.DataArray, forecast: xr.DataArray | xr.Dataset) -> xr.DataArray:
     """Select a field at the forecast's valid times.
 
     Args:

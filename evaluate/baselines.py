@@ -139,7 +139,7 @@ def climatology_forecast(climatology: xr.DataArray, *, init_times: align.Times, 
         leads: hours.
     """
     axes = _axes(init_times, leads)
-    return align.at_valid_time(climatology, xr.Dataset(coords=axes)["init_time"].assign_coords(axes))
+    return align.at_valid_time(climatology, xr.Dataset(coords=axes))
 
 
 def _axes(init_times: align.Times, leads: Sequence[int]) -> dict[str, xr.DataArray]:

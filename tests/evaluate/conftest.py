@@ -132,14 +132,13 @@ def write_forecast(
     step = config.forecast.init_step_hours // config.data.step_hours
     init = times[usable][::step]
     state = np.empty((init.size, leads.size, *truth["state"].shape[1:]), np.float32)
-    spread = truth["state"].std(("time", "latitude", "longitude")).values[:, None, None]
     for i, start in enumerate(init):
         for j, hours in enumerate(leads):
             when = start + np.timedelta64(int(hours), "h")
             climate = normals.climatology_at(np.array([when]))[0]
             r = np.exp(-hours / 24 / memory_days)
-            noise = smooth_noise(rng, state.shape[2:]) * spread
             anomaly = truth["state"].sel(time=when).values - climate
+            noise = smooth_noise(rng, state.shape[2:]) * np.sqrt((anomaly**2).mean((1, 2), keepdims=True))
             state[i, j] = climate + r * (r * anomaly + np.sqrt(1 - r * r) * noise)
     coords = truth[["channel", "variable", "level", "unit", "latitude", "longitude"]].drop_vars(
         ["time", "static_channel"], errors="ignore"
