@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLAB_BYTES = 32 * 2**20
-"""Weighted pixels of one slab: what decides the transient memory. On a GPU slabs are 16 times as large."""
+SLAB_BYTES = 16 * 2**20
+"""Weighted pixels of one slab: what decides the transient memory. On a GPU slabs are 32 times as large."""
 
 
 def pixel_attention(patches_UMQN: Tensor, logit_UMQA: Tensor, value_UMQD: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -74,20 +74,23 @@ class _PixelAttention(torch.autograd.Function):
             else:
                 value_gradient_XTE += torch.bmm(weighted_XTS, gradient_XES.mT)
             weighted_gradient = torch.bmm(value_XTE, gradient_XES).view(U, A, M, Q, -1).to(logit.dtype)
-            alpha_gradient_UAMS = (weighted_gradient * pixels.unsqueeze(1)).sum(dim=3)
+            del weighted_XTS
+            if patch_gradient is not None:
+                patch_gradient[..., slab] = (weighted_gradient * alpha_UAMS.unsqueeze(3)).sum(dim=1)
+            alpha_gradient_UAMS = weighted_gradient.mul_(pixels.unsqueeze(1)).sum(dim=3)
+            del weighted_gradient
             scaled = alpha_UAMS * alpha_gradient_UAMS
             logits_gradient_UAMS = scaled - alpha_UAMS * scaled.sum(dim=2, keepdim=True)
             logit_gradient += pixels @ logits_gradient_UAMS.permute(0, 2, 3, 1)
             if patch_gradient is not None:
-                from_values = (weighted_gradient * alpha_UAMS.unsqueeze(3)).sum(dim=1)
-                patch_gradient[..., slab] = from_values + logit @ logits_gradient_UAMS.transpose(1, 2)
+                patch_gradient[..., slab] += logit @ logits_gradient_UAMS.transpose(1, 2)
         value_gradient = value_gradient_XTE.view(U, A, M, Q, -1).permute(0, 2, 3, 1, 4).reshape(value.shape)
         return patch_gradient, logit_gradient, value_gradient, None
 
 
 def _slabs(patches_UMQN: Tensor, heads: int) -> Iterator[slice]:
     U, M, Q, N = patches_UMQN.shape
-    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else 16)
+    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else 32)
     size = max(1, budget // (U * M * Q * heads * 4))
     count = -(-N // size)
     size = -(-N // count)

@@ -1,0 +1,123 @@
+"""Time and memory of a piece of work in a process of its own, and the file a benchmark leaves.
+
+Contract: every variant runs in a fresh process, so that the peak of one is not the floor of the next; variants that
+are compared run one after the other in the same call. Wall time and processor time are the least of the
+repeats; memory is the peak above what the process held before the first repeat.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+MB = 1e6
+
+
+def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device: str = "cpu") -> dict[str, float]:
+    """Least wall and processor time [s] and peak memory [MB] above the start, of calls of `work`."""
+    cuda = device == "cuda"
+    _warm_up(device)
+    before = torch.cuda.memory_allocated() if cuda else _resident()
+    _reset_peak(cuda)
+    for _ in range(warmups):
+        work()
+    walls, processors = [], []
+    for _ in range(repeats):
+        if cuda:
+            torch.cuda.synchronize()
+        wall, processor = time.perf_counter(), time.process_time()
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+        walls.append(time.perf_counter() - wall)
+        processors.append(time.process_time() - processor)
+    peak = torch.cuda.max_memory_allocated() if cuda else _peak()
+    return {"wall_s": min(walls), "processor_s": min(processors), "memory_MB": (peak - before) / MB}
+
+
+def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600) -> dict[str, Any]:
+    """What `script --one CASE` prints as its last line; a failure is a row with an error, not the end of a table."""
+    done = subprocess.run(
+        [sys.executable, script, "--one", json.dumps(case)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        return {**case, "error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "killed"}
+    return {**case, **json.loads(done.stdout.strip().splitlines()[-1])}
+
+
+def write(name: str, content: dict[str, Any]) -> Path:
+    """Writes results/<name>.json with date and hardware, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"benchmark": name, "date": _now(), "hardware": hardware(), **content}, indent=1) + "\n")
+    part.replace(path)
+    return path
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures depend on, load of the machine included."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "memory_GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _warm_up(device: str) -> None:
+    """Loads the libraries of matrix products, so that they do not count as memory of the work."""
+    a = torch.randn(2, 256, 256, device=device, requires_grad=True)
+    layer = torch.nn.Conv2d(1, 8, 2, stride=2, device=device)
+    ((a @ a).softmax(dim=1).sum() + layer(a[:, None]).sum()).backward()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _reset_peak(cuda: bool) -> None:
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+        return
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
