@@ -29,6 +29,8 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
+from model.dchag import CutRows
+from model.parallel.rows import LoadPlanner, RowPart, SavePlanner
 from pipeline import files
 from pipeline.store import require_same_contract
 
@@ -39,13 +41,19 @@ _NAME = re.compile(r"^(?P<tag>[a-z]+)-(?P<step>\d{9})$")
 
 
 def save(
-    folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any], *, tag: str, step: int, keep: int
+    folder: Path,
+    tensors: Mapping[str, Tensor | RowPart],
+    description: Mapping[str, Any],
+    *,
+    tag: str,
+    step: int,
+    keep: int,
 ) -> Path:
     """Write a checkpoint; collective over all ranks.
 
     Args:
         folder: where a run's checkpoints lie.
-        tensors: by name; on several ranks DTensors, or tensors equal on all ranks.
+        tensors: by name; on several ranks DTensors, parts by rows, or tensors equal on all ranks.
         description: JSON-ready; see the module's contract.
         tag: "step" for those that a run resumes from, "best" for the best by validation.
         step: number of steps done.
@@ -65,7 +73,7 @@ def save(
     _barrier()
     with _quiet():
         writer = FileSystemWriter(temporary, sync_files=True)
-        save_tensors(dict(tensors), storage_writer=writer, no_dist=not _is_distributed())
+        save_tensors(dict(tensors), storage_writer=writer, planner=SavePlanner(), no_dist=not _is_distributed())
     if _is_main():
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
         content = {"format": FORMAT, "step": step, **description, "files": sizes}
@@ -84,13 +92,6 @@ def newest(folder: Path, *, tag: str = "step") -> Path | None:
     """The checkpoint of the highest step, or None."""
     found = _found(folder, tag)
     return found[-1] if found else None
-
-
-def discard_after(folder: Path, *, tag: str, step: int) -> None:
-    """Remove checkpoints of a tag that are ahead of a step that a run goes back to."""
-    for path in _found(folder, tag):
-        if int(path.name.rpartition("-")[2]) > step:
-            _remove(path)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def describe(path: Path) -> dict[str, Any]:
     return content
 
 
-def load(path: Path, into: Mapping[str, Tensor], *, expected: Mapping[str, Any]) -> dict[str, Any]:
+def load(path: Path, into: Mapping[str, Tensor | RowPart], *, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Fill tensors from a checkpoint, in place; collective over all ranks.
 
     Args:
@@ -147,7 +148,7 @@ def load(path: Path, into: Mapping[str, Tensor], *, expected: Mapping[str, Any])
             "(checkpoint against this model):\n" + "\n".join(lines)
         )
     with torch.no_grad(), _quiet():
-        load_tensors(dict(into), storage_reader=_SafeReader(path), no_dist=not _is_distributed())
+        load_tensors(dict(into), storage_reader=_SafeReader(path), planner=LoadPlanner(), no_dist=not _is_distributed())
     return description
 
 
@@ -174,6 +175,22 @@ def optimiser_tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimi
         for key in ("step", "exp_avg", "exp_avg_sq"):
             tensors[f"optimiser.{name}.{key}"] = state[key]
     return tensors
+
+
+def with_rows(tensors: Mapping[str, Tensor], *, cut: Mapping[str, CutRows]) -> dict[str, Tensor | RowPart]:
+    """Tensors of the parameters of which this rank holds some rows, marked with which.
+
+    Args:
+        tensors: by "<prefix>.<parameter>" or "<prefix>.<parameter>.<moment>".
+        cut: by parameter, see `DCHAG.cut_rows`.
+    """
+    found: dict[str, Tensor | RowPart] = {}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        parameter = rest.rpartition(".")[0] if prefix == "optimiser" else rest
+        rows = cut.get(parameter) if tensor.ndim else None
+        found[name] = RowPart(tensor, total=rows.total, rows=rows.rows) if rows else tensor
+    return found
 
 
 class _SafeReader(FileSystemReader):
@@ -219,11 +236,20 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def clean(folder: Path) -> None:
-    """Remove what a kill left behind: half-written and half-deleted checkpoints."""
+def clean(folder: Path, *, tag: str, step: int) -> None:
+    """Remove what a kill left behind: half-written checkpoints, and those of a tag that are ahead of a step.
+
+    Args:
+        folder: where a run's checkpoints lie.
+        tag: see `save`.
+        step: that the run goes on from.
+    """
     for path in folder.glob(".*"):
         if path.suffix in (".new", ".old"):
             shutil.rmtree(path)
+    for path in _found(folder, tag):
+        if int(path.name.rpartition("-")[2]) > step:
+            _remove(path)
 
 
 def _found(folder: Path, tag: str) -> list[Path]:

@@ -36,7 +36,9 @@ class Fields:
     Attributes:
         times: (T,) of the store.
         channels: names of the K dynamic channels read, in store order.
-        static_channels: names of the S static ones.
+        static_channels: names of the S static ones read.
+        all_channels: names of all dynamic channels of the store.
+        all_static_channels: names of all static ones.
         contract: the store's.
         scaling: means and spreads of `channels`.
         normals: means, spreads and climatology.
@@ -58,7 +60,7 @@ class Fields:
         Args:
             store: the training store.
             normals: of its training years.
-            channels: the dynamic channels to read, None for all.
+            channels: names of the channels to read, dynamic and static, None for all; the order is the store's.
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
@@ -72,7 +74,9 @@ class Fields:
         )  # fmt: skip
         everything = tuple(str(name) for name in ds["channel"].values)
         self.channels = everything if channels is None else tuple(c for c in everything if c in set(channels))
-        self.static_channels = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
+        statics = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
+        self.static_channels = statics if channels is None else tuple(c for c in statics if c in set(channels))
+        self.all_channels, self.all_static_channels = everything, statics
         self.coords = ds.drop_vars("state").load()
         self.normals = normals
         rows = normals.channel_indices(self.channels)
@@ -82,7 +86,10 @@ class Fields:
         self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
         static = np.zeros((0, *self.grid_shape), dtype=np.float32)
         if self.static_channels:
-            static = standardise_static(ds["static"].values, mean=normals.static_mean, std=normals.static_std)
+            chosen = [statics.index(c) for c in self.static_channels]
+            static = standardise_static(
+                ds["static"].values[chosen], mean=normals.static_mean[chosen], std=normals.static_std[chosen]
+            )
         self.static_SHW = torch.from_numpy(static)
         self._rows = np.array([everything.index(c) for c in self.channels])
         self._all_rows = len(self.channels) == len(everything)

@@ -27,14 +27,17 @@ class MetricsLog:
 
     Args:
         path: the file; made with its folder at the first record.
+        silent: write nothing (ranks other than the first).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
+        self.path, self._silent = path, silent
         self._file: TextIO | None = None
 
     def write(self, kind: str, *, step: int, **values: Any) -> None:
         """Append a record."""
+        if self._silent:
+            return
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a")
@@ -51,7 +54,7 @@ class MetricsLog:
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self.path.exists():
+        if self.path.exists() and not self._silent:
             kept = [record for record in read_metrics(self.path) if record["step"] <= step]
             files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 

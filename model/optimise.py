@@ -37,15 +37,21 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> f
     return 0.5 * peak * (1.0 + math.cos(math.pi * progress))
 
 
-def parameter_groups(named: Mapping[str, Tensor], *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices, which decay, and the rest, which do not. Empty groups are left out."""
-    decay = [p for name, p in named.items() if p.ndim >= 2 and not _NO_DECAY.search(name)]
-    rest = [p for name, p in named.items() if p.ndim < 2 or _NO_DECAY.search(name)]
-    groups: list[dict[str, Any]] = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def parameter_groups(
+    named: Mapping[str, Tensor], *, weight_decay: float, kinds: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """Groups for AdamW: matrices, which decay, and the rest, which do not; kinds of tensors kept apart.
+
+    Args:
+        named: parameters.
+        weight_decay: of the matrices.
+        kinds: a number for each parameter (by `id`); an optimiser step cannot mix kinds. None: all alike.
+    """
+    groups: dict[tuple[int, float], list[Tensor]] = {}
+    for name, parameter in named.items():
+        decay = weight_decay if parameter.ndim >= 2 and not _NO_DECAY.search(name) else 0.0
+        groups.setdefault(((kinds or {}).get(id(parameter), 0), decay), []).append(parameter)
+    return [{"params": params, "weight_decay": decay} for (_, decay), params in groups.items()]
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
 """Training: one loop that reads from top to bottom, can be killed anywhere and goes on where it was.
 
 Contract: the state after step n is a function of the configuration and the data alone. Sample order, dropout and
-augmentation follow from (seed, step), never from what happened before, so a run resumed from a checkpoint is
-bit-identical to one that was not stopped, on the same layout and machine. Checkpoints are whole or absent; a
-loss that is not finite stops the run before it touches the parameters.
+augmentation follow from (seed, step, data rank), never from what happened before, so a run resumed from a
+checkpoint is bit-identical to one that was not stopped, on the same layout and machine. The same loop runs in plain
+python and under torchrun; the loss of a global batch does not depend on the layout. Checkpoints are whole or absent;
+a loss that is not finite stops the run before it touches the parameters.
 
-Letters: B batch, C input channels, V predicted channels, H/W grid.
+Letters: B batch, C input channels, V predicted channels, K predicted channels read by this rank, H/W grid.
 """
 
 from __future__ import annotations
@@ -24,16 +25,21 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from model import checkpoint, optimise
 from model.build import model_config
 from model.curves import draw_curves
-from model.dchag import DCHAG
 from model.fields import Fields, available_memory
-from model.loss import channel_mse, weighted_mse
+from model.loss import weighted_mse
 from model.metrics_log import MetricsLog, TrainingBar
+from model.parallel import launch, wrap
+from model.parallel.channels import ChannelPlan
+from model.parallel.collectives import gather_forward_slice_backward, local_tensor
+from model.parallel.mesh import CHANNEL, DATA, axis_size, build_mesh, channel_rank, data_rank
+from model.parallel.rows import RowPart
 from model.samples import Batch, Items, Order, Pairs, Prefetch, find_pairs, fixed_items, make_batch
+from model.validate import Sums
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
@@ -48,23 +54,25 @@ def run_train(config: Config) -> None:
     """Train the model of a configuration, or go on where an earlier call was stopped.
 
     Raises:
-        ValueError: an earlier stage is missing, the data do not fit the configuration, or the loss is not finite.
+        ValueError: an earlier stage is missing, the data do not fit the configuration, the number of ranks is not
+            the layout's, or the loss is not finite.
     """
     paths, console = config.paths, Console(stderr=True)
     newest = checkpoint.newest(paths.checkpoints)
     if paths.receipt("train").exists() and newest is not None:
         console.print(f"train: already complete, {newest}")
         return
-    normals = Normals.open(paths.normals)
-    fields = Fields(paths.store, normals, network_input=config.model.network_input)
-    with files.lock(paths.train / "train.lock"):
-        trainer = Trainer(config, fields, console=console)
-        trainer.resume()
-        trainer.run()
-        figure = draw_curves(paths.metrics, paths.train / "curves.png", label=fields.contract["source"]["label"])
-    provenance.write_receipt(
-        config, stage="train", outputs=[paths.checkpoints, paths.metrics, figure], facts=trainer.facts()
-    )
+    with launch.process_group(world_size=config.training.layout.world_size) as device:
+        console.quiet = not launch.is_main()
+        with files.lock(paths.train / "train.lock") if launch.is_main() else nullcontext():
+            trainer = Trainer(config, device=device, console=console)
+            trainer.resume()
+            trainer.run()
+            if launch.is_main():
+                label = trainer.fields.contract["source"]["label"]
+                figure = draw_curves(paths.metrics, paths.train / "curves.png", label=label)
+                outputs = [paths.checkpoints, paths.metrics, figure]
+                provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
 
 
 @dataclass
@@ -76,50 +84,59 @@ class Best:
 
 
 class Trainer:
-    """The state of a run, and the loop over it.
+    """The state of a run on this rank, and the loop over it.
 
     Args:
         config: the experiment.
-        fields: its store.
+        device: of this rank.
         console: for messages and the progress bar.
 
     Raises:
-        ValueError: a lead without pairs, or a batch that the ranks do not divide.
+        ValueError: a lead without pairs, or a batch or channels that the ranks do not divide.
     """
 
-    def __init__(self, config: Config, fields: Fields, *, console: Console) -> None:
-        self.config, self.fields, self.console = config, fields, console
-        options = self.options = config.training
-        splits = config.data.splits
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.pairs = find_pairs(fields.times, lead_hours=options.lead_hours, periods=splits.train)
+    def __init__(self, config: Config, *, device: torch.device, console: Console) -> None:
+        self.config, self.device, self.console = config, device, console
+        options, splits = config.training, config.data.splits
+        self.options = options
+        self.mesh = build_mesh(channel=options.layout.channel, device_type=device.type)
+        normals = Normals.open(config.paths.normals)
+        everything = Fields(config.paths.store, normals)
+        self.shape = model_config(
+            config.model, channels=everything.channels, static_channels=everything.static_channels,
+            image=everything.grid_shape,
+        )  # fmt: skip
+        self.plan = wrap.plan_for(self.shape, ranks=axis_size(self.mesh, CHANNEL))
+        own = self.plan.channels[channel_rank(self.mesh)]
+        self.fields = Fields(config.paths.store, normals, channels=own)
+        times, width = self.fields.times, self.fields.grid_shape[1]
+        self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train)
         self.order = Order(
             self.pairs, seed=options.seed, lead_weights=options.lead_weights,
-            longitudes=fields.grid_shape[1] if options.roll_longitude else 1,
+            longitudes=width if options.roll_longitude else 1,
         )  # fmt: skip
         self.validation: tuple[Pairs, Items] | None = None
         if splits.validation:
-            pairs = find_pairs(fields.times, lead_hours=options.lead_hours, periods=splits.validation)
+            pairs = find_pairs(times, lead_hours=config.forecast.lead_hours, periods=splits.validation)
             self.validation = pairs, fixed_items(pairs, count=options.validation_samples)
-        grid = Grid(fields.coords["latitude"].values, fields.coords["longitude"].values)
-        self.area_HW = torch.from_numpy(grid.area_weights).float().to(self.device)
-        named = [(c.name, c.variable, c.level) for c in map(parse_channel, fields.channels)]
+        grid = Grid(self.fields.coords["latitude"].values, self.fields.coords["longitude"].values)
+        self.area_HW = torch.from_numpy(grid.area_weights).float().to(device)
+        named = [(c.name, c.variable, c.level) for c in map(parse_channel, self.shape.out_channels)]
         self.channel_V = optimise.channel_weights(
             named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted
-        ).to(self.device)
-        shape = model_config(
-            config.model, channels=fields.channels, static_channels=fields.static_channels, image=fields.grid_shape
-        )
-        self.model = DCHAG(shape, seed=options.seed).to(self.device)
+        ).to(device)
+        layout = wrap.Layout(trunk=options.layout.trunk, data=options.layout.sharding)
+        self.model = wrap.distribute(self.shape, mesh=self.mesh, layout=layout, seed=options.seed, device=device)
         self.parameters = dict(self.model.named_parameters())
+        kinds = {id(p): i for i, group in enumerate(wrap.parameter_groups(self.model)) for p in group}
         self.optimiser = torch.optim.AdamW(
-            optimise.parameter_groups(self.parameters, weight_decay=options.weight_decay),
+            optimise.parameter_groups(self.parameters, weight_decay=options.weight_decay, kinds=kinds),
             lr=options.learning_rate, betas=options.betas,
         )  # fmt: skip
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if options.ema_decay else {}
         self.step = 0
         self.best = Best()
-        self.log = MetricsLog(config.paths.metrics)
+        self.log = MetricsLog(config.paths.metrics, silent=not launch.is_main())
         self._seconds = self._waited = 0.0
 
     # ------------------------------------------------------------------ the loop
@@ -136,120 +153,118 @@ class Trainer:
         try:
             with bar, stop_signal() as stopping:
                 for batch in batches:
-                    loss, norm = self._train_step(batch)
+                    loss, norm, stop = self._train_step(batch, stop=stopping.seen)
                     self.step += 1
-                    seconds = time.perf_counter() - began
-                    self.log.write(
-                        "train",
-                        step=self.step,
-                        loss=loss,
-                        gradient_norm=norm,
-                        learning_rate=self._learning_rate(self.step - 1),
-                        samples_per_second=round((self.step - first) * options.batch_size / seconds, 2),
-                    )
+                    rate = (self.step - first) * options.batch_size / (time.perf_counter() - began)
+                    self.log.write("train", step=self.step, loss=loss, gradient_norm=norm,
+                                   learning_rate=self._learning_rate(self.step - 1),
+                                   samples_per_second=round(rate, 2))  # fmt: skip
                     bar.update(self.step, loss=loss)
                     last = self.step == options.steps
                     if self.validation and (last or self.step % options.validate_every == 0):
-                        bar.note(self._validate())
-                    if last or stopping.seen or self.step % options.checkpoint_every == 0:
+                        bar.note(self._validate(*self.validation))
+                    if last or stop or self.step % options.checkpoint_every == 0:
                         self.save("step")
-                    if stopping.seen and not last:
+                    if stop and not last:
                         bar.note(f"stopped by a signal after step {self.step}, which is saved; run it again to go on")
                         raise SystemExit(128 + signal.SIGTERM)
         finally:
             batches.close()
-        self._seconds, self._waited = time.perf_counter() - began, batches.waited
+            self._seconds, self._waited = time.perf_counter() - began, batches.waited
 
-    def _train_step(self, batch: Batch) -> tuple[float, float]:
-        """One optimiser step; returns the loss and the norm of its gradient before clipping."""
+    def _train_step(self, batch: Batch, *, stop: bool) -> tuple[float, float, bool]:
+        """One optimiser step on the global batch.
+
+        Args:
+            batch: this data rank's part.
+            stop: whether this rank was asked to end.
+
+        Returns:
+            Loss and norm of its gradient before clipping, of the global batch, and whether any rank was asked to end.
+        """
         options = self.options
         self.model.train()
-        torch.manual_seed(optimise.step_seed(options.seed, self.step))
+        torch.manual_seed(optimise.step_seed(options.seed, self.step, data_rank=data_rank(self.mesh)))
         batch = batch.to(self.device)
-        with self._autocast():
-            prediction = self.model(batch.x, batch.lead_hours)
-        loss = weighted_mse(prediction, batch.target, area_HW=self.area_HW, channel_V=self.channel_V)
+        loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), options.clip_norm)
-        value, length = loss.item(), norm.item()
-        if not (math.isfinite(value) and math.isfinite(length)):
-            self._stop_not_finite(value, length, batch.items)
+        norm = wrap.gradient_norm(self.model, mesh=self.mesh).item()
+        ranks = self.mesh.size()
+        told = torch.stack([loss.detach().double() / ranks, loss.new_tensor(float(stop), dtype=torch.float64)])
+        value, asked = launch.sum_over_ranks(told).tolist()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self._stop_not_finite(value, norm)
+        if norm > options.clip_norm:
+            wrap.scale_gradients(self.model, options.clip_norm / norm)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(self.step)
         self.optimiser.step()
         if self.average:
-            optimise.update_average(self.average, self.parameters, decay=options.ema_decay, step=self.step)
-        return value, length
+            optimise.update_average(_local(self.average), _local(self.parameters), decay=options.ema_decay,
+                                    step=self.step)  # fmt: skip
+        return value, norm, asked > 0
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            prediction = self.model(batch.x, batch.lead_hours)
+        target = whole_target(batch.target, plan=self.plan, channels=self.shape.out_channels, group=self._channel_group)
+        return weighted_mse(prediction, target, area_HW=self.area_HW, channel_V=self.channel_V)
 
     # ------------------------------------------------------------------ validation
 
     @torch.no_grad()
-    def _validate(self) -> str:
+    def _validate(self, pairs: Pairs, items: Items) -> str:
         """Score the fixed pairs with the weights that forecasts will use; returns a line for people."""
-        assert self.validation is not None
-        pairs, items = self.validation
-        sums: dict[int, list[Tensor]] = {}
+        sums = Sums.zero(leads=len(pairs.lead_hours), channels=len(self.shape.out_channels), device=self.device)
+        part = math.ceil(len(items) / axis_size(self.mesh, DATA))  # the same number of passes on every rank
+        mine = np.arange(part) + part * data_rank(self.mesh)
         self.model.eval()
-        with optimise.averaged_weights(self.parameters, self.average):
-            for first in range(0, len(items), self.options.batch_size):
-                part = slice(first, first + self.options.batch_size)
-                some = Items(items.start[part], items.lead[part], items.roll[part])
+        with optimise.averaged_weights(_local(self.parameters), _local(self.average)):
+            for rows in np.split(mine, range(self.options.batch_size, part, self.options.batch_size)):
+                there = np.minimum(rows, len(items) - 1)
+                some = Items(items.start[there], items.lead[there], items.roll[there])
                 batch = make_batch(self.fields, pairs, some).to(self.device)
                 with self._autocast():
-                    prediction = self.model(batch.x, batch.lead_hours)
-                for i, lead in enumerate(some.lead.tolist()):
-                    one, target = prediction[i : i + 1].float(), batch.target[i : i + 1]
-                    error = channel_mse(one, target, area_HW=self.area_HW)
-                    nothing = channel_mse(torch.zeros_like(one), target, area_HW=self.area_HW)
-                    entry = sums.setdefault(
-                        lead, [torch.zeros_like(error), torch.zeros_like(error), error.new_zeros(1)]
-                    )
-                    for total, value in zip(entry, (error, nothing, error.new_ones(1)), strict=True):
-                        total += value
-        leads: dict[str, Any] = {}
-        weights = self.channel_V / self.channel_V.mean()
-        for lead, (error, nothing, count) in sorted(sums.items()):
-            mse, mse_climatology = error / count, nothing / count
-            rmse = mse.sqrt().cpu().double().numpy() * self.fields.scaling.std
-            names = [n for n in self.config.evaluation.variables if n in self.fields.channels]
-            leads[str(pairs.lead_hours[lead])] = {
-                "loss": (mse * weights).mean().item(),
-                "skill": 1.0 - ((mse * weights).mean() / (mse_climatology * weights).mean()).item(),
-                "rmse": {n: float(rmse[self.fields.channels.index(n)]) for n in names},
-                "skill_by_channel": {
-                    n: float(1.0 - (mse / mse_climatology)[self.fields.channels.index(n)]) for n in names
-                },
-            }
-        loss = float(np.mean([entry["loss"] for entry in leads.values()]))
-        self.log.write("validation", step=self.step, loss=loss, leads=leads)
-        if loss < self.best.loss:
-            self.best = Best(step=self.step, loss=loss)
+                    y = self.model(batch.x, batch.lead_hours)
+                target = whole_target(
+                    batch.target, plan=self.plan, channels=self.shape.out_channels, group=self._channel_group
+                )
+                lead = np.where(rows < len(items), some.lead, -1).tolist()
+                sums.add(y, target, lead=lead, area_HW=self.area_HW)
+        sums.merge(lambda values: launch.sum_over_ranks(values, group=self.mesh.get_group(DATA)))
+        scores = sums.scores(
+            lead_hours=pairs.lead_hours, channel_V=self.channel_V, channels=self.shape.out_channels,
+            std=self.fields.normals.std, shown=self.config.evaluation.variables,
+        )  # fmt: skip
+        self.log.write("validation", step=self.step, **scores)
+        if scores["loss"] < self.best.loss:
+            self.best = Best(step=self.step, loss=scores["loss"])
             self.save("best")
-        skills = ", ".join(f"{hours} h {entry['skill']:+.3f}" for hours, entry in leads.items())
-        return f"step {self.step}: validation loss {loss:.4f}; skill against climatology at {skills}"
+        skills = ", ".join(f"{hours} h {entry['skill']:+.3f}" for hours, entry in scores["leads"].items())
+        return f"step {self.step}: validation loss {scores['loss']:.4f}; skill against climatology at {skills}"
 
     # ------------------------------------------------------------------ state
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor | RowPart]:
         """Everything that a checkpoint holds as tensors, by name; the tensors themselves, not copies."""
         found = {f"model.{name}": p.detach() for name, p in self.parameters.items()}
         found |= {f"average.{name}": t for name, t in self.average.items()}
-        return found | checkpoint.optimiser_tensors(self.parameters, self.optimiser)
+        found |= checkpoint.optimiser_tensors(self.parameters, self.optimiser)
+        return checkpoint.with_rows(found, cut=self.model.cut_rows())
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed here."""
         entries = {
             "contract": self.fields.contract,
             "normals": self.fields.normals.digest,
-            "model": self.model.config.to_dict(),
-            "network_input": self.config.model.network_input,
+            "model": self.shape.to_dict(),
             "splits": self.config.data.splits.model_dump(mode="json"),
         }
         return dict(json.loads(json.dumps(entries)))
 
     def save(self, tag: str) -> Path:
-        """Write a checkpoint of the present state."""
+        """Write a checkpoint of the present state; all ranks together."""
         self.log.flush()
         description = {
             **self.identity(),
@@ -257,6 +272,7 @@ class Trainer:
             "sampler": {"seed": self.options.seed, "next_sample": self.step * self.options.batch_size},
             "best": {"step": self.best.step, "loss": self.best.loss} if self.best.step else None,
             "weights": "average" if self.average else "model",
+            "ranks": {axis: axis_size(self.mesh, axis) for axis in (DATA, CHANNEL)},
             "commit": provenance.commit(),
         }
         keep = self.options.keep_checkpoints if tag == "step" else 2
@@ -266,23 +282,27 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one, and cut the metrics to its step."""
-        checkpoint.clean(self.config.paths.checkpoints)
-        newest = checkpoint.newest(self.config.paths.checkpoints)
+        folder = self.config.paths.checkpoints
+        newest = checkpoint.newest(folder)
         if newest is not None:
             found = checkpoint.load(newest, self.tensors(), expected=self.identity())
             self.step = found["step"]
-            if found["best"]:
-                self.best = Best(**found["best"])
-            checkpoint.discard_after(self.config.paths.checkpoints, tag="best", step=self.step)
+            self.best = Best(**found["best"]) if found["best"] else Best()
             self.console.print(f"train: going on from step {self.step} of {self.options.steps}")
+        if launch.is_main():
+            checkpoint.clean(folder, tag="best", step=self.step)
         self.log.cut(self.step)
+        launch.wait_for_ranks()
 
     def facts(self) -> dict[str, Any]:
         """What the receipt says."""
         seconds = max(self._seconds, 1e-9)
+        rows = self.model.cut_rows()
+        sizes = {n: math.prod((rows[n].total, *p.shape[1:])) if n in rows else p.numel()
+                 for n, p in self.parameters.items()}  # fmt: skip
         return {
             "steps": self.step,
-            "parameters": sum(p.numel() for p in self.parameters.values()),
+            "parameters": sum(sizes.values()),
             "starts": len(self.pairs),
             "epochs": round(self.step * self.options.batch_size / len(self.pairs), 3),
             "best_validation": {"step": self.best.step, "loss": self.best.loss} if self.best.step else None,
@@ -295,6 +315,10 @@ class Trainer:
 
     # ------------------------------------------------------------------ parts
 
+    @property
+    def _channel_group(self) -> Any:
+        return self.mesh.get_group(CHANNEL)
+
     def _learning_rate(self, step: int) -> float:
         options = self.options
         return optimise.learning_rate(
@@ -302,29 +326,47 @@ class Trainer:
         )
 
     def _make_batch(self, step: int) -> Batch:
-        items = self.order.batch(step, size=self.options.batch_size)
+        rank, ranks = data_rank(self.mesh), axis_size(self.mesh, DATA)
+        items = self.order.batch(step, size=self.options.batch_size, rank=rank, ranks=ranks)
         return make_batch(self.fields, self.pairs, items, pin=self.device.type == "cuda")
 
     def _load_fields(self) -> None:
         used = self.pairs.used_times
         if self.validation:
             used = np.union1d(used, self.validation[0].used_times)
-        if self.fields.bytes_needed(used) <= _MEMORY_SHARE * available_memory():
-            self.fields.load(used)
+        if self.fields.bytes_needed(used) <= _MEMORY_SHARE * available_memory() / launch.local_ranks():
+            self.fields.load(used, progress=self.console.is_terminal and launch.is_main())
 
     def _autocast(self) -> Any:
         if self.options.precision == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _stop_not_finite(self, loss: float, norm: float, items: Items) -> None:
-        kept = self.save("step") if self.step else checkpoint.newest(self.config.paths.checkpoints)
+    def _stop_not_finite(self, loss: float, norm: float) -> None:
+        kept = self.save("step") if self.step else "their initial state"
+        items = self.order.batch(self.step, size=self.options.batch_size)
         named = ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))
         raise ValueError(
             f"loss and gradient must be finite, got loss {loss:g} and gradient norm {norm:g} at step {self.step} "
             f"for the batch {named}; the parameters before this step are kept in {kept}; look at these times, "
             "or lower training.learning_rate"
         )
+
+
+def whole_target(target_BKHW: Tensor, *, plan: ChannelPlan, channels: tuple[str, ...], group: Any) -> Tensor:
+    """Targets of all predicted channels from those that each rank of a channel group has read.
+
+    cut (B, K, H, W) -> replicated (B, V, H, W), one all-gather; no gradient flows.
+    """
+    read = [[name for name in names if name in set(channels)] for names in plan.channels]
+    if len(read) == 1:
+        return target_BKHW
+    B, _, H, W = target_BKHW.shape
+    flat = target_BKHW.transpose(0, 1).reshape(-1, B * H, W)
+    gathered = gather_forward_slice_backward(flat, sizes=[len(names) for names in read], group=group)
+    place = {name: i for i, name in enumerate(name for names in read for name in names)}
+    order = torch.tensor([place[name] for name in channels], device=gathered.device)
+    return gathered[order].view(-1, B, H, W).transpose(0, 1)
 
 
 def forecast_checkpoint(folder: Path) -> Path | None:
@@ -351,3 +393,7 @@ def stop_signal() -> Iterator[_StopSignal]:
         yield stopping
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _local(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: local_tensor(tensor.detach()) for name, tensor in tensors.items()}

@@ -65,7 +65,7 @@ def test_half_written_is_never_picked_up(tmp_path: Path, monkeypatch: pytest.Mon
         save(tmp_path, 2)
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000000001"
     assert len(list(tmp_path.iterdir())) == 2
-    checkpoint.clean(tmp_path)
+    checkpoint.clean(tmp_path, tag="best", step=1)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from rich.console import Console
 
-from model import checkpoint, forecast, train
+from model import checkpoint, forecast
 from model.forecast import init_times, load_model, run_forecast, weights_digest
+from model.parallel.launch import process_group
 from model.train import Trainer, run_train
 from pipeline.climatology import Normals
 from pipeline.config import Config
@@ -25,13 +27,13 @@ HOUR = np.timedelta64(1, "h")
 
 
 def trainer(config: Config) -> Trainer:
-    fields = train.Fields(config.paths.store, Normals.open(config.paths.normals))
-    return Trainer(config, fields, console=train.Console(stderr=True))
+    return Trainer(config, device=torch.device("cpu"), console=Console(stderr=True))
 
 
 def untrained(config: Config) -> None:
     """The training stage as it would look after no step at all."""
-    trainer(config).save("step")
+    with process_group(world_size=1):
+        trainer(config).save("step")
     write_receipt(config, stage="train", outputs=[config.paths.checkpoints], facts={})
 
 
@@ -122,10 +124,11 @@ def test_forecasts_use_the_averaged_weights(experiment: Make) -> None:
     """Catches the raw weights used where an average was kept."""
     config = experiment(steps=8, validate_every=8)
     run_train(config)
-    run = trainer(config)
     path = checkpoint.newest(config.paths.checkpoints)
     assert path is not None
-    run.resume()
+    with process_group(world_size=1):
+        run = trainer(config)
+        run.resume()
     model, digest = load_model(path, run.fields, device=torch.device("cpu"))
     assert all(torch.equal(p, run.average[name]) for name, p in model.named_parameters())
     assert digest == weights_digest({n: p.detach() for n, p in model.named_parameters()})
@@ -155,9 +158,9 @@ def test_another_checkpoint_never_continues_a_store(experiment: Make) -> None:
     untrained(config)
     run_forecast(config)
     config.paths.receipt("forecast").unlink()
-    run = trainer(config)
-    with torch.no_grad():
+    with process_group(world_size=1):
+        run = trainer(config)
         run.average["lead.bias"].add_(1.0)
-    run.save("step")
+        run.save("step")
     with pytest.raises(ValueError, match="checkpoint: "):
         run_forecast(config)

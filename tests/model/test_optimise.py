@@ -27,7 +27,9 @@ def test_only_matrices_decay() -> None:
         decoder_depth=1, groups=2,
     )  # fmt: skip
     named = dict(DCHAG(config).named_parameters())
-    decay, rest = optimise.parameter_groups(named, weight_decay=0.1)
+    groups = optimise.parameter_groups(named, weight_decay=0.1)
+    assert len(groups) == 2
+    decay, rest = sorted(groups, key=lambda group: -group["weight_decay"])
     names = {id(p): name for name, p in named.items()}
     decayed = {names[id(p)] for p in decay["params"]}
     assert (decay["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)

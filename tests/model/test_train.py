@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from torch import Tensor
 
 from model import checkpoint, train
 from model.metrics_log import MetricsLog, read_metrics
+from model.parallel.launch import process_group
 from model.train import Trainer, run_train
 from pipeline.config import Config, dump, parse
 from pipeline.provenance import read_receipt
@@ -63,16 +65,27 @@ def undisturbed(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
     return config
 
 
+def make_trainer(config: Config) -> Trainer:
+    return Trainer(config, device=torch.device("cpu"), console=Console(stderr=True))
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of one, for tests that look into a trainer."""
+    with process_group(world_size=1):
+        yield
+
+
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, signal_number: int | None = None) -> None:
     """Make the run end at a step: by an exception that nothing handles, or by a signal to this process."""
     original = Trainer._train_step
 
-    def dying(self: Trainer, batch: Any) -> Any:
+    def dying(self: Trainer, batch: Any, **options: Any) -> Any:
         if self.step == step:
             if signal_number is None:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), signal_number)
-        return original(self, batch)
+        return original(self, batch, **options)
 
     monkeypatch.setattr(Trainer, "_train_step", dying)
 
@@ -122,10 +135,10 @@ config, moment, step = load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 if moment == "step":
     original = train.Trainer._train_step
-    def dying(self, batch):
+    def dying(self, batch, **options):
         if self.step == step:
             die()
-        return original(self, batch)
+        return original(self, batch, **options)
     train.Trainer._train_step = dying
 else:
     original = checkpoint.save_tensors
@@ -157,7 +170,7 @@ def test_sigterm_saves_first(undisturbed: Config, tmp_path: Path) -> None:
     """Catches steps lost when SLURM takes the machine away, and a signal handler left behind."""
     config, handler = fresh(undisturbed, tmp_path / "again"), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(6, patch, signal_number=signal.SIGTERM)
+        kill_at(5, patch, signal_number=signal.SIGTERM)
         with pytest.raises(SystemExit) as stopped:
             run_train(config)
     assert stopped.value.code == 143
@@ -169,7 +182,7 @@ def test_sigterm_saves_first(undisturbed: Config, tmp_path: Path) -> None:
 
 
 def test_not_finite_stops_and_names_the_batch(
-    undisturbed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_rank: None
 ) -> None:
     """Catches parameters poisoned by one bad batch, and a message that does not say which."""
     config, original = fresh(undisturbed, tmp_path / "again"), train.make_batch
@@ -182,7 +195,7 @@ def test_not_finite_stops_and_names_the_batch(
             expected.append(pairs.describe(items.start[2], items.lead[2]))
         return batch
 
-    trainer = Trainer(config, _fields(config), console=train.Console(stderr=True))
+    trainer = make_trainer(config)
     monkeypatch.setattr(train, "make_batch", poisoned)
     with pytest.raises(ValueError, match="must be finite") as error:
         trainer.run()
@@ -202,10 +215,10 @@ def test_validation_does_not_touch_training(undisturbed: Config, experiment: Mak
     assert same(weights(config), weights(undisturbed))
 
 
-def test_no_training_pair_leaves_the_training_period(experiment: Make) -> None:
+def test_no_training_pair_leaves_the_training_period(experiment: Make, one_rank: None) -> None:
     """Catches leakage: a valid time in validation or test, or a pair over the gap in the store."""
     config = experiment(lead_hours=[12, 24, 168])
-    trainer = Trainer(config, _fields(config), console=train.Console(stderr=True))
+    trainer = make_trainer(config)
     used = trainer.pairs.times[trainer.pairs.used_times]
     assert used.min() == np.datetime64("2000-01-01T00")
     assert used.max() == np.datetime64("2000-12-31T12")
@@ -215,18 +228,18 @@ def test_no_training_pair_leaves_the_training_period(experiment: Make) -> None:
     assert seen.max() <= np.datetime64("2001-01-20T12")
 
 
-def test_validation_shorter_than_a_lead_is_refused(experiment: Make) -> None:
+def test_validation_shorter_than_a_lead_is_refused(experiment: Make, one_rank: None) -> None:
     """Catches a best checkpoint chosen on some of the leads only."""
-    config = experiment(lead_hours=[24, 720])
+    config = experiment()
+    config = config.model_copy(update={"forecast": config.forecast.model_copy(update={"lead_hours": [24, 720]})})
     with pytest.raises(ValueError, match="720 h"):
-        Trainer(config, _fields(config), console=train.Console(stderr=True))
+        make_trainer(config)
 
 
-def test_another_normals_digest_is_refused(undisturbed: Config, tmp_path: Path) -> None:
+def test_another_normals_digest_is_refused(undisturbed: Config, one_rank: None) -> None:
     """Catches a resume on data that are no longer those of the checkpoint."""
-    fields = _fields(undisturbed)
-    object.__setattr__(fields.normals, "digest", "0000")
-    trainer = Trainer(undisturbed, fields, console=train.Console(stderr=True))
+    trainer = make_trainer(undisturbed)
+    object.__setattr__(trainer.fields.normals, "digest", "0000")
     with pytest.raises(ValueError, match=r"normals: .* against 0000"):
         trainer.resume()
 
@@ -249,7 +262,3 @@ def test_metrics_are_cut_to_a_step(tmp_path: Path) -> None:
         file.write('{"kind": "train", "st')
     MetricsLog(log.path).cut(2)
     assert [r["step"] for r in read_metrics(log.path)] == [1, 2]
-
-
-def _fields(config: Config) -> Any:
-    return train.Fields(config.paths.store, train.Normals.open(config.paths.normals))

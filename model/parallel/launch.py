@@ -1,0 +1,86 @@
+"""The process group: the ranks that torchrun started, or a group of one in plain python.
+
+Contract: what runs inside never asks how it was started; a group of one takes the same code path as any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_PATIENCE = timedelta(minutes=30)
+"""A collective that takes longer means that a rank is gone."""
+
+
+@contextmanager
+def process_group(*, world_size: int) -> Iterator[torch.device]:
+    """Join the ranks of this run; a group that exists already is used and left as it is.
+
+    Args:
+        world_size: ranks that the layout asks for.
+
+    Yields:
+        The device of this rank.
+
+    Raises:
+        ValueError: another number of ranks was started.
+    """
+    if dist.is_initialized():
+        _check(dist.get_world_size(), world_size)
+        yield _device()
+        return
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    _check(started, world_size)
+    device = _device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this rank speaks and writes for all."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def local_ranks() -> int:
+    """Ranks on this machine, which share its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def sum_over_ranks(values: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Partial -> replicated: the sum over the ranks of a group (all of them for None), in place."""
+    dist.all_reduce(values, group=group)
+    return values
+
+
+def wait_for_ranks() -> None:
+    """Return when every rank has come here."""
+    dist.barrier()
+
+
+def _check(started: int, asked: int) -> None:
+    if started != asked:
+        raise ValueError(
+            f"training.layout must ask for as many ranks as were started, got {asked} asked for and {started} "
+            f"started; run torchrun --nproc-per-node {asked} -m pipeline train ..., or change training.layout"
+        )
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
