@@ -14,6 +14,7 @@ from pipeline.store import open_store
 from preprocess.regrid import regrid_weights
 
 
+@pytest.mark.slow
 def test_1_normals_use_every_training_year(build_experiment, tmp_path) -> None:
     """ClimaX resets its list under the wrong key, so that pressure levels are normalised by the last year alone."""
     years = {"train": [{"start": "2001-01-01", "end": "2001-06-30"}, {"start": "2002-01-01", "end": "2002-02-28"}],
@@ -57,6 +58,7 @@ def test_3_climatology_comes_from_training_years() -> None:
     assert defective.item() == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.slow
 def test_4_pairs_cross_shards(build_experiment, tmp_path) -> None:
     """ClimaX never pairs across its 1095-hour shards: at 30 days two thirds of the starts are lost, unevenly."""
     config: Config = build_experiment(
@@ -105,6 +107,7 @@ def test_5_the_root_comes_last_and_acc_does_not_know_batches() -> None:
     assert np.mean(halves) == pytest.approx(ours)
 
 
+@pytest.mark.slow
 def test_6_bilinear_and_conservative_are_never_compared(experiment: Config) -> None:
     """Bilinear reads 4 source cells, conservative all: forecasts of one are no forecasts of the other."""
     source, target = Grid.regular(1.0, poles=True), Grid.regular(22.5)

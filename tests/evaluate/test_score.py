@@ -21,6 +21,8 @@ from pipeline.config import Config
 from pipeline.store import open_store, read_manifest
 from pipeline.variables import parse_channel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scored(experiment: Config) -> Config:
@@ -31,7 +33,8 @@ def scored(experiment: Config) -> Config:
 
 def stores(config: Config) -> tuple[xr.Dataset, xr.Dataset, Normals]:
     """Forecast store, training store, normals."""
-    return open_store(config.paths.forecast), open_store(config.paths.store), Normals.open(config.paths.normals)
+    forecast, truth = open_store(config.paths.forecast).load(), open_store(config.paths.store).load()
+    return forecast, truth, Normals.open(config.paths.normals)
 
 
 def climatology_array(normals: Normals) -> xr.DataArray:

@@ -1,0 +1,245 @@
+"""The report: complete, self-contained, honest about its data, and whole in a real browser."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluate import report, score, style, words
+from evaluate.report import read_scores
+from pipeline import provenance
+from pipeline.config import Config
+
+pytestmark = pytest.mark.slow
+
+SHORT = {
+    "data__period": {"start": "2001-01-01", "end": "2002-04-30"},
+    "data__splits": {
+        "train": {"start": "2001-01-01", "end": "2001-12-31"},
+        "test": {"start": "2002-01-01", "end": "2002-04-30"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A simulated experiment, scored and reported."""
+    config = build_experiment(tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, **SHORT)
+    score.run_score(config)
+    report.run_report(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def page(reported: Config) -> str:
+    """Its report."""
+    return reported.paths.report.read_text()
+
+
+class Outline(html.parser.HTMLParser):
+    """Collects tags, and checks that they close."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def outline(page: str) -> Outline:
+    """The parsed page."""
+    parser = Outline()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def test_page_is_self_contained(page: str) -> None:
+    """No address outside the page, every picture inlined and described, under 10 MB."""
+    tags = outline(page).tags
+    addresses = [a[key] or "" for _, a in tags for key in ("src", "href", "srcset", "action") if key in a]
+    assert addresses
+    assert all(a.startswith(("data:", "#")) for a in addresses)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert not any(tag in ("script", "iframe", "object") for tag, _ in tags)
+    images = [a for tag, a in tags if tag == "img"]
+    assert len(images) >= 2 * (4 * 2 + 4) + 1 + 12
+    assert all(len(a["alt"] or "") > 30 and a["width"] and a["height"] for a in images)
+    assert len(page.encode()) < 10_000_000
+    ids = [a["id"] for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for tag, a in tags if tag == "a"} <= set(ids)
+
+
+def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
+    """The banner and every map and curve say "simulated"; a real source gets neither, and its label is escaped."""
+    assert "SIMULATED ATMOSPHERE" in page
+    images = [a["alt"] or "" for tag, a in outline(page).tags if tag == "img"]
+    drawn = [alt for alt in images if not alt.startswith(("Training", "Skill of the validation", "Zonal"))]
+    assert all("simulated atmosphere" in alt for alt in drawn)
+    facts = provenance.read_receipt(reported, stage="score")["facts"]
+    assert facts["label"] == "simulated"
+    real = {**facts, "label": "<b>ERA5 & more</b>"}
+    frame, _ = read_scores(reported.paths.scores)
+    empty = {"overview": [], "curves": [], "maps": [], "cases": [], "spectra": [], "training": []}
+    other = report.render(reported, frame, real, figures=empty, leads=[24], case=np.datetime64("2002-02-01"))
+    assert "SIMULATED" not in other
+    assert "&lt;b&gt;ERA5 &amp; more&lt;/b&gt;" in other
+    assert "<b>ERA5" not in other
+
+
+def test_headline_numbers_are_those_of_the_table(page: str, reported: Config) -> None:
+    """Each RMSE and skill of the page stands in scores.csv: catches a column or a lead mixed up."""
+    frame, _ = read_scores(reported.paths.scores)
+    table = page[page.index('id="headline"') : page.index('id="curves"')]
+    for channel in reported.evaluation.variables:
+        rows = words.select(frame, channel=channel)
+        for lead in reported.forecast.lead_hours:
+            for model in ("tiny", "persistence", "climatology"):
+                value = words.lookup(rows, model=model, lead=lead, metric="rmse")[0]
+                assert style.number(value) in table
+            skill = words.lookup(rows, model="tiny", lead=lead, metric="skill")[0]
+            assert f">{style.score(skill)}<" in table
+    assert f"same {frame['n_init'].iloc[0]} init times" in table
+
+
+def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
+    """Every panel on disk in both forms, and the receipt names the report."""
+    png = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.png")}
+    pdf = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.pdf")}
+    assert png == pdf
+    wanted = {
+        "skill_maps",
+        "maps/z500_skill_168h",
+        "curves/t2m_acc",
+        "spectra/z500",
+        "cases/z500_24h_error",
+        "training_loss",
+    }
+    assert wanted <= set(map(str, png))
+    receipt = provenance.read_receipt(reported, stage="report")
+    assert receipt["outputs"][0] == str(reported.paths.report)
+    assert receipt["facts"]["bytes"] == reported.paths.report.stat().st_size
+
+
+def test_provenance_and_methods_are_there(page: str) -> None:
+    """Receipts of all stages with the commit, the resolved configuration, the formulas and the sample."""
+    for text in ("<summary>regrid", "<summary>normals", "<summary>train", "<summary>forecast", "<summary>score"):
+        assert text in page
+    assert "learning_rate: 0.0005" in page
+    assert "moving-block bootstrap" in page
+    assert "√(Σ w f′² · Σ w o′²)" in page
+    assert provenance.commit().removesuffix("+changes") in page
+
+
+def test_complete_report_is_not_drawn_again(reported: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run again with nothing changed: returns at once."""
+    monkeypatch.setattr(report, "Gallery", None)
+    report.run_report(reported)
+
+
+def test_missing_scores_say_what_to_run(build_experiment, tmp_path: Path) -> None:
+    """A report without scores is an error with the command, and so is a deleted table."""
+    from evaluate.report import run_report
+
+    config = experiment_without_scores(tmp_path)
+    with pytest.raises(ValueError, match="run python -m pipeline score"):
+        run_report(config)
+    with pytest.raises(ValueError, match=r"scores must exist, got no .*scores.csv"):
+        read_scores(tmp_path)
+
+
+def experiment_without_scores(directory: Path) -> Config:
+    """Only a configuration."""
+    from pipeline import config as configuration
+
+    raw = {
+        "name": "none", "directory": str(directory), "source": {"kind": "simulation"},
+        "data": {"period": {"start": "2001-01-01", "end": "2001-12-31"},
+                 "splits": {"train": {"start": "2001-01-01", "end": "2001-06-30"},
+                            "test": {"start": "2001-08-01", "end": "2001-12-31"}}},
+    }  # fmt: skip
+    return configuration.parse(raw)
+
+
+def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None:
+    """Eight init times, leads in hours, no land-sea regions lost: no interval, no "beats", and the page says why."""
+    config = build_experiment(
+        tmp_path, data__period={"start": "2001-01-01", "end": "2002-01-15"},
+        data__splits={"train": {"start": "2001-01-01", "end": "2001-12-31"},
+                      "test": {"start": "2002-01-01", "end": "2002-01-14"}},
+        forecast={"lead_hours": [24, 72], "init_step_hours": 24}, evaluation={"variables": ["u10"]},
+    )  # fmt: skip
+    score.run_score(config)
+    facts = provenance.read_receipt(config, stage="score")["facts"]
+    assert facts["n_init"] < 12
+    assert facts["bootstrap"]["intervals"].startswith("none")
+    report.run_report(config)
+    page = config.paths.report.read_text()
+    assert "No confidence intervals are given" in page
+    assert " beats climatology" not in page
+    assert "at 1 day" in page
+    assert "3 days" in page
+
+
+SPY = """<script>addEventListener("load", () => setTimeout(() => {
+  const images = [...document.images];
+  const shown = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll,.panels,nav,pre"));
+  parent.postMessage(JSON.stringify({
+    images: images.length,
+    broken: images.filter(i => !i.complete || !i.naturalWidth).length,
+    requests: performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
+    width: innerWidth,
+    scroll: document.documentElement.scrollWidth,
+    wide: shown.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + "." + e.className),
+  }), "*");
+}, 200));</script>"""
+
+FRAME = """<html><body><iframe src="spied.html" style="width:{width}px;height:900px;border:0"></iframe>
+<p id="told"></p><script>
+addEventListener("message", e => document.getElementById("told").textContent = e.data);
+</script></body></html>"""
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr",
+    "--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
+    """In headless Chromium: every image loads, nothing is requested, no console message, no sideways scrolling."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    (tmp_path / "spied.html").write_text(page.replace("</body>", f"{SPY}</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile", (tmp_path / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    found = re.search(r'<p id="told">(\{.*?\})</p>', done.stdout)
+    assert found, done.stdout[-500:]
+    told = json.loads(found.group(1))
+    assert told["images"] > 30
+    assert told["broken"] == 0
+    assert told["requests"] == []
+    assert told["wide"] == []
+    assert told["scroll"] <= told["width"] == width
+    assert "CONSOLE" not in done.stderr
