@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from preprocess.survey import identify
+
 _DECODING = threading.Lock()
 """ecCodes is not built for threads everywhere."""
 
@@ -36,8 +38,8 @@ class Message:
 
     Args:
         offset, length: where its bytes are in the file.
-        name: ecCodes short name, e.g. "10u".
-        param: ECMWF's parameter number, 0 where there is none.
+        name: ecCodes short name, e.g. "10u"; with the step type added for averages and sums, e.g. "2t_avg".
+        param: ECMWF's parameter number, 0 where there is none or the field is an average or sum.
         unit: as ecCodes knows it.
         level: hPa, or None off pressure levels.
         surface: kind of level, e.g. "heightAboveGround 10".
@@ -135,14 +137,16 @@ def _header(handle: int) -> Message:
     level = get("level", float)
     date, clock = get("validityDate", int), get("validityTime", int)
     time = dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
+    kind = get("stepType", str)
+    instant = kind == "instant"
     member = maybe("perturbationNumber", int)
     if member is None:
         member = maybe("number", int)
     return Message(
         offset=get("offset", int),
         length=get("totalLength", int),
-        name=get("shortName", str),
-        param=get("paramId", int),
+        name=get("shortName", str) if instant else f"{get('shortName', str)}_{kind}",
+        param=get("paramId", int) if instant else 0,
         unit=get("units", str),
         level=level * _PRESSURE[level_kind] if level_kind in _PRESSURE else None,
         surface="pressure" if level_kind in _PRESSURE else f"{level_kind} {level:g}",
@@ -163,12 +167,17 @@ def _hours(handle: int) -> float:
     return (end - start).total_seconds() / 3600.0
 
 
+def attributes(message: Message) -> dict[str, Any]:
+    """Attributes by which `preprocess.survey.identify` knows a field."""
+    return {"units": message.unit, "GRIB_paramId": message.param, "GRIB_shortName": message.name}
+
+
 def _full_blocks(messages: Sequence[Message], path: Path) -> list[list[list[Message]]]:
     """Messages of one variable as full (time, level) tables; one table for each set of levels."""
     table: dict[np.datetime64, dict[float | None, Message]] = {}
     for message in messages:
         row = table.setdefault(message.time, {})
-        if message.level in row:
+        if message.level in row and identify(message.name, attributes(message), on_levels=message.level is not None):
             raise ValueError(
                 f"GRIB file must hold a field once, got {message.name!r} at {message.time} twice "
                 f"({message.surface}, level {message.level}) in {path}; drop one"
@@ -191,7 +200,6 @@ def _dataset(
     if first.level is None:
         data = data[indexing.BasicIndexer((slice(None), 0, slice(None), slice(None)))]
         dims = ("time", "latitude", "longitude")
-    attrs: dict[str, Any] = {"units": first.unit, "GRIB_paramId": first.param, "GRIB_shortName": first.name}
     coords: dict[str, Any] = {
         "time": [row[0].time for row in block],
         "step": np.timedelta64(round(first.lead * 3600), "s"),
@@ -203,7 +211,7 @@ def _dataset(
     versions = [row[0].version for row in block]
     if all(versions):
         coords["expver"] = ("time", np.array(versions))
-    return xr.Dataset({first.name: (dims, data, attrs)}, coords=coords)
+    return xr.Dataset({first.name: (dims, data, attributes(first))}, coords=coords)
 
 
 class _Field(BackendArray):

@@ -60,6 +60,8 @@ def grib(
                 eccodes.codes_set(handle, key, value)
             eccodes.codes_set(handle, "stepRange", str(field.get("lead", 0)))
             eccodes.codes_set(handle, "shortName", field["name"])
+            for key, value in field.get("keys", {}).items():
+                eccodes.codes_set(handle, key, value)
             if "level" in field:
                 eccodes.codes_set(handle, "level", field["level"])
             values = field["value"] + np.arange(rows * columns) / 8.0
@@ -308,6 +310,22 @@ def test_forecasts_give_way_to_analyses(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.dataset()["u10"][:, 0, 0].values, [3.0, 4.0, 2.0], atol=1e-4)
     assert found.facts["longer_leads_dropped"] == 2
     assert found.lead_hours(times).tolist() == [0.0, 0.0, 3.0]
+
+
+def test_grib_fields_of_no_interest(tmp_path: Path) -> None:
+    """Catches a file refused for fields ecCodes has no name for, or an average taken for the field itself."""
+    time = np.datetime64("2001-01-01", "ns")
+    odd = {"name": "2t", "time": time, "value": 1.0, "keys": {"parameterCategory": 190, "parameterNumber": 233}}
+    mean = {"productDefinitionTemplateNumber": 8, "typeOfStatisticalProcessing": 0, "lengthOfTimeRange": 6}
+    fields = [
+        {"name": "2t", "time": time, "value": 280.0},
+        odd,
+        odd | {"value": 2.0},
+        {"name": "2t", "time": time, "value": 270.0, "keys": mean},
+    ]
+    found = archive(grib(tmp_path / "a.grib", fields))
+    assert float(found.dataset()["t2m"][0, 0, 0]) == pytest.approx(280.0)
+    assert sorted(n for p in found.pieces for n in p.survey.unknown) == ["avg_2t_avg", "unknown"]
 
 
 def test_faulty_grib(tmp_path: Path) -> None:
