@@ -91,7 +91,7 @@ class Fields:
                 ds["static"].values[chosen], mean=normals.static_mean[chosen], std=normals.static_std[chosen]
             )
         self.static_SHW = torch.from_numpy(static)
-        self._rows = np.array([everything.index(c) for c in self.channels])
+        self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
         self._all_rows = len(self.channels) == len(everything)
         self._array: Any = zarr.open_group(store, mode="r")["state"]
         self._network_input = network_input
@@ -157,6 +157,8 @@ class Fields:
         return x_NCHW if roll is None else _gather_rolled(x_NCHW, np.arange(len(times)), roll)
 
     def _read_anomalies(self, times: Index) -> Tensor:
+        if not self.channels:  # a rank whose groups hold static fields only
+            return torch.empty((len(times), 0, *self.grid_shape))
         unique, inverse = np.unique(times, return_inverse=True)
         state = self._read(unique)
         out = self.scaling.anomaly(state, self.normals.climatology_at(self.times[unique], channels=self.channels))
