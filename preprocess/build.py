@@ -2,8 +2,8 @@
 
 Contract: a slab is read once, all variables and levels together, checked, put on the target grid,
 stacked in catalogue order, written as one shard, read back and recorded. Memory is bounded by some
-source blocks and two slabs on the target grid; the next slab is read while one is written. Nothing is
-written before the first slab has passed every check. A killed run goes on at the first slab not
+source blocks and two slabs on the target grid; the next slab is read while one is written. No store is
+made before its first slab has passed every check. A killed run goes on at the first slab not
 recorded and ends with the same bytes. Times that the source lacks are listed, never filled.
 """
 
@@ -36,8 +36,7 @@ Times = NDArray[np.datetime64]
 def run_regrid(config: Config) -> None:
     """Read the source, put it on the target grid, and write the training store."""
     path = config.paths.store
-    if config.paths.receipt("regrid").exists() and path.exists():
-        store.read_manifest(path)
+    if _complete(config):
         say(f"regrid: complete in {path}")
         return
     archive = open_source(config)
@@ -74,16 +73,27 @@ def run_regrid(config: Config) -> None:
         done = times.size - sum(len(slab) for slab in pending)
         task = bar.add_task(f"regrid {archive.label}", total=times.size, completed=done)
         fields = _ahead(archive, gridder, times, pending, channels.dynamic)
-        first = next(fields, None)  # checked in full before anything is written
+        computed = next(fields, None)  # checked in full before the store is made
         with writer as opened:
-            while first is not None:
-                slab, values = first
+            while computed is not None:
+                slab, values = computed
                 opened.write(slab, {"state": values})
                 bar.advance(task, len(slab))
-                first = next(fields, None)
+                computed = next(fields, None)
             opened.finish(facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
     say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+
+
+def _complete(config: Config) -> bool:
+    """Whether the store is finished, and was made from the simulated archive that is there now."""
+    path, simulated = config.paths.store, config.paths.simulated
+    if not config.paths.receipt("regrid").exists() or not path.exists():
+        return False
+    manifest = store.read_manifest(path)
+    if not config.simulated or not simulated.exists():
+        return True
+    return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
 
 
 def select_times(available: Times, data: Data) -> tuple[Times, Times]:

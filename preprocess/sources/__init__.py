@@ -28,7 +28,11 @@ def open_source(config: Config) -> Archive:
             [Piece.of(raw, origin=str(config.paths.simulated))],
             channels=channels,
             label="simulated",
-            description={**source.model_dump(mode="json"), "label": "simulated"},
+            description={
+                **source.model_dump(mode="json"),
+                "label": "simulated",
+                "archive": store.contract_digest(raw.attrs["contract"]),
+            },
         )
     if isinstance(source, FilesSource):
         from preprocess.sources.files import open_files

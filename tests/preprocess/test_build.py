@@ -411,8 +411,8 @@ def test_a_disk_that_fills_up(source: Path, configure: Configure, tmp_path: Path
     assert tree(config) == tree(whole)
 
 
-def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path) -> None:
-    """Catches a simulated atmosphere not labelled as such, or its ERA5 names not understood."""
+def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a simulated atmosphere not labelled as such, or a store kept when its planet has changed."""
     config = configuration.parse(
         {
             "name": "sim",
@@ -453,6 +453,14 @@ def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path) -> None:
     assert found.attrs["title"] == "Training store of a simulated atmosphere"
     by_hand = regrid(ds[["t"]], target=TARGET, method="bilinear")["t"].values[:, 0]
     np.testing.assert_array_equal(found["state"].sel(channel="t850").values, by_hand)
+    monkeypatch.setattr(build, "open_source", lambda config: pytest.fail("looked again"))
+    run_regrid(config)
+    manifest = store.manifest_path(config.paths.simulated)
+    changed = json.loads(manifest.read_text())
+    changed["digest"] = "another planet"
+    manifest.write_text(json.dumps(changed))
+    with pytest.raises(pytest.fail.Exception, match="looked again"):
+        run_regrid(config)
 
 
 def test_no_torch(root: Path) -> None:
