@@ -49,10 +49,11 @@ def run_forecast(config: Config) -> None:
         console.print(f"forecast: already complete, {paths.forecast}")
         return
     provenance.read_receipt(config, stage="train")
-    fields = Fields(paths.store, Normals.open(paths.normals), network_input=config.model.network_input)
     found = forecast_checkpoint(paths.checkpoints)
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
+    network_input = checkpoint.describe(found)["network_input"]
+    fields = Fields(paths.store, Normals.open(paths.normals), network_input=network_input)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, digest = load_model(found, fields, device=device)
     init, missing = init_times(

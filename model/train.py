@@ -62,6 +62,8 @@ def run_train(config: Config) -> None:
     if paths.receipt("train").exists() and newest is not None:
         console.print(f"train: already complete, {newest}")
         return
+    provenance.read_receipt(config, stage="regrid")  # what is missing is said before anything is written
+    Normals.open(paths.normals)
     with launch.process_group(world_size=config.training.layout.world_size) as device:
         console.quiet = not launch.is_main()
         with files.lock(paths.train / "train.lock") if launch.is_main() else nullcontext():
@@ -108,7 +110,9 @@ class Trainer:
         )  # fmt: skip
         self.plan = wrap.plan_for(self.shape, ranks=axis_size(self.mesh, CHANNEL))
         own = self.plan.channels[channel_rank(self.mesh)]
-        self.fields = Fields(config.paths.store, normals, channels=own)
+        self.fields = Fields(
+            config.paths.store, normals, channels=own, network_input=config.model.network_input
+        )  # fmt: skip
         times, width = self.fields.times, self.fields.grid_shape[1]
         self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train)
         self.order = Order(
@@ -259,6 +263,7 @@ class Trainer:
             "contract": self.fields.contract,
             "normals": self.fields.normals.digest,
             "model": self.shape.to_dict(),
+            "network_input": self.config.model.network_input,
             "splits": self.config.data.splits.model_dump(mode="json"),
         }
         return dict(json.loads(json.dumps(entries)))

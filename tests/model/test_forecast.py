@@ -53,9 +53,11 @@ def test_untrained_forecast_is_the_climatology_to_the_bit(experiment: Make) -> N
     assert verify_store(config.paths.forecast) == []
 
 
-def test_trained_forecast_beats_climatology(experiment: Make) -> None:
-    """Catches an anomaly added with the wrong sign or spread, and weights that are not the trained ones."""
+@pytest.mark.parametrize("network_input", ["state", "anomaly"])
+def test_trained_forecast_beats_climatology(experiment: Make, network_input: str) -> None:
+    """Catches an anomaly added with the wrong sign or spread, an input other than in training, untrained weights."""
     config = experiment(steps=120, batch_size=8, learning_rate=5e-3, validate_every=120, checkpoint_every=120)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"network_input": network_input})})
     run_train(config)
     run_forecast(config)
     ds = open_store(config.paths.forecast)

@@ -244,9 +244,11 @@ def test_another_normals_digest_is_refused(undisturbed: Config, one_rank: None) 
         trainer.resume()
 
 
-def test_it_learns_the_travelling_wave(experiment: Make) -> None:
+@pytest.mark.parametrize("network_input", ["state", "anomaly"])
+def test_it_learns_the_travelling_wave(experiment: Make, network_input: str) -> None:
     """Catches a loop that runs but does not learn: the wave is predictable, so climatology must be beaten."""
     config = experiment(steps=120, batch_size=8, learning_rate=5e-3, validate_every=120, checkpoint_every=120)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"network_input": network_input})})
     run_train(config)
     last = curve(config)[-1]
     assert all(lead["skill"] > 0.25 for lead in last["leads"].values())
