@@ -329,7 +329,7 @@ def open_store(path: Path, *, stage: str = "the stage that writes it", chunks: A
         ds: xr.Dataset = xr.open_zarr(path, chunks=chunks or None, consolidated=False, zarr_format=3)
     if chunks == {}:
         slab = manifest["slabs"]["0"]
-        ds = ds.chunk({**dict.fromkeys(ds.dims, -1), manifest["slab_dim"]: slab["stop"] - slab["start"]})
+        ds = ds.chunk({manifest["slab_dim"]: slab["stop"] - slab["start"]})
     return ds
 
 
