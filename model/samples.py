@@ -214,6 +214,13 @@ class Batch:
         x, lead_hours, target = (t.to(device, non_blocking=True) for t in (self.x, self.lead_hours, self.target))
         return Batch(x, lead_hours, target, self.items)
 
+    def split(self, size: int | None) -> Iterator[Batch]:
+        """Parts of at most `size` samples, in order; the whole for None."""
+        for first in range(0, len(self.x), size or len(self.x)):
+            rows = slice(first, first + (size or len(self.x)))
+            items = Items(self.items.start[rows], self.items.lead[rows], self.items.roll[rows])
+            yield Batch(self.x[rows], self.lead_hours[rows], self.target[rows], items)
+
 
 def make_batch(fields: Fields, pairs: Pairs, items: Items, *, pin: bool = False) -> Batch:
     """Read and join the fields of some samples.

@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,8 +62,7 @@ def run_train(config: Config) -> None:
     if paths.receipt("train").exists() and newest is not None:
         console.print(f"train: already complete, {newest}")
         return
-    provenance.read_receipt(config, stage="regrid")  # what is missing is said before anything is written
-    Normals.open(paths.normals)
+    Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
     with launch.process_group(world_size=config.training.layout.world_size) as device:
         console.quiet = not launch.is_main()
         with files.lock(paths.train / "train.lock") if launch.is_main() else nullcontext():
@@ -79,10 +78,11 @@ def run_train(config: Config) -> None:
 
 @dataclass
 class Best:
-    """The best validation so far."""
+    """The best validation so far, and how many came after it."""
 
     step: int = 0
     loss: float = math.inf
+    since: int = 0
 
 
 class Trainer:
@@ -129,8 +129,12 @@ class Trainer:
         self.channel_V = optimise.channel_weights(
             named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted
         ).to(device)
-        layout = wrap.Layout(trunk=options.layout.trunk, data=options.layout.sharding)
+        layout = wrap.Layout(
+            trunk=options.layout.trunk, data=options.layout.sharding, recompute=options.recompute
+        )  # fmt: skip
         self.model = wrap.distribute(self.shape, mesh=self.mesh, layout=layout, seed=options.seed, device=device)
+        if options.compile:
+            self.model.compile()
         self.parameters = dict(self.model.named_parameters())
         kinds = {id(p): i for i, group in enumerate(wrap.parameter_groups(self.model)) for p in group}
         self.optimiser = torch.optim.AdamW(
@@ -148,7 +152,7 @@ class Trainer:
     def run(self) -> None:
         """Train up to the configured number of steps."""
         options, first = self.options, self.step
-        if self.step >= options.steps:
+        if self.finished:
             return
         self._load_fields()
         batches = Prefetch(self._make_batch, range(self.step, options.steps))
@@ -164,14 +168,16 @@ class Trainer:
                                    learning_rate=self._learning_rate(self.step - 1),
                                    samples_per_second=round(rate, 2))  # fmt: skip
                     bar.update(self.step, loss=loss)
-                    last = self.step == options.steps
-                    if self.validation and (last or self.step % options.validate_every == 0):
+                    if self.validation and (self.finished or self.step % options.validate_every == 0):
                         bar.note(self._validate(*self.validation))
+                    last = self.finished
                     if last or stop or self.step % options.checkpoint_every == 0:
                         self.save("step")
                     if stop and not last:
                         bar.note(f"stopped by a signal after step {self.step}, which is saved; run it again to go on")
                         raise SystemExit(128 + signal.SIGTERM)
+                    if last:
+                        break
         finally:
             batches.close()
             self._seconds, self._waited = time.perf_counter() - began, batches.waited
@@ -190,12 +196,15 @@ class Trainer:
         self.model.train()
         torch.manual_seed(optimise.step_seed(options.seed, self.step, data_rank=data_rank(self.mesh)))
         batch = batch.to(self.device)
-        loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = torch.zeros((), device=self.device)
+        for part in batch.split(options.micro_batch):
+            share = self._loss(part) * (len(part.x) / len(batch.x))
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
         norm = wrap.gradient_norm(self.model, mesh=self.mesh).item()
         ranks = self.mesh.size()
-        told = torch.stack([loss.detach().double() / ranks, loss.new_tensor(float(stop), dtype=torch.float64)])
+        told = torch.stack([loss.double() / ranks, loss.new_tensor(float(stop), dtype=torch.float64)])
         value, asked = launch.sum_over_ranks(told).tolist()
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._stop_not_finite(value, norm)
@@ -245,6 +254,8 @@ class Trainer:
         if scores["loss"] < self.best.loss:
             self.best = Best(step=self.step, loss=scores["loss"])
             self.save("best")
+        else:
+            self.best.since += 1
         skills = ", ".join(f"{hours} h {entry['skill']:+.3f}" for hours, entry in scores["leads"].items())
         return f"step {self.step}: validation loss {scores['loss']:.4f}; skill against climatology at {skills}"
 
@@ -275,7 +286,7 @@ class Trainer:
             **self.identity(),
             "config": self.config.model_dump(mode="json"),
             "sampler": {"seed": self.options.seed, "next_sample": self.step * self.options.batch_size},
-            "best": {"step": self.best.step, "loss": self.best.loss} if self.best.step else None,
+            "best": asdict(self.best) if self.best.step else None,
             "weights": "average" if self.average else "model",
             "ranks": {axis: axis_size(self.mesh, axis) for axis in (DATA, CHANNEL)},
             "commit": provenance.commit(),
@@ -319,6 +330,12 @@ class Trainer:
         }
 
     # ------------------------------------------------------------------ parts
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or validation has not improved for long enough."""
+        patience = self.options.patience
+        return self.step >= self.options.steps or 0 < patience <= self.best.since
 
     @property
     def _channel_group(self) -> Any:

@@ -88,7 +88,7 @@ class Paths:
         data = self.root / "data"
         parts = config.model_dump(mode="json")
         d, training = parts["data"], dict(parts["training"])
-        for key in ("layout", "checkpoint_every", "keep_checkpoints"):
+        for key in ("layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile"):
             training.pop(key)
         simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]]
         store = [simulated, d["regrid"]]

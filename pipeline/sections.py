@@ -286,6 +286,14 @@ class Training(Section):
     """Turn samples by a random number of longitudes, statics too: exact only where the
     dynamics do not know the longitude (the simulated atmosphere without a diurnal cycle)."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch: Positive | None = None
+    """Samples of one forward pass on one rank; gradients add up to those of the global batch. None: all at once."""
+    recompute: bool = False
+    """Activation checkpointing: less memory, about a third more work."""
+    compile: bool = False
+    """torch.compile; worth it on a GPU and in long runs."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many validations in a row without a better one; 0 never stops early."""
     validate_every: Positive = 100
     validation_samples: Positive = 128
     checkpoint_every: Positive = 100

@@ -215,6 +215,38 @@ def test_validation_does_not_touch_training(undisturbed: Config, experiment: Mak
     assert same(weights(config), weights(undisturbed))
 
 
+@pytest.mark.parametrize("options", [{"micro_batch": 3}, {"recompute": True}], ids=str)
+def test_how_a_batch_is_computed_does_not_move_the_losses(experiment: Make, options: dict[str, Any]) -> None:
+    """Catches gradients of parts that do not add up to the batch's (an uneven last part), or lose their weight."""
+
+    def train_with(**more: Any) -> list[float]:
+        config = experiment(steps=5, batch_size=8, checkpoint_every=5, validate_every=5, **more)
+        plain = config.model.model_copy(update={"dropout": 0.0})
+        config = config.model_copy(update={"model": plain})
+        shutil.rmtree(config.paths.train, ignore_errors=True)
+        config.paths.receipt("train").unlink(missing_ok=True)
+        run_train(config)
+        return [r["loss"] for r in curve(config)]
+
+    assert train_with(**options) == pytest.approx(train_with(), rel=1e-5)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a run that stops at once, never, or goes on after a restart."""
+    rising = iter([1.0, 0.9, 0.95, 0.97, 0.1])
+    original = train.Sums.scores
+    monkeypatch.setattr(train.Sums, "scores", lambda self, **o: original(self, **o) | {"loss": next(rising)})
+    config = experiment(steps=40, validate_every=2, patience=2, checkpoint_every=100)
+    run_train(config)
+    assert [r["step"] for r in curve(config) if r["kind"] == "validation"] == [2, 4, 6, 8]
+    assert checkpoint.newest(config.paths.checkpoints) == config.paths.checkpoints / "step-000000008"
+    config.paths.receipt("train").unlink()
+    run_train(config)
+    assert curve(config)[-1]["step"] == 8
+    facts = read_receipt(config, stage="train")["facts"]
+    assert facts["checkpoint"].endswith("best-000000004")
+
+
 def test_no_training_pair_leaves_the_training_period(experiment: Make, one_rank: None) -> None:
     """Catches leakage: a valid time in validation or test, or a pair over the gap in the store."""
     config = experiment(lead_hours=[12, 24, 168])
