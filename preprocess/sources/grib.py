@@ -137,15 +137,15 @@ def _header(handle: int) -> Message:
     level = get("level", float)
     date, clock = get("validityDate", int), get("validityTime", int)
     time = dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
-    kind = get("stepType", str)
-    instant = kind == "instant"
+    # The span of time decides: ECMWF's GRIB 1 calls plain analyses of the CDS "avgua", an average of one.
+    instant = get("startStep", int) == get("endStep", int)
     member = maybe("perturbationNumber", int)
     if member is None:
         member = maybe("number", int)
     return Message(
         offset=get("offset", int),
         length=get("totalLength", int),
-        name=get("shortName", str) if instant else f"{get('shortName', str)}_{kind}",
+        name=get("shortName", str) if instant else f"{get('shortName', str)}_{get('stepType', str)}",
         param=get("paramId", int) if instant else 0,
         unit=get("units", str),
         level=level * _PRESSURE[level_kind] if level_kind in _PRESSURE else None,

@@ -325,6 +325,8 @@ def test_grib_fields_of_no_interest(tmp_path: Path) -> None:
     ]
     found = archive(grib(tmp_path / "a.grib", fields))
     assert float(found.dataset()["t2m"][0, 0, 0]) == pytest.approx(280.0)
+    analysis = {"name": "2t", "time": time, "value": 280.0, "keys": {"timeRangeIndicator": 123}}
+    assert archive(grib(tmp_path / "b.grib", [analysis], edition=1)).times.size == 1  # as the CDS delivers ERA5
     assert sorted(n for p in found.pieces for n in p.survey.unknown) == ["avg_2t_avg", "unknown"]
 
 
