@@ -252,7 +252,7 @@ class SlabStore:
             target: Any = self._group[name]
             target[slab.slice] = values
             back = np.ascontiguousarray(target[slab.slice])
-            if back.view(np.uint8).tobytes() != values.view(np.uint8).tobytes():
+            if not np.array_equal(back.view(np.uint8), values.view(np.uint8)):
                 raise ValueError(
                     f"slab {slab.index} of {name!r} in {self.path} must read back as written; check the disk"
                 )
