@@ -81,7 +81,8 @@ def lead_curve(
             axes.set_ylim(min(-0.1, lowest - 0.05), 1.0)
         elif metric.startswith("skill"):
             axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
-            axes.set_ylim(max(-1.05, min(-0.1, lowest - 0.05)), max(0.1, min(1.0, highest * 1.2)))
+            room = 0.12 * (highest - lowest)
+            axes.set_ylim(max(-1.05, min(-0.02, lowest - room)), max(0.02, min(1.0, highest + room)))
         else:
             axes.set_ylim(0, highest * 1.25)
         axes.set_ylabel(f"{text.title.split(',')[0].split(' ')[0]} [{text.unit}]")

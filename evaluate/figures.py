@@ -154,12 +154,13 @@ class Gallery:
             panels = []
             for metric, title in (("rmse", "RMSE"), ("acc", "ACC"), ("skill", "Skill against climatology")):
                 unit = style.pretty_unit(spec.spec.unit) if metric == "rmse" else "1"
+                shown = {m: n for m, n in names.items() if metric != "skill" or m not in style.BASELINES}
                 png = curves.lead_curve(
-                    rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=names, pdf=self.pdf,
+                    rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=shown, pdf=self.pdf,
                     text=self._text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
                 )  # fmt: skip
                 self.tick()
-                panels.append(Panel(png, self._curve_alt(title, spec.title, rows, metric, unit, names)))
+                panels.append(Panel(png, self._curve_alt(title, spec.title, rows, metric, unit, shown)))
             groups.append({"title": spec.title, "figures": panels})
         return groups
 

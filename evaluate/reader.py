@@ -49,8 +49,12 @@ class Reader:
         }
         self.cells = int(truth.sizes["latitude"] * truth.sizes["longitude"])
         self._times = {int(t): i for i, t in enumerate(truth["time"].values.astype("datetime64[ns]").astype(np.int64))}
+        needed = np.unique(np.concatenate([alignment.init_times, alignment.valid_times.ravel()]))
+        self._needed = [int(t) for t in needed.astype("datetime64[ns]").astype(np.int64)]
         per_init = 4 * len(alignment.leads) * len(self.channels) * self.cells
-        self.batch_size = batch_size or int(np.clip(BATCH_BYTES // per_init, 1, 64))
+        fits = int(np.clip(BATCH_BYTES // per_init, 1, 64))
+        slab = max([_slab(ds) for ds in forecasts.values()], default=1)
+        self.batch_size = batch_size or (fits // slab * slab or fits)
         self._states: dict[int, NDArray[np.float32]] = {}
         self._climate: dict[int, NDArray[np.float32]] = {}
 
@@ -73,23 +77,30 @@ class Reader:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         init, valid = self.alignment.init_times[part], self.alignment.valid_times[part]
         wanted = np.unique(np.concatenate([init, valid.ravel()])).astype("datetime64[ns]").astype(np.int64)
-        self._forget(int(wanted[0]), set(wanted.tolist()))
-        self._load_truth([t for t in wanted.tolist() if t not in self._states])
+        full = self._forget(int(wanted[0]), set(wanted.tolist()))
+        self._load_truth([t for t in wanted.tolist() if t not in self._states], ahead=not full)
         forecasts = {name: self._load_forecast(name, init) for name in self._forecasts}
         states = {t: self._states[t] for t in wanted.tolist()}
         normals = {t: self._climate[t] for t in wanted.tolist()}
         return Batch(part.start, init, valid, states, normals, forecasts)
 
-    def _forget(self, oldest: int, wanted: set[int]) -> None:
-        """Drop what later batches cannot need, and all they do not need at once when it is too much."""
+    def _forget(self, oldest: int, wanted: set[int]) -> bool:
+        """Drop what later batches cannot need; all but `wanted` when the cache is full, which is returned."""
         size = 2 * 4 * len(self.channels) * self.cells
         full = (len(self._states) + len(wanted)) * size > CACHE_BYTES
         for t in [t for t in self._states if t < oldest or (full and t not in wanted)]:
             del self._states[t], self._climate[t]
+        return full
 
-    def _load_truth(self, times: list[int]) -> None:
+    def _load_truth(self, times: list[int], *, ahead: bool) -> None:
+        """Read truths and climatologies; `ahead` takes what else is needed from the slabs that are read anyway."""
         if not times:
             return
+        if ahead:
+            slab = _slab(self._truth)
+            slabs = {self._times[t] // slab for t in times}
+            more = [t for t in self._needed if t > times[0] and t in self._times and self._times[t] // slab in slabs]
+            times = sorted({*times, *(t for t in more if t not in self._states)})
         rows = np.array([self._times[t] for t in times])
         values = _take(self._truth["state"], "time", rows)[:, self._columns[""]]
         stamps = np.array(times, dtype="datetime64[ns]")
@@ -113,8 +124,18 @@ def _positions(axis: Any, wanted: Any) -> Any:
     return slice(None) if np.array_equal(found, np.arange(len(place))) else found
 
 
+def _slab(ds: xr.Dataset) -> int:
+    """Length of a slab along the first dimension: what is read with one piece of it."""
+    shards = ds["state"].encoding.get("shards")
+    return int(shards[0]) if shards else 1
+
+
 def _take(array: xr.DataArray, dim: str, rows: Any) -> NDArray[np.float32]:
-    """Rows of a stored array; contiguous ones as a slice, which reads faster."""
-    if not isinstance(rows, slice) and rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
-        rows = slice(int(rows[0]), int(rows[0]) + rows.size)
+    """Rows of a stored array; mostly contiguous ones through one slice, which reads faster than picking."""
+    if isinstance(rows, slice):
+        return np.asarray(array.isel({dim: rows}).values, dtype=np.float32)
+    low, high = int(rows.min()), int(rows.max()) + 1
+    if 2 * rows.size >= high - low:
+        whole = np.asarray(array.isel({dim: slice(low, high)}).values, dtype=np.float32)
+        return whole if rows.size == high - low else whole[rows - low]
     return np.asarray(array.isel({dim: rows}).values, dtype=np.float32)

@@ -1,16 +1,17 @@
 """What is summed: un-reduced quantities of one forecast field and its truth, each named and computed once.
 
-Contract: a statistic is a function of the error e = f - o and the anomalies f' = f - c, o' = o - c from
-the climatology c at the valid time. It has the forecast's shape, is additive over cells and init times
-with cell-area weights, and takes no root and no ratio; those belong to `evaluate.metrics`. The same
-functions serve labelled arrays and plain ones.
+Contract: a statistic is one NumPy function of the error e = f - o and of the anomalies f' = f - c and
+o' = o - c from the climatology c at the valid time. It has the forecast's shape, is additive over cells
+and init times with cell-area weights, and takes no root and no ratio; those belong to `evaluate.metrics`.
+The same definitions serve labelled arrays, lazy ones, and plain ones written into a buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,47 @@ class Statistic:
 
     Args:
         name: key in every aggregation state.
-        compute: from a pair, elementwise.
-        power: how often the channel's unit enters it.
-        anomaly: whether it needs the climatology.
-        of_truth: whether it is the same for every model.
+        function: NumPy function that makes it.
+        operands: fields of `Pair` it is made from.
     """
 
     name: str
-    compute: Callable[[Pair], Any]
-    power: int
-    anomaly: bool = False
-    of_truth: bool = False
+    function: np.ufunc
+    operands: tuple[str, ...]
 
+    def compute(self, pair: Pair, *, out: Any = None) -> Any:
+        """The quantity for every cell; into a buffer where one is given."""
+        values = [getattr(pair, operand) for operand in self.operands]
+        return self.function(*values) if out is None else self.function(*values, out=out)
+
+    @property
+    def anomaly(self) -> bool:
+        """Whether it needs the climatology."""
+        return any(operand != "error" for operand in self.operands)
+
+    @property
+    def of_truth(self) -> bool:
+        """Whether it is the same for every model."""
+        return set(self.operands) == {"truth_anomaly"}
+
+
+_E, _F, _O = "error", "forecast_anomaly", "truth_anomaly"
 
 STATISTICS: dict[str, Statistic] = {
     s.name: s
     for s in (
-        Statistic("error", lambda p: p.error, 1),
-        Statistic("absolute_error", lambda p: abs(p.error), 1),
-        Statistic("squared_error", lambda p: p.error * p.error, 2),
-        Statistic("forecast_anomaly", lambda p: p.forecast_anomaly, 1, anomaly=True),
-        Statistic("forecast_anomaly_squared", lambda p: p.forecast_anomaly * p.forecast_anomaly, 2, anomaly=True),
-        Statistic("anomaly_product", lambda p: p.forecast_anomaly * p.truth_anomaly, 2, anomaly=True),
-        Statistic("truth_anomaly", lambda p: p.truth_anomaly, 1, anomaly=True, of_truth=True),
-        Statistic("truth_anomaly_squared", lambda p: p.truth_anomaly * p.truth_anomaly, 2, anomaly=True, of_truth=True),
+        Statistic("error", np.positive, (_E,)),
+        Statistic("absolute_error", np.absolute, (_E,)),
+        Statistic("squared_error", np.multiply, (_E, _E)),
+        Statistic("forecast_anomaly", np.positive, (_F,)),
+        Statistic("forecast_anomaly_squared", np.multiply, (_F, _F)),
+        Statistic("anomaly_product", np.multiply, (_F, _O)),
+        Statistic("truth_anomaly", np.positive, (_O,)),
+        Statistic("truth_anomaly_squared", np.multiply, (_O, _O)),
     )
 }
 
 MODEL_STATISTICS = ("error", "absolute_error", "squared_error", "forecast_anomaly_squared", "anomaly_product")
-"""What scoring sums for every model; the forecast anomaly follows as error + truth anomaly."""
+"""What scoring sums for every model, the error first; the forecast anomaly follows as error + truth anomaly."""
 TRUTH_STATISTICS = ("truth_anomaly", "truth_anomaly_squared")
 """What scoring sums once for all models."""

@@ -8,7 +8,7 @@ depend on other batches, and merge exactly, so any split over batches or workers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 MAP_STATISTICS = ("error", "squared_error", "forecast_anomaly_squared", "anomaly_product", "truth_anomaly_squared")
 _SEGMENT = 256
-_BLOCK_VALUES = 40_000
+_BLOCK_VALUES = 33_000
 
 
 class SpatialSums:
@@ -128,6 +128,8 @@ class Kernel:
         self._grid = Grid.from_dataset(regions)
         self._rows = spectrum_rows / spectrum_rows.sum()
         self._step = max(1, _BLOCK_VALUES // self._grid.size)
+        self._work = np.empty((len(MODEL_STATISTICS), self._step, self._grid.size), np.float32)
+        self._spare = np.empty((2, self._step, self._grid.size), np.float32)
 
     def __call__(self, batch: Batch) -> Sums:
         """Sums of a batch.
@@ -147,12 +149,13 @@ class Kernel:
         for t in range(times):
             for lead in range(leads):
                 o, c = batch.truth(t, lead), batch.climatology(t, lead)
+                self._sum_truth(o, c, regional, (t, lead))
                 for m, (name, predictor) in enumerate(self.models.items()):
                     f = predictor(batch, t, lead)
-                    for start in range(0, channels, self._step):
-                        part = slice(start, start + self._step)
-                        self._sum_regions(Pair(f[part] - o[part], f[part] - c[part], o[part] - c[part]),
-                                          regional, (m, t, lead, part))  # fmt: skip
+                    if f is c:
+                        self._sum_climatology(o, c, regional, (m, t, lead))
+                    else:
+                        self._sum_model(f, o, c, regional, (m, t, lead))
                     if not np.isfinite(regional["squared_error"][m, t, lead, :, 0]).all():
                         raise ValueError(_not_finite(name, f, o, c, batch, t, lead, self.channels))
                     fm, om, cm = f[self._drawn], o[self._drawn], c[self._drawn]
@@ -168,22 +171,51 @@ class Kernel:
         counts = np.bincount(self.block_of[batch.start : batch.start + times], minlength=blocks.shape[0])
         return self._label(batch, regional, maps, blocks, spectra, counts.astype(np.float64))
 
-    def _sum_regions(self, pair: Pair, regional: dict[str, Array], where: tuple[int, int, int, slice]) -> None:
-        """Regional sums of a few channels of one field."""
-        m, t, lead, part = where
-        names = MODEL_STATISTICS + (TRUTH_STATISTICS if m == 0 else ())
-        sums = self._area(np.stack([STATISTICS[s].compute(pair) for s in names]))
-        for i, s in enumerate(names):
-            target = regional[s][t, lead] if _of_truth(s) else regional[s][m, t, lead]
-            target[part] = sums[i]
+    def _parts(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+        """Channels a few at a time, with buffers that stay in the processor's cache."""
+        for start in range(0, len(self.channels), self._step):
+            size = min(self._step, len(self.channels) - start)
+            yield slice(start, start + size), self._work[:, :size], self._spare[:, :size]
+
+    def _sum_model(self, f: Any, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int, int]) -> None:
+        """Regional sums of one forecast field; the first statistic, the error, is made in its place."""
+        for part, work, spare in self._parts():
+            pair = Pair(
+                np.subtract(f[part], o[part], out=work[0]),
+                np.subtract(f[part], c[part], out=spare[0]),
+                np.subtract(o[part], c[part], out=spare[1]),
+            )
+            for i, s in enumerate(MODEL_STATISTICS[1:], start=1):
+                STATISTICS[s].compute(pair, out=work[i])
+            for s, sums in zip(MODEL_STATISTICS, self._area(work), strict=True):
+                regional[s][where][part] = sums
+
+    def _sum_truth(self, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int]) -> None:
+        """Regional sums that all models share: of the anomaly, made in its place, and of its square."""
+        for part, work, _ in self._parts():
+            pair = Pair(None, None, np.subtract(o[part], c[part], out=work[0]))
+            STATISTICS[TRUTH_STATISTICS[1]].compute(pair, out=work[1])
+            for s, sums in zip(TRUTH_STATISTICS, self._area(work[:2]), strict=True):
+                regional[s][where][part] = sums
+
+    def _sum_climatology(self, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int, int]) -> None:
+        """The same for the climatology as a forecast, whose error is minus the truth's anomaly."""
+        regional["error"][where] = -regional["truth_anomaly"][where[1:]]
+        regional["squared_error"][where] = regional["truth_anomaly_squared"][where[1:]]
+        regional["forecast_anomaly_squared"][where] = 0.0
+        regional["anomaly_product"][where] = 0.0
+        for part, _, work in self._parts():
+            np.absolute(np.subtract(o[part], c[part], out=work[0]), out=work[0])
+            regional["absolute_error"][where][part] = self._area(work[:1])[0]
 
     def _power(self, values: Any) -> Array:
         """Mean power by zonal wavenumber, shape (channel, wavenumber); sums to the mean square along a latitude."""
         rows, columns = self._grid.shape
-        waves = np.fft.rfft(values.reshape(-1, rows, columns), axis=-1) / columns
-        power = np.abs(waves) ** 2
+        used = np.flatnonzero(self._rows)
+        waves = np.fft.rfft(values.reshape(-1, rows, columns)[:, used], axis=-1) / columns
+        power = waves.real**2 + waves.imag**2
         power[..., 1 : (columns + 1) // 2] *= 2.0
-        return np.asarray(np.einsum("cyk,y->ck", power, self._rows))
+        return np.asarray(np.tensordot(power, self._rows[used], axes=(1, 0)))
 
     def _label(
         self, batch: Batch, regional: dict[str, Array], maps: dict[str, Array], blocks: Array, spectra: Array,

@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from evaluate import bootstrap
+from evaluate.baselines import PREDICTORS
 from evaluate.metrics import METRICS, Metric, unit_of
 from evaluate.statistics import STATISTICS
 from evaluate.streaming import MAP_STATISTICS, Sums
@@ -52,7 +53,9 @@ def init_means(sums: Sums, *, reference: str | None = None) -> dict[str, NDArray
 
 
 def choose_block(sums: Sums, *, channels: Sequence[str], spacing_hours: float) -> int:
-    """Block length of the bootstrap, in init times, from the models' global squared errors.
+    """Block length of the bootstrap, in init times, from the global squared errors of the models.
+
+    Baselines are left out where there is a model: the errors of persistence follow the seasons, not the weather.
 
     Args:
         sums: of all init times.
@@ -60,7 +63,8 @@ def choose_block(sums: Sums, *, channels: Sequence[str], spacing_hours: float) -
         spacing_hours: between init times; a block is never shorter than three days, over which weather forgets.
     """
     errors = sums.regional.sums["squared_error"].sel(region="globe", channel=list(channels))
-    errors = errors.sel(model=[m for m in errors["model"].values if m != "climatology"] or errors["model"].values)
+    models = errors["model"].values.tolist()
+    errors = errors.sel(model=[m for m in models if m not in PREDICTORS] or models)
     series = errors.transpose("init_time", ...).values.reshape(errors.sizes["init_time"], -1)
     return bootstrap.block_length(series, shortest=max(1, round(72.0 / spacing_hours)))
 

@@ -202,5 +202,10 @@ class Normals:
         """Fields (slot, channel, latitude, longitude) at sorted, unique slots of one hour."""
         if isinstance(self._climatology, np.ndarray):
             return np.asarray(self._climatology[slots[:, None], hour, columns[None, :]])
+        low, high = int(slots[0]), int(slots[-1]) + 1
+        left, right = int(columns.min()), int(columns.max()) + 1
+        if 2 * slots.size >= high - low and 2 * columns.size >= right - left:  # a slice reads ten times faster
+            whole = np.asarray(self._climatology[low:high, hour, left:right])
+            return whole[(slots - low)[:, None], (columns - left)[None, :]]
         unique, inverse = np.unique(columns, return_inverse=True)
         return np.asarray(self._climatology.oindex[slots, hour, unique])[:, inverse]

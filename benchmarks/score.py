@@ -1,0 +1,210 @@
+"""Time and memory of scoring a year of six-hourly forecasts, against the floor of reading the two stores.
+
+Claim: RMSE, bias and ACC (and with them MSE, MAE, centred ACC, activity and skill) of 78 channels x 3 leads x 32 x 64
+cells at 1460 init times, for the model and two baselines in nine regions, take at most twice as long as reading the
+forecast store and the truth once, and less than 2 GB of memory.
+
+    python benchmarks/score.py                  # writes about 4 GB below a temporary folder, some minutes
+    python benchmarks/score.py --init-times 200 # a quick look
+    python benchmarks/score.py --xskillscore    # the same scores by xskillscore on a part of the init times
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+import zarr.codecs
+
+from pipeline import climatology, variables
+from pipeline.climatology import Normals
+from pipeline.grid import Grid
+from pipeline.store import ArraySpec, SlabStore, open_store
+
+GRID = Grid.regular(5.625)
+CHANNELS = variables.channels()[0]
+LEADS = (168, 336, 720)
+STEP = np.timedelta64(6, "h")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def coordinates() -> dict[str, Any]:
+    """Coordinates both stores share."""
+    return {
+        "channel": [c.name for c in CHANNELS],
+        "unit": ("channel", [c.spec.unit for c in CHANNELS]),
+        "latitude": GRID.latitude,
+        "longitude": GRID.longitude,
+    }
+
+
+def field(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise that compresses about as badly as weather."""
+    scale = np.array([max(abs(variables.plausible_range(c)[1]), 1.0) for c in CHANNELS], np.float32)[:, None, None]
+    return np.asarray((1.0 + 0.01 * rng.standard_normal(shape, dtype=np.float32)) * scale, np.float32)
+
+
+def build(folder: Path, *, num: int) -> None:
+    """Forecast store, training store and normals of `num` init times."""
+    rng = np.random.default_rng(0)
+    pieces = (1, 16, *GRID.shape)
+    init = np.datetime64("2005-01-01T00", "ns") + np.arange(num) * STEP
+    times = np.datetime64("2005-01-01T00", "ns") + np.arange(num + LEADS[-1] // 6) * STEP
+    for name, dims, axes, size in (
+        ("forecast", ("init_time", "lead_time"), {"init_time": init, "lead_time": ("lead_time", list(LEADS))}, 16),
+        ("truth", ("time",), {"time": times}, 64),
+    ):
+        length = len(init) if name == "forecast" else len(times)
+        inner = (len(LEADS),) if name == "forecast" else ()
+        shape = (length, *inner, len(CHANNELS), *GRID.shape)
+        spec = ArraySpec((*dims, "channel", "latitude", "longitude"), shape, (1,) * len(inner) + pieces)
+        with SlabStore(
+            folder / f"{name}.zarr", arrays={"state": spec}, coords=xr.Dataset(coords={**axes, **coordinates()}),
+            slab_dim=dims[0], slab_size=size, contract={"kind": name},
+        ) as store:  # fmt: skip
+            for slab in store.pending():
+                store.write(slab, {"state": field(rng, (len(slab), *shape[1:]))})
+            store.finish()
+    build_normals(folder / "normals.zarr")
+
+
+def build_normals(path: Path) -> None:
+    """A climatology on disk, laid out and cut as the normals stage does."""
+    shape, names = (366, 4, len(CHANNELS), *GRID.shape), [c.name for c in CHANNELS]
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    ones = np.ones(len(CHANNELS))
+    arrays = {"channel": np.array(names), "static_channel": np.array([], "U1"), "hour": np.array([0, 6, 12, 18]),
+              "latitude": GRID.latitude, "longitude": GRID.longitude, "mean": ones, "std": ones, "anomaly_std": ones,
+              "static_mean": ones[:0], "static_std": ones[:0]}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        for name, values in arrays.items():
+            group.create_array(name, data=values)
+    target: Any = group.create_array(
+        "climatology", shape=shape, dtype="float32", chunks=(1, 1, 16, *GRID.shape), shards=(61, 1, 16, *GRID.shape),
+        compressors=(zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()),
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    for start in range(0, 366, 61):
+        target[start : start + 61] = field(rng, (61, *shape[1:]))
+    group.attrs.update(schema=climatology.SCHEMA, contract={}, digest="made", climatology_kind="day of year x hour")
+
+
+def floor(folder: Path) -> dict[str, float]:
+    """Reading both stores once, slab by slab."""
+    began, cpu = time.perf_counter(), time.process_time()
+    total = 0
+    for name, dim, size in (("forecast", "init_time", 16), ("truth", "time", 64)):
+        state = open_store(folder / f"{name}.zarr")["state"]
+        for start in range(0, state.sizes[dim], size):
+            total += state.isel({dim: slice(start, start + size)}).values.nbytes
+    return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu, "gigabytes": total / 1e9}
+
+
+def ours(folder: Path) -> dict[str, float]:
+    """Sums of all statistics, then every score of every region; intervals timed apart."""
+    from evaluate import tables
+    from evaluate.score import score_stores
+
+    normals = Normals.open(folder / "normals.zarr")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.perf_counter(), time.process_time()
+    scored = score_stores(
+        {"ours": open_store(folder / "forecast.zarr")}, open_store(folder / "truth.zarr"), normals, leads=LEADS,
+        map_channels=["z500", "t850", "t2m", "u10"],
+    )  # fmt: skip
+    tables.map_scores(scored.sums)
+    sums, sums_cpu = time.perf_counter() - began, time.process_time() - cpu
+    tables.regional_scores(scored.sums, block=60)
+    return {
+        "seconds": sums,
+        "cpu_seconds": sums_cpu,
+        "seconds_with_intervals": time.perf_counter() - began,
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "of_which_libraries": before / 1e6,
+    }
+
+
+def theirs(folder: Path, *, num: int = 40) -> dict[str, float]:
+    """RMSE, bias and centred ACC of the model over the globe by xskillscore, on the first `num` init times."""
+    import xskillscore as xs
+
+    forecast = open_store(folder / "forecast.zarr")["state"].isel(init_time=slice(0, num))
+    truth = open_store(folder / "truth.zarr")["state"]
+    normals = Normals.open(folder / "normals.zarr")
+    began = time.perf_counter()
+    f = forecast.load()
+    valid = f["init_time"].values[:, None] + (np.array(LEADS) * np.timedelta64(1, "h"))[None, :]
+    index = xr.DataArray(valid, dims=("init_time", "lead_time"))
+    o = f.copy(data=truth.sel(time=index).transpose(*f.dims).values)
+    c = f.copy(data=normals.climatology_at(valid.astype("datetime64[ns]")))
+    weight = xr.DataArray(GRID.area_weights, dims=("latitude", "longitude"))
+    over = ["init_time", "latitude", "longitude"]
+    whole = (weight * xr.ones_like(f["init_time"], dtype=float)).transpose(*over)
+    xs.rmse(f, o, dim=over, weights=whole)
+    (f - o).weighted(weight).mean(over)
+    xs.pearson_r(f - c, o - c, dim=["latitude", "longitude"], weights=weight).mean("init_time")
+    return {"seconds": time.perf_counter() - began, "init_times": num}
+
+
+def in_fresh_process(what: str, folder: Path) -> dict[str, float]:
+    """Run one part alone, so that its memory is its own."""
+    command = [sys.executable, __file__, "--part", what, "--folder", str(folder)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--init-times", type=int, default=1460)
+    parser.add_argument("--folder", type=Path, help="keep the stores here")
+    parser.add_argument("--xskillscore", action="store_true")
+    parser.add_argument("--part", choices=("floor", "ours", "theirs"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        parts = {"floor": floor, "ours": ours, "theirs": theirs}
+        print(json.dumps(parts[options.part](options.folder)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        if not (folder / "normals.zarr").exists():
+            build(folder, num=options.init_times)
+        in_fresh_process("floor", folder)  # once for the disk cache
+        result: dict[str, Any] = {"floor": in_fresh_process("floor", folder), "ours": in_fresh_process("ours", folder)}
+        if options.xskillscore:
+            result["xskillscore"] = in_fresh_process("theirs", folder)
+            share = result["xskillscore"]["init_times"] / options.init_times
+            result["times_faster_than_xskillscore"] = (
+                result["xskillscore"]["seconds"] / share / result["ours"]["seconds"]
+            )
+        result["floor_again"] = in_fresh_process("floor", folder)
+    fair = 0.5 * (result["floor"]["seconds"] + result["floor_again"]["seconds"])
+    result["times_the_floor"] = result["ours"]["seconds"] / fair
+    result |= {"init_times": options.init_times, "date": dt.date.today().isoformat(), "cpus": os.cpu_count(),
+               "machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}  # fmt: skip
+    print(json.dumps(result, indent=1))
+    if options.init_times >= 1460:
+        target = ROOT / "benchmarks" / "results" / "score.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
