@@ -52,7 +52,7 @@ class ChannelStage(nn.Module):
                 if unit == "C"
                 else LinearUnits(num_units=len(members), num_members=total)
             )
-        self.whole = TreeIndex(tree, None)
+        self.whole = TreeIndex(tree, tree.keep(tree.channels)[1], held=tree)
 
     def forward(self, x_BKHW: Tensor, index: TreeIndex | None = None) -> Tensor:
         """Group tokens of a batch.
@@ -122,21 +122,18 @@ class TreeIndex(nn.Module):
 
     Args:
         tree: the tree to run, over all channels held or some of them.
-        kept: which rows of the tree held it is, None for all.
+        kept: which rows of the tree held it is.
+        held: the tree held.
     """
 
-    def __init__(self, tree: Tree, kept: Kept | None) -> None:
+    def __init__(self, tree: Tree, kept: Kept, *, held: Tree) -> None:
         super().__init__()
-        if kept is None:
-            kept = Kept(
-                channels=tuple(range(len(tree.channels))),
-                groups=tuple(range(len(tree.groups))),
-                levels=tuple(tuple(range(len(members))) for members in tree.levels),
-            )
-        self.channels = Rows(kept.channels, total=-1)
+        self.channels = Rows(kept.channels, total=len(held.channels))
         inputs = (kept.channels, *kept.levels)
+        totals = (len(held.channels), *(len(members) for members in held.levels))
         self.levels: list[LevelIndex] = [
-            LevelIndex(members, units=kept.levels[i], inputs=inputs[i]) for i, members in enumerate(tree.levels)
+            LevelIndex(members, units=kept.levels[i], inputs=inputs[i], totals=(totals[i + 1], totals[i]))
+            for i, members in enumerate(tree.levels)
         ]
         self.registered = nn.ModuleList(self.levels)
 
@@ -148,9 +145,12 @@ class LevelIndex(nn.Module):
         members: per unit, indices of its inputs among those present.
         units: parameter row of every unit.
         inputs: parameter row of every input present.
+        totals: parameter rows held: of units, of inputs.
     """
 
-    def __init__(self, members: Members, *, units: tuple[int, ...], inputs: tuple[int, ...]) -> None:
+    def __init__(
+        self, members: Members, *, units: tuple[int, ...], inputs: tuple[int, ...], totals: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.buckets: list[tuple[tuple[int, int], Rows, UnitRows]] = []
         order: list[int] = []
@@ -158,8 +158,8 @@ class LevelIndex(nn.Module):
             flat = tuple(m for unit_members in bucket.members for m in unit_members)
             size = (len(bucket.units), len(bucket.members[0]))
             take = Rows(flat, total=len(inputs))
-            unit_rows = Rows([units[u] for u in bucket.units], total=-1)
-            member_rows = Rows([inputs[m] for m in flat], total=-1)
+            unit_rows = Rows([units[u] for u in bucket.units], total=totals[0])
+            member_rows = Rows([inputs[m] for m in flat], total=totals[1])
             self.buckets.append((size, take, UnitRows(unit_rows, member_rows)))
             order.extend(bucket.units)
         position = {unit: i for i, unit in enumerate(order)}

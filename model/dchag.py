@@ -244,7 +244,10 @@ class DCHAG(nn.Module):
         names = tuple(channels)
         if names not in self._subsets:
             small, kept = self.held_tree.keep(names)
-            self._subsets[names] = TreeIndex(small, kept), [names.index(name) for name in small.channels]
+            self._subsets[names] = (
+                TreeIndex(small, kept, held=self.held_tree),
+                [names.index(name) for name in small.channels],
+            )
         index, order = self._subsets[names]
         return index.to(x_BKHW.device), x_BKHW[:, order]
 

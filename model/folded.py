@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLAB_BYTES = 16 * 2**20
-"""Weighted pixels of one slab: what decides the transient memory. On a GPU slabs are 32 times as large."""
+SLAB_BYTES = 4 * 2**20
+"""Weighted pixels of one slab: what decides the transient memory. On a GPU slabs are 128 times as large."""
 
 
 def pixel_attention(patches_UMQN: Tensor, logit_UMQA: Tensor, value_UMQD: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -90,7 +90,7 @@ class _PixelAttention(torch.autograd.Function):
 
 def _slabs(patches_UMQN: Tensor, heads: int) -> Iterator[slice]:
     U, M, Q, N = patches_UMQN.shape
-    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else 32)
+    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else 128)
     size = max(1, budget // (U * M * Q * heads * 4))
     count = -(-N // size)
     size = -(-N // count)
