@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
@@ -71,9 +72,16 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     _barrier()
-    with _quiet():
-        writer = FileSystemWriter(temporary, sync_files=True)
-        save_tensors(dict(tensors), storage_writer=writer, planner=SavePlanner(), no_dist=not _is_distributed())
+    writer = FileSystemWriter(temporary, sync_files=True)
+    try:
+        with _quiet():
+            save_tensors(dict(tensors), storage_writer=writer, planner=SavePlanner(), no_dist=not _is_distributed())
+    except CheckpointException as error:
+        cause = next(iter(error.failures.values()))[0]
+        raise OSError(
+            f"checkpoint must be written whole, got {type(cause).__name__}: {cause} in {temporary}; "
+            "free some space, older checkpoints are untouched"
+        ) from error
     if _is_main():
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
         content = {"format": FORMAT, "step": step, **description, "files": sizes}

@@ -91,6 +91,19 @@ def test_half_deleted_is_never_picked_up(tmp_path: Path, monkeypatch: pytest.Mon
     checkpoint.load(tmp_path / "step-000000002", empty(), expected=OURS)
 
 
+def test_a_full_disk_is_an_error_people_understand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a traceback of torch's own exception, and an older checkpoint lost to a write that failed."""
+    save(tmp_path, 1)
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.FileSystemWriter, "write_data", full)
+    with pytest.raises(OSError, match=r"written whole.*No space left"):
+        save(tmp_path, 2, keep=1)
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000000001"
+
+
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     """Catches a truncated file that surfaces as an unreadable error deep inside torch."""
     path = save(tmp_path, 1)
