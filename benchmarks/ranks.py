@@ -31,7 +31,7 @@ from model.loss import weighted_mse
 from model.parallel.mesh import CHANNEL, build_mesh
 from model.parallel.wrap import Layout, cut, distribute, parameter_groups, plan_for
 
-WIDTH, DEPTH, HEADS, PATCH, IMAGE, CHANNELS = 512, 4, 8, 2, (32, 64), 512
+WIDTH, DEPTH, HEADS, PATCH, IMAGE = 512, 4, 8, 2, (32, 64)
 VARIANTS: dict[str, dict[str, Any]] = {
     "TP only": {"groups": 4, "tree": "none", "channel_stage": "reference"},
     "D-CHAG-C reference": {"groups": 4, "unit": "C", "channel_stage": "reference"},
@@ -59,8 +59,8 @@ class CutCrossAttention(nn.Module):
         return self.out(out)
 
 
-def build(variant: str) -> DCHAG:
-    names = tuple(f"c{i}x" for i in range(CHANNELS))
+def build(variant: str, channels: int) -> DCHAG:
+    names = tuple(f"c{i}x" for i in range(channels))
     config = DCHAGConfig(
         channels=names, out_channels=names[:8], image=IMAGE, patch=PATCH, width=WIDTH, depth=DEPTH, heads=HEADS,
         dropout=0.0, **VARIANTS[variant],
@@ -81,13 +81,13 @@ def local_bytes(tensors: list[Tensor]) -> float:
     return sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors) / MB
 
 
-def work(variant: str, repeats: int) -> dict[str, float]:
+def work(variant: str, channels: int, repeats: int) -> dict[str, float]:
     torch.manual_seed(0)
     before = _resident()
-    model = build(variant)
+    model = build(variant, channels)
     optimizer = torch.optim.AdamW([{"params": group} for group in parameter_groups(model)], lr=1e-4)
     rows = [model.config.channels.index(name) for name in model.channels_held]
-    x = torch.randn(1, CHANNELS, *IMAGE)[:, rows].clone()
+    x = torch.randn(1, channels, *IMAGE)[:, rows].clone()
     target, area = torch.randn(1, 8, *IMAGE), torch.rand(IMAGE) + 0.5
     times = []
     for step in range(repeats + 1):
@@ -114,14 +114,14 @@ def work(variant: str, repeats: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def rank_main(rank: int, world: int, variant: str, repeats: int, folder: str) -> None:
+def rank_main(rank: int, world: int, variant: str, channels: int, repeats: int, folder: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world, timeout=timedelta(minutes=20)
     )
     try:
-        Path(folder, f"{rank}.json").write_text(json.dumps(work(variant, repeats)))
+        Path(folder, f"{rank}.json").write_text(json.dumps(work(variant, channels, repeats)))
     finally:
         dist.destroy_process_group()
 
@@ -129,13 +129,14 @@ def rank_main(rank: int, world: int, variant: str, repeats: int, folder: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
     rows = []
     for world in arguments.ranks:
         for variant in VARIANTS:
             with tempfile.TemporaryDirectory() as folder:
-                mp.spawn(rank_main, (world, variant, arguments.repeats, folder), nprocs=world)
+                mp.spawn(rank_main, (world, variant, arguments.channels, arguments.repeats, folder), nprocs=world)
                 ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(world)]
             row = {"ranks": world, "variant": variant, **{key: max(r[key] for r in ranks) for key in ranks[0]}}
             row["peak_over_tp"] = round(
@@ -146,10 +147,12 @@ def main() -> None:
             print(json.dumps(row), flush=True)
     for row in rows:
         del row["tp_peak"]
-    about = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "channels": CHANNELS, "image": IMAGE, "batch": 1}
-    print(
-        write("ranks_cpu", {**about, "what": "worst rank of a training step, float32, one thread a rank", "rows": rows})
-    )
+    about = {
+        "what": "worst rank of a training step, float32, one thread a rank", "batch": 1, "width": WIDTH,
+        "depth": DEPTH, "heads": HEADS, "image": IMAGE, "channels": arguments.channels,
+    }  # fmt: skip
+    name = "ranks_cpu" if arguments.channels == 512 else f"ranks_cpu_{arguments.channels}"
+    print(write(name, {**about, "rows": rows}))
 
 
 if __name__ == "__main__":
