@@ -89,6 +89,7 @@ class Gallery:
         self.channels = [str(c) for c in self.scores["channel"].values]
         self.models = [str(m) for m in self.scores["model"].values]
         self.note = style.data_name(self.facts["label"])
+        self.tested = "significant" in self.scores and self.facts["bootstrap"]["intervals"] == "given"
         self.sample = f"{self.facts['n_init']} init times, {dates(self.facts['first_init'], self.facts['last_init'])}"
 
     @property
@@ -108,7 +109,7 @@ class Gallery:
         png = self.globe.draw_table(
             rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf,
             text=self._text(
-                f"Skill against climatology, {self.note}", f"{self.sample}; hatched: not significant",
+                f"Skill against climatology, {self.note}", self.sample + "; hatched: not significant" * self.tested,
                 "skill [1]: above zero better than climatology",
             ),
         )  # fmt: skip
@@ -241,7 +242,7 @@ class Gallery:
         return style.Text(title, subtitle, self.note, unit)
 
     def _doubtful(self, channel: str, lead: int) -> NDArray[np.bool_]:
-        if "significant" not in self.scores:
+        if not self.tested:
             return np.zeros(self.globe.grid.shape, bool)
         sure = self.scores["significant"].sel(model=self.model, channel=channel, lead=lead).values.astype(bool)
         return np.asarray(~sure)

@@ -160,7 +160,10 @@ def render(
         baselines=baselines,
         headline=words.headline(frame, baselines=baselines, **chosen),
         columns=6 + len(baselines) + ("persistence" in baselines),
-        hatch_note=" (t-test over blocks of init times, false discovery rate 10%)",
+        hatch_note="Hatched where the difference from climatology is not significant (t-test over blocks of init "
+        "times, false discovery rate 10%)."
+        if intervals
+        else "Too few init times to test where skill is significant.",
         overview=figures["overview"],
         curves=figures["curves"],
         maps=figures["maps"],

@@ -133,7 +133,9 @@ def _against_persistence(rows: pd.DataFrame, *, model: str, leads: Sequence[int]
     if not better:
         return "Its RMSE is not below persistence's at any lead."
     doubt = "" if better == sure else " (not all beyond doubt)"
-    return f"Its RMSE is below persistence's at {join(better)}{doubt}."
+    worse = [lead_title(h) for h in leads if lead_title(h) not in better]
+    rest = f", above it at {join(worse)}" if worse else ""
+    return f"Its RMSE is below persistence's at {join(better)}{doubt}{rest}."
 
 
 def _over_all(frame: pd.DataFrame, *, model: str, leads: Sequence[int]) -> list[dict[str, str]]:

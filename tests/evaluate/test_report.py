@@ -195,6 +195,8 @@ def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None
     report.run_report(config)
     page = config.paths.report.read_text()
     assert "No confidence intervals are given" in page
+    assert "Too few init times to test where skill is significant" in page
+    assert "hatched" not in page.lower()
     assert " beats climatology" not in page
     assert "at 1 day" in page
     assert "3 days" in page
