@@ -39,9 +39,9 @@ PHASES = 24
 class Climate:
     """What the forcing pulls the atmosphere towards, and how fast. Temperatures in K, times in days."""
 
-    equator: float = 318.0
+    equator: float = 317.0
     """Equilibrium potential temperature at the equator's surface."""
-    pole_contrast: float = 63.0
+    pole_contrast: float = 60.0
     """Equator minus pole, annual mean."""
     stability: float = 22.0
     """Rise of equilibrium potential temperature per e-fold of pressure at the equator."""

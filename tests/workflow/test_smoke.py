@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,39 +16,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import Config, load
+from pipeline.config import Paths
+from tests.workflow.runner import command, environment, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("smoke.yaml")
 STAGES = ["simulate", "regrid", "normals", "train", "forecast", "score", "report"]
 
 
-def command(*overrides: str, until: str = "") -> list[str]:
-    return [
-        sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflows" / "Snakefile"), "--cores", "2",
-        "--workflow-profile", str(ROOT / "workflows" / "profiles" / "default"), "--configfile", str(CONFIG),
-        *(["--config", f"set={' '.join(overrides)}"] if overrides else []), *(["--until", until] if until else []),
-    ]  # fmt: skip
-
-
-def workflow(folder: Path, *overrides: str, until: str = "", dry: bool = False) -> str:
-    """Run the workflow to its end, or to the end of a stage; returns what it said."""
-    line = [*command(*overrides, until=until), *(["--dry-run"] if dry else [])]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    return said
-
-
-def stages_run(said: str) -> list[str]:
-    return re.findall(r"(?m)^Job \d+: (\w+):", said)
-
-
-def paths_of(folder: Path, *overrides: str) -> Config:
-    """The configuration with its outputs inside `folder`."""
-    settings = load(CONFIG, overrides)
-    return settings.model_copy(update={"directory": folder / settings.root})
+def paths_of(folder: Path) -> Paths:
+    return settings_in(CONFIG, folder).paths
 
 
 def times_written(folder: Path) -> dict[str, int]:
@@ -66,13 +42,13 @@ def content(store: Path) -> dict[str, bytes]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the workflow ran undisturbed."""
     folder = tmp_path_factory.mktemp("smoke")
-    assert stages_run(workflow(folder)) == STAGES
+    assert stages_run(run(CONFIG, folder)) == STAGES
     return folder
 
 
 def test_report_stands_alone_and_says_what_it_shows(finished: Path) -> None:
     """Catches a page that needs the network or other files, or that may be taken for real forecasts."""
-    page = paths_of(finished).paths.report.read_text()
+    page = paths_of(finished).report.read_text()
     assert "simulated" in page.lower()
     assert page.count("data:image/png;base64,") >= 4
     assert not re.search(r"""(?:src|href)=["'](?!data:|#|https?://)""", page), "refers to another file"
@@ -83,7 +59,7 @@ def test_report_stands_alone_and_says_what_it_shows(finished: Path) -> None:
 
 def test_scores_are_complete(finished: Path) -> None:
     """Catches a missing model, lead, channel or metric, and scores on unequal init times."""
-    table = pd.read_csv(paths_of(finished).paths.scores / "scores.csv", dtype={"level": str}, keep_default_na=False)
+    table = pd.read_csv(paths_of(finished).scores / "scores.csv", dtype={"level": str}, keep_default_na=False)
     assert {"model", "variable", "level", "lead", "region", "metric", "value", "n_init", "unit"} <= set(table.columns)
     globe = table[table["region"] == "globe"]
     assert set(globe["model"]) == {"smoke", "persistence", "climatology"}
@@ -99,13 +75,13 @@ def test_scores_are_complete(finished: Path) -> None:
 def test_a_second_run_does_nothing(finished: Path) -> None:
     """Catches a stage that runs again, or a file that is touched, although nothing changed."""
     before = times_written(finished)
-    assert stages_run(workflow(finished)) == []
+    assert stages_run(run(CONFIG, finished)) == []
     assert times_written(finished) == before
 
 
 def test_each_stage_keeps_its_log_and_receipt(finished: Path) -> None:
     """Catches a stage that says nothing, or leaves no provenance."""
-    paths = paths_of(finished).paths
+    paths = paths_of(finished)
     for stage in STAGES:
         receipt = paths.receipt(stage)
         log = paths.root / "logs" / receipt.with_suffix(".log").name
@@ -117,7 +93,10 @@ def test_each_stage_keeps_its_log_and_receipt(finished: Path) -> None:
 def test_a_changed_training_option_reruns_training_and_what_follows(finished: Path) -> None:
     """Catches work done again upstream, and results of the old setting lost or overwritten."""
     before = times_written(finished)
-    assert stages_run(workflow(finished, "training.steps=8", until="forecast")) == ["train", "forecast"]
+    assert stages_run(run(CONFIG, finished, "--until", "forecast", overrides=("training.steps=8",))) == [
+        "train",
+        "forecast",
+    ]
     after = times_written(finished)
     assert {name for name in before if after[name] != before[name] and not name.endswith(".lock")} == set()
     assert len(after) > len(before)
@@ -125,15 +104,18 @@ def test_a_changed_training_option_reruns_training_and_what_follows(finished: Pa
 
 def test_going_back_to_a_setting_shows_its_report_again(finished: Path) -> None:
     """Catches the report of another setting left in place under the shared name results/<name>/report.html."""
-    assert stages_run(workflow(finished, "evaluation.variables=[t2m]")) == ["score", "report"]
-    assert stages_run(workflow(finished, dry=True)) == ["report"]
-    assert stages_run(workflow(finished, "evaluation.variables=[t2m]", dry=True)) == []
+    other = ("evaluation.variables=[t2m]",)
+    assert stages_run(run(CONFIG, finished, overrides=other)) == ["score", "report"]
+    assert stages_run(run(CONFIG, finished, "--dry-run")) == ["report"]
+    assert stages_run(run(CONFIG, finished, "--dry-run", overrides=other)) == []
 
 
 def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
     """Start the workflow and kill -9 it with everything it started, as soon as `ready` says so."""
     with (folder / "said.txt").open("a") as said:
-        running = subprocess.Popen(command(), cwd=folder, stdout=said, stderr=said, start_new_session=True)
+        running = subprocess.Popen(
+            command(CONFIG), cwd=folder, stdout=said, stderr=said, process_group=0, env=environment()
+        )
         try:
             until = time.monotonic() + 300
             while not ready() and running.poll() is None and time.monotonic() < until:
@@ -147,7 +129,7 @@ def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
 
 def test_killed_at_three_stages_and_finished(finished: Path, tmp_path: Path) -> None:
     """Catches a kill -9 after which the same command does not finish, or ends with other bytes than undisturbed."""
-    ours, theirs = paths_of(tmp_path).paths, paths_of(finished).paths
+    ours, theirs = paths_of(tmp_path), paths_of(finished)
 
     def recorded(store: Path) -> Callable[[], bool]:
         manifest = store.with_name(f"{store.stem}.manifest.json")
@@ -159,7 +141,7 @@ def test_killed_at_three_stages_and_finished(finished: Path, tmp_path: Path) -> 
     kill_when(tmp_path, recorded(ours.simulated))
     kill_when(tmp_path, recorded(ours.store))
     kill_when(tmp_path, steps)
-    assert stages_run(workflow(tmp_path, until="forecast"))[-1] == "forecast"
+    assert stages_run(run(CONFIG, tmp_path, "--until", "forecast"))[-1] == "forecast"
     for store in ("simulated", "store", "normals", "forecast"):
         a, b = content(getattr(ours, store)), content(getattr(theirs, store))
         assert sorted(a) == sorted(b), store
