@@ -152,7 +152,7 @@ def theirs(folder: Path, *, num: int = 40) -> dict[str, float]:
     index = xr.DataArray(valid, dims=("init_time", "lead_time"))
     o = f.copy(data=truth.sel(time=index).transpose(*f.dims).values)
     c = f.copy(data=normals.climatology_at(valid.astype("datetime64[ns]")))
-    weight = xr.DataArray(GRID.area_weights, dims=("latitude", "longitude"))
+    weight = xr.DataArray(GRID.area_weights, {d: f[d] for d in ("latitude", "longitude")}, ["latitude", "longitude"])
     over = ["init_time", "latitude", "longitude"]
     whole = (weight * xr.ones_like(f["init_time"], dtype=float)).transpose(*over)
     xs.rmse(f, o, dim=over, weights=whole)
