@@ -40,7 +40,7 @@ run: $(DEMO_READY) ## the same road for another experiment: make run CONFIG=work
 	@$(SNAKEMAKE) --configfile $(CONFIG) --config set="$$SET" $(ARGS)
 
 test: $(TEST_READY) ## the full test suite
-	@python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 check: lint types imports quick ## style, types, import rules and the fast tests, under a minute
 
@@ -53,8 +53,12 @@ types: $(TEST_READY)
 imports: $(TEST_READY)
 	@lint-imports
 
+# Left out of the fast tests, besides those marked slow: files that start ranks, compile JAX, train, or run Snakemake.
+HEAVY := tests/parallel tests/model/test_{train,forecast}.py tests/preprocess/test_{atmosphere,simulation,synthesis}.py \
+	tests/workflow/test_{plans,smoke,real_files}.py
+
 quick: $(TEST_READY)
-	@python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+	@ignored=( $(HEAVY) ); python -m pytest -q -n 2 -m "not slow" "$${ignored[@]/#/--ignore=}" $(ARGS)
 
 ranks: $(TEST_READY) ## the tests that spawn several ranks
 	@python -m pytest tests/parallel $(ARGS)
