@@ -6,7 +6,7 @@ whole batches, the next batch while this one is computed. Batches follow the ord
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from evaluate.align import Alignment, lead_hours
 from evaluate.baselines import Batch
-from pipeline.climatology import Normals
+from pipeline.climatology import Normals, day_slots
 
 BATCH_BYTES = 64_000_000
 """Of one stored forecast in a batch."""
-CACHE_BYTES = 400_000_000
-"""Of truths kept for later init times; what does not fit is read again."""
+CACHE_BYTES = 500_000_000
+"""Of truths and climatologies kept for later init times; what does not fit is read again."""
+AHEAD = int(np.timedelta64(100, "D") / np.timedelta64(1, "ns"))
+"""Nothing is read further ahead than this, whatever lies in the same piece."""
 
 
 class Reader:
@@ -41,8 +43,7 @@ class Reader:
         alignment: Alignment, batch_size: int | None = None,
     ) -> None:  # fmt: skip
         self.channels, self.alignment = list(channels), alignment
-        whole = normals.nbytes <= CACHE_BYTES
-        self._truth, self._normals = truth, normals.in_memory() if whole else normals
+        self._truth, self._normals = truth, normals
         self._forecasts = dict(forecasts)
         self._columns = {
             name: _positions(ds["channel"].values, self.channels) for name, ds in [("", truth), *forecasts.items()]
@@ -51,10 +52,11 @@ class Reader:
         self._times = {int(t): i for i, t in enumerate(truth["time"].values.astype("datetime64[ns]").astype(np.int64))}
         needed = np.unique(np.concatenate([alignment.init_times, alignment.valid_times.ravel()]))
         self._needed = [int(t) for t in needed.astype("datetime64[ns]").astype(np.int64)]
+        self._slots = dict(zip(self._needed, day_slots(needed).tolist(), strict=True))
         per_init = 4 * len(alignment.leads) * len(self.channels) * self.cells
         fits = int(np.clip(BATCH_BYTES // per_init, 1, 64))
-        slab = max([_slab(ds) for ds in forecasts.values()], default=1)
-        self.batch_size = batch_size or (fits // slab * slab or fits)
+        slab = min([_slab(ds) for ds in forecasts.values()], default=1)
+        self.batch_size = batch_size or (slab if fits // 4 <= slab <= fits else fits)
         self._states: dict[int, NDArray[np.float32]] = {}
         self._climate: dict[int, NDArray[np.float32]] = {}
 
@@ -78,7 +80,7 @@ class Reader:
         init, valid = self.alignment.init_times[part], self.alignment.valid_times[part]
         wanted = np.unique(np.concatenate([init, valid.ravel()])).astype("datetime64[ns]").astype(np.int64)
         full = self._forget(int(wanted[0]), set(wanted.tolist()))
-        self._load_truth([t for t in wanted.tolist() if t not in self._states], ahead=not full)
+        self._load(wanted.tolist(), ahead=not full)
         forecasts = {name: self._load_forecast(name, init) for name in self._forecasts}
         states = {t: self._states[t] for t in wanted.tolist()}
         normals = {t: self._climate[t] for t in wanted.tolist()}
@@ -86,28 +88,37 @@ class Reader:
 
     def _forget(self, oldest: int, wanted: set[int]) -> bool:
         """Drop what later batches cannot need; all but `wanted` when the cache is full, which is returned."""
-        size = 2 * 4 * len(self.channels) * self.cells
-        full = (len(self._states) + len(wanted)) * size > CACHE_BYTES
-        for t in [t for t in self._states if t < oldest or (full and t not in wanted)]:
-            del self._states[t], self._climate[t]
+        size = 4 * len(self.channels) * self.cells
+        full = (len(self._states) + len(self._climate) + 2 * len(wanted)) * size > CACHE_BYTES
+        for held in (self._states, self._climate):
+            for t in [t for t in held if t < oldest or (full and t not in wanted)]:
+                del held[t]
         return full
 
-    def _load_truth(self, times: list[int], *, ahead: bool) -> None:
-        """Read truths and climatologies; `ahead` takes what else is needed from the slabs that are read anyway."""
-        if not times:
-            return
-        if ahead:
-            slab = _slab(self._truth)
-            slabs = {self._times[t] // slab for t in times}
-            more = [t for t in self._needed if t > times[0] and t in self._times and self._times[t] // slab in slabs]
-            times = sorted({*times, *(t for t in more if t not in self._states)})
-        rows = np.array([self._times[t] for t in times])
-        values = _take(self._truth["state"], "time", rows)[:, self._columns[""]]
-        stamps = np.array(times, dtype="datetime64[ns]")
-        climate = self._normals.climatology_at(stamps, channels=self.channels)
-        for i, t in enumerate(times):
-            self._states[t] = values[i].reshape(len(self.channels), self.cells)
-            self._climate[t] = climate[i].reshape(len(self.channels), self.cells)
+    def _load(self, wanted: list[int], *, ahead: bool) -> None:
+        """Read truths and climatologies; `ahead` takes what else is needed from the pieces that are read anyway."""
+        slab, days = _slab(self._truth), self._normals.days_together
+        times = self._with_neighbours(wanted, self._states, lambda t: self._times[t] // slab, ahead=ahead)
+        if times:
+            rows = np.array([self._times[t] for t in times])
+            values = _take(self._truth["state"], "time", rows)[:, self._columns[""]]
+            self._states |= zip(times, values.reshape(len(times), len(self.channels), self.cells), strict=True)
+        slots = self._slots
+        times = self._with_neighbours(wanted, self._climate, lambda t: (slots[t] - 1) // days, ahead=ahead)
+        if times:
+            fields = self._normals.climatology_at(np.array(times, dtype="datetime64[ns]"), channels=self.channels)
+            self._climate |= zip(times, fields.reshape(len(times), len(self.channels), self.cells), strict=True)
+
+    def _with_neighbours(
+        self, wanted: list[int], held: Mapping[int, Any], piece: Callable[[int], int], *, ahead: bool
+    ) -> list[int]:
+        """Times to read: what is wanted and not held, and with `ahead` later ones of the same pieces."""
+        fresh = [t for t in wanted if t not in held]
+        if not fresh or not ahead:
+            return fresh
+        pieces, last = {piece(t) for t in fresh}, fresh[0] + AHEAD
+        more = [t for t in self._needed if fresh[0] < t <= last and t not in held and piece(t) in pieces]
+        return sorted({*fresh, *more})
 
     def _load_forecast(self, name: str, init: Any) -> NDArray[np.float32]:
         ds = self._forecasts[name]
