@@ -83,7 +83,11 @@ def step_seed(seed: int, step: int, *, data_rank: int = 0) -> int:
 
 
 def channel_weights(
-    channels: Sequence[tuple[str, str, int | None]], *, weights: Mapping[str, float], pressure_weighted: bool
+    channels: Sequence[tuple[str, str, int | None]],
+    *,
+    weights: Mapping[str, float],
+    pressure_weighted: bool,
+    factors: Sequence[float] | None = None,
 ) -> Tensor:
     """Loss weight of each channel, shape (V,), mean 1.
 
@@ -91,6 +95,7 @@ def channel_weights(
         channels: (name, variable, level in hPa or None) of each.
         weights: by channel or variable; a channel's wins over its variable's; 1 where absent.
         pressure_weighted: multiply channels on levels by pressure over the mean pressure of their levels.
+        factors: one more factor for each channel; None for ones.
 
     Raises:
         ValueError: all weights are zero, or one is negative.
@@ -98,9 +103,9 @@ def channel_weights(
     levels = sorted({level for _, _, level in channels if level is not None})
     mean = sum(levels) / len(levels) if levels else 1.0
     found = []
-    for name, variable, level in channels:
+    for (name, variable, level), factor in zip(channels, factors or [1.0] * len(channels), strict=True):
         weight = weights.get(name, weights.get(variable, 1.0))
-        found.append(weight * (level / mean if pressure_weighted and level is not None else 1.0))
+        found.append(factor * weight * (level / mean if pressure_weighted and level is not None else 1.0))
     if min(found) < 0 or sum(found) <= 0:
         raise ValueError(f"channel_weights must not be negative nor all zero, got {dict(weights)}")
     result = torch.tensor(found, dtype=torch.float32)

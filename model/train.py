@@ -15,11 +15,9 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -34,10 +32,10 @@ from model.fields import Fields, available_memory
 from model.loss import weighted_mse
 from model.metrics_log import MetricsLog, TrainingBar
 from model.parallel import launch, wrap
-from model.parallel.channels import ChannelPlan
-from model.parallel.collectives import gather_forward_slice_backward, local_tensor
+from model.parallel.collectives import local_tensor
 from model.parallel.mesh import CHANNEL, DATA, axis_size, build_mesh, channel_rank, data_rank
 from model.parallel.rows import RowPart
+from model.parallel.targets import whole_target
 from model.samples import Batch, Items, Order, Pairs, Prefetch, find_pairs, fixed_items, make_batch
 from model.validate import Sums
 from pipeline import files, provenance
@@ -126,9 +124,12 @@ class Trainer:
         grid = Grid(self.fields.coords["latitude"].values, self.fields.coords["longitude"].values)
         self.area_HW = torch.from_numpy(grid.area_weights).float().to(device)
         named = [(c.name, c.variable, c.level) for c in map(parse_channel, self.shape.out_channels)]
+        rows = normals.channel_indices(self.shape.out_channels)
+        self.std = normals.std[rows]
         self.channel_V = optimise.channel_weights(
-            named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted
-        ).to(device)
+            named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted,
+            factors=((self.std / normals.anomaly_std[rows]) ** 2).tolist() if options.anomaly_weighted else None,
+        ).to(device)  # fmt: skip
         layout = wrap.Layout(
             trunk=options.layout.trunk, data=options.layout.sharding, recompute=options.recompute
         )  # fmt: skip
@@ -159,7 +160,7 @@ class Trainer:
         bar = TrainingBar(self.console, total=options.steps, done=self.step, batch_size=options.batch_size)
         began = time.perf_counter()
         try:
-            with bar, stop_signal() as stopping:
+            with bar, launch.stop_signal() as stopping:
                 for batch in batches:
                     loss, norm, stop = self._train_step(batch, stop=stopping.seen)
                     self.step += 1
@@ -248,7 +249,7 @@ class Trainer:
         sums.merge(lambda values: launch.sum_over_ranks(values, group=self.mesh.get_group(DATA)))
         scores = sums.scores(
             lead_hours=pairs.lead_hours, channel_V=self.channel_V, channels=self.shape.out_channels,
-            std=self.fields.normals.std, shown=self.config.evaluation.variables,
+            std=self.std, shown=self.config.evaluation.variables,
         )  # fmt: skip
         self.log.write("validation", step=self.step, **scores)
         if scores["loss"] < self.best.loss:
@@ -375,46 +376,9 @@ class Trainer:
         )
 
 
-def whole_target(target_BKHW: Tensor, *, plan: ChannelPlan, channels: tuple[str, ...], group: Any) -> Tensor:
-    """Targets of all predicted channels from those that each rank of a channel group has read.
-
-    cut (B, K, H, W) -> replicated (B, V, H, W), one all-gather; no gradient flows.
-    """
-    read = [[name for name in names if name in set(channels)] for names in plan.channels]
-    if len(read) == 1:
-        return target_BKHW
-    B, _, H, W = target_BKHW.shape
-    flat = target_BKHW.transpose(0, 1).reshape(-1, B * H, W)
-    gathered = gather_forward_slice_backward(flat, sizes=[len(names) for names in read], group=group)
-    place = {name: i for i, name in enumerate(name for names in read for name in names)}
-    order = torch.tensor([place[name] for name in channels], device=gathered.device)
-    return gathered[order].view(-1, B, H, W).transpose(0, 1)
-
-
 def forecast_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that forecasts use: the best by validation, or the last where nothing was validated."""
     return checkpoint.newest(folder, tag="best") or checkpoint.newest(folder)
-
-
-class _StopSignal:
-    """Remembers that the process was asked to end."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        self.seen = True
-
-
-@contextmanager
-def stop_signal() -> Iterator[_StopSignal]:
-    """Turn SIGTERM (which SLURM sends before it takes a machine away) into a flag while the context lasts."""
-    stopping = _StopSignal()
-    before = signal.signal(signal.SIGTERM, stopping)
-    try:
-        yield stopping
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _local(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -6,9 +6,11 @@ Contract: what runs inside never asks how it was started; a group of one takes t
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -70,6 +72,27 @@ def sum_over_ranks(values: Tensor, *, group: dist.ProcessGroup | None = None) ->
 def wait_for_ranks() -> None:
     """Return when every rank has come here."""
     dist.barrier()
+
+
+class _StopSignal:
+    """Remembers that the process was asked to end."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.seen = True
+
+
+@contextmanager
+def stop_signal() -> Iterator[_StopSignal]:
+    """Turn SIGTERM (which SLURM sends before it takes a machine away) into a flag while the context lasts."""
+    stopping = _StopSignal()
+    before = signal.signal(signal.SIGTERM, stopping)
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(started: int, asked: int) -> None:

@@ -79,5 +79,9 @@ def test_channel_weights() -> None:
     assert torch.allclose(weights, torch.tensor([2.0, 4.0, 1.0, 1.0]) / 2.0)
     weights = optimise.channel_weights(CHANNELS, weights={}, pressure_weighted=True)
     assert torch.allclose(weights, torch.tensor([0.5, 1.5, 0.5, 1.0]) / 0.875)
+    weights = optimise.channel_weights(
+        CHANNELS, weights={"t": 2.0}, pressure_weighted=False, factors=[1.0, 3.0, 5.0, 7.0]
+    )
+    assert torch.allclose(weights, torch.tensor([2.0, 6.0, 5.0, 7.0]) / 5.0)
     with pytest.raises(ValueError, match="not be negative"):
         optimise.channel_weights(CHANNELS, weights={"t": -1.0}, pressure_weighted=False)
