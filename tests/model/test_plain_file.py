@@ -1,0 +1,87 @@
+"""A checkpoint as one plain file: the same function, and nothing that is run."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model import checkpoint
+from model.fields import Fields
+from model.forecast import load_model
+from model.plain_file import FORMAT, read_plain, write_plain
+from model.train import forecast_checkpoint, run_train
+from pipeline.climatology import Normals
+from pipeline.config import Config
+
+
+@pytest.fixture
+def trained(experiment: Callable[..., Config]) -> Config:
+    config = experiment(steps=3, validate_every=3)
+    run_train(config)
+    return config
+
+
+def test_the_file_is_the_forecast_model(trained: Config, tmp_path: Path) -> None:
+    """Catches raw weights in place of averaged ones, scales in another order, a lost description."""
+    normals = Normals.open(trained.paths.normals)
+    source = forecast_checkpoint(trained.paths.checkpoints)
+    assert source is not None
+    plain = read_plain(write_plain(source, tmp_path / "model.safetensors", normals=normals))
+    fields = Fields(trained.paths.store, normals)
+    model, _ = load_model(source, fields, device=torch.device("cpu"))
+    x, lead = fields.inputs(np.array([3, 40])), torch.tensor([24.0, 72.0])
+    with torch.inference_mode():
+        assert torch.equal(plain.model(x, lead), model(x, lead))
+        assert model(x, lead).abs().max() > 0
+    assert plain.scales["std"].tolist() == normals.std.tolist()
+    assert plain.scales["static_mean"].tolist() == normals.static_mean.tolist()
+    assert (plain.step, plain.normals, plain.network_input) == (3, normals.digest, "state")
+    assert plain.contract == fields.contract
+    raw = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    checkpoint.load(source, {f"model.{name}": p for name, p in raw.items()}, expected={})
+    assert any(not torch.equal(raw[name], p) for name, p in plain.model.named_parameters())
+
+
+def test_other_normals_are_refused(trained: Config, tmp_path: Path) -> None:
+    """Catches a file whose scales are not those of training."""
+    source = forecast_checkpoint(trained.paths.checkpoints)
+    normals = Normals.open(trained.paths.normals)
+    object.__setattr__(normals, "digest", "other")
+    assert source is not None
+    with pytest.raises(ValueError, match="normals"):
+        write_plain(source, tmp_path / "model.safetensors", normals=normals)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_wrong_files_are_named(trained: Config, tmp_path: Path) -> None:
+    """Catches a pickle that is run, half a file, another program's tensors, and a tensor that is missing."""
+    source, target = forecast_checkpoint(trained.paths.checkpoints), tmp_path / "model.safetensors"
+    assert source is not None
+    write_plain(source, target, normals=Normals.open(trained.paths.normals))
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(pickle.dumps(print))
+    with pytest.raises(ValueError, match="must be a whole safetensors file"):
+        read_plain(bad)
+    bad.write_bytes(target.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="must be a whole safetensors file"):
+        read_plain(bad)
+    save_file({"a": torch.ones(2)}, bad)
+    with pytest.raises(ValueError, match=FORMAT):
+        read_plain(bad)
+    tensors = load_file(target)
+    from safetensors import safe_open
+
+    with safe_open(target, framework="pt") as file:
+        text = file.metadata()
+    del tensors["model.position"], tensors["normals.std"]
+    save_file({**tensors, "more": torch.ones(1)}, bad, metadata=text)
+    with pytest.raises(ValueError, match=r"(?s)position: absent.*normals.std: absent.*more: unknown"):
+        read_plain(bad)
+    with pytest.raises(ValueError, match=r"got .*nowhere"):
+        read_plain(tmp_path / "nowhere")
