@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,16 @@ STAGES = {
     "score": "evaluate.score",
     "report": "evaluate.report",
 }
+PLANS = {"preprocess": "preprocess.plan", "train": "model.memory"}
+"""Who can say before a run what it will take."""
+
+
+class Planned(StrEnum):
+    """What `plan` looks ahead at."""
+
+    preprocess = "preprocess"
+    train = "train"
+
 
 app = typer.Typer(
     help="From ERA5 to a scored global forecast. Every stage reads one configuration file and can be killed and rerun.",
@@ -56,7 +67,9 @@ def check_checkout() -> None:
             )
 
 
-def _run(stage: str, config: Path, overrides: list[str] | None, log: Path | None) -> None:
+def _run(
+    stage: str, config: Path, overrides: list[str] | None, log: Path | None, *, module_name: str | None = None
+) -> None:
     from pipeline.config import load
     from pipeline.logs import logged
 
@@ -64,7 +77,7 @@ def _run(stage: str, config: Path, overrides: list[str] | None, log: Path | None
     settings = load(config, overrides or [])
     try:
         with logged(log):
-            module: Any = importlib.import_module(STAGES[stage])
+            module: Any = importlib.import_module(module_name or STAGES[stage])
             getattr(module, f"run_{stage}")(settings)
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -75,6 +88,17 @@ def _run(stage: str, config: Path, overrides: list[str] | None, log: Path | None
 def simulate(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr."""
     _run("simulate", config, set_, log)
+
+
+@app.command()
+def plan(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    stage: Annotated[Planned, typer.Option("--stage", help="What to look ahead at.")] = Planned.preprocess,
+) -> None:
+    """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
+    _run("plan", config, set_, log, module_name=PLANS[stage.value])
 
 
 @app.command()

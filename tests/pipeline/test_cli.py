@@ -50,14 +50,14 @@ def written(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*")} - {"case.yaml"}
 
 
-@pytest.mark.parametrize("stage", [*STAGES, None])
+@pytest.mark.parametrize("stage", [*STAGES, "plan", None])
 def test_help_of_each_stage(stage: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a stage without help, and help that does not name the options everybody needs."""
     from typer.testing import CliRunner
 
     shown = CliRunner().invoke(cli.app, [stage, "--help"] if stage else ["--help"]).output
     if stage is None:
-        for name in (*STAGES, "schema"):
+        for name in (*STAGES, "plan", "schema"):
             assert f" {name} " in shown
     else:
         for word in ("--config", "--set", "--log", "Repeatable"):
