@@ -93,7 +93,7 @@ def table(device: str) -> list[dict[str, Any]]:
             print(json.dumps(found[form]), flush=True)
         for row in found.values():
             if "wall_s" in row and "wall_s" in found["fused"]:
-                for key in ("wall_s", "processor_s", "memory_MB"):
+                for key in ("wall_s", "processor_s", "memory_MB", "tensors_MB"):
                     row[f"{key.split('_')[0]}_over_fused"] = round(row[key] / found["fused"][key], 1)
     return rows
 

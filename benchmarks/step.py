@@ -87,7 +87,7 @@ def one(case: dict[str, Any]) -> dict[str, float]:
     """One variant."""
     device, batch = case["device"], case["batch"]
     model = build(case).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device == "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     x = torch.randn(batch, case["channels"], *IMAGE, device=device)
     target = torch.randn_like(x)
     lead = torch.full((batch,), 168.0, device=device)
@@ -140,7 +140,7 @@ def table(device: str, repeats: int) -> list[dict[str, Any]]:
             print(json.dumps(found[-1]), flush=True)
         for row in found:
             if "wall_s" in row and "wall_s" in found[0]:
-                for key in ("wall_s", "processor_s", "memory_MB"):
+                for key in ("wall_s", "processor_s", "memory_MB", "tensors_MB"):
                     row[f"{key.split('_')[0]}_over_fused"] = round(row[key] / found[0][key], 2)
         rows += found
     return rows

@@ -177,7 +177,8 @@ def optimiser_tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimi
             continue
         state = optimiser.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            device = parameter.device if optimiser.defaults.get("fused") else None
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         for key in ("step", "exp_avg", "exp_avg_sq"):

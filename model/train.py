@@ -140,7 +140,7 @@ class Trainer:
         kinds = {id(p): i for i, group in enumerate(wrap.parameter_groups(self.model)) for p in group}
         self.optimiser = torch.optim.AdamW(
             optimise.parameter_groups(self.parameters, weight_decay=options.weight_decay, kinds=kinds),
-            lr=options.learning_rate, betas=options.betas,
+            lr=options.learning_rate, betas=options.betas, fused=True,
         )  # fmt: skip
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if options.ema_decay else {}
         self.step = 0

@@ -2,7 +2,8 @@
 
 Contract: every variant runs in a fresh process, so that the peak of one is not the floor of the next; variants that
 are compared run one after the other in the same call. Wall time and processor time are the least of the
-repeats; memory is the peak above what the process held before the first repeat.
+repeats. Memory is measured twice: `memory_MB`, the peak of the process above what it held before the first call, which
+counts what libraries load and keep too, and `tensors_MB`, the peak of tensors made inside one call.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MB = 1e6
 
 
 def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device: str = "cpu") -> dict[str, float]:
-    """Least wall and processor time [s] and peak memory [MB] above the start, of calls of `work`."""
+    """Least wall and processor time [s], peaks of the process above the start and of tensors [MB]."""
     cuda = device == "cuda"
     _warm_up(device)
     before = torch.cuda.memory_allocated() if cuda else _resident()
@@ -44,7 +45,24 @@ def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device:
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor)
     peak = torch.cuda.max_memory_allocated() if cuda else _peak()
-    return {"wall_s": min(walls), "processor_s": min(processors), "memory_MB": (peak - before) / MB}
+    tensors = peak - before if cuda else tensor_peak(work)
+    return {
+        "wall_s": min(walls), "processor_s": min(processors), "memory_MB": (peak - before) / MB,
+        "tensors_MB": tensors / MB,
+    }  # fmt: skip
+
+
+def tensor_peak(work: Callable[[], None]) -> int:
+    """Peak of what torch allocates and has not freed yet inside one call, on the CPU [bytes]."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    assert profile.profiler is not None
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
 
 
 def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600) -> dict[str, Any]:
