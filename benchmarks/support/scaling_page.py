@@ -1,0 +1,116 @@
+"""Writes docs/scaling.md from the files in benchmarks/results, so that the page never says what no run has measured.
+
+python benchmarks/support/scaling_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+PAGE = RESULTS.parent.parent / "docs" / "scaling.md"
+
+Columns = dict[str, tuple[str, str]]
+CHANNEL_STAGE: Columns = {
+    "setting": ("setting", ""), "channels": ("channels", ""), "batch": ("batch", ""), "form": ("form", ""),
+    "wall_s": ("time [s]", ".3g"), "tensors_MB": ("tensors [MB]", ".0f"), "memory_MB": ("process [MB]", ".0f"),
+    "wall_over_fused": ("time, times fused", ".1f"), "tensors_over_fused": ("tensors, times fused", ".1f"),
+}  # fmt: skip
+STEP: Columns = {
+    "form": ("form", ""), "groups": ("groups", ""), "unit": ("unit", ""), "channels": ("channels", ""),
+    "wall_s": ("step [s]", ".2f"), "memory_MB": ("process [MB]", ".0f"),
+    "wall_over_fused": ("time, times fused", ".2f"), "memory_over_fused": ("process, times fused", ".2f"),
+}  # fmt: skip
+RANKS: Columns = {
+    "ranks": ("ranks", ""), "variant": ("variant", ""), "step_s": ("step [s]", ".2f"),
+    "parameters_MB": ("parameters [MB]", ".0f"), "gradients_MB": ("gradients [MB]", ".0f"),
+    "optimizer_MB": ("optimizer [MB]", ".0f"), "activations_MB": ("activations [MB]", ".0f"),
+    "peak_MB": ("peak [MB]", ".0f"), "peak_over_tp": ("peak, times TP only", ".2f"),
+}  # fmt: skip
+STAGE_TEXT = "Forward and backward, width 1024, 512 patches."
+INTRODUCTION = """# Measured: time and memory of the channel stage
+Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Compared are forms
+of the same function in one run, in fresh processes, the least time of several. *process* is the peak of the whole
+process above its start, with what libraries keep; *tensors* is the peak of torch's own allocations inside one call.
+"""
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A result, if it is there."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def where(content: dict[str, Any]) -> str:
+    """When and on what."""
+    machine = content["hardware"]
+    device = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    return f"Measured {content['date'][:10]} on {device}, torch {machine['torch']}."
+
+
+def table(rows: list[dict[str, Any]], columns: Columns) -> str:
+    """A Markdown table of the columns that rows have."""
+    used = {key: value for key, value in columns.items() if any(key in row for row in rows)}
+    lines = ["| " + " | ".join(title for title, _ in used.values()) + " |", "|" + "---|" * len(used)]
+    for row in rows:
+        cells = [format(row[key], spec) if key in row else "" for key, (_, spec) in used.items()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def curves(content: dict[str, Any]) -> str:
+    """The comparison of training runs."""
+    lines = [
+        "| channel stage | loss on 2 ranks against 1, largest difference | final skill at 7 days, mean and std of seeds |"
+    ]
+    lines.append("|---|---|---|")
+    for setting, apart in content["two_ranks_against_one"].items():
+        skill = content["final_skill_7_days"][setting]["all"]
+        first = apart["largest_relative_difference_of_loss_first_10_steps"]
+        lines.append(
+            f"| {setting} | {first:.1e} in 10 steps, {apart['largest_relative_difference_of_loss']:.1e} in "
+            f"{content['steps']} | {skill['mean']:.4f} +- {skill['std']:.4f} ({len(skill['seeds'])} seeds) |"
+        )
+    ratio = content["final_skill_7_days"]["range of means over seed std, all"]
+    lines.append(f"\nThe means of the three differ by {ratio:.1f} standard deviations of a seed at most.")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for name, title, text, columns in (
+        (
+            "channel_stage_{}",
+            "The channel stage alone",
+            STAGE_TEXT,
+            CHANNEL_STAGE,
+        ),
+        ("step_{}", "A whole training step", "Width 1024, depth 8, 108M parameters at 80 channels.", STEP),
+        ("ranks_{}", "Across ranks: D-CHAG against tensor parallelism alone", "", RANKS),
+    ):
+        for device in ("cpu", "cuda"):
+            content = read(name.format(device))
+            if content:
+                about = (
+                    text
+                    or f"{content['channels']} channels, width {content['width']}, depth {content['depth']}; worst rank."
+                )
+                rows = content["rows"]
+                kind = "bfloat16 on a GPU" if device == "cuda" else "float32 on a processor"
+                parts.append(f"## {title}, {kind}\n{about} {where(content)}\n\n{table(rows, columns)}\n")
+    content = read("training_curves")
+    if content:
+        parts.append(
+            "## Training with three channel stages\nThe demo's recipe (simulated atmosphere), shortened; only the "
+            f"channel stage differs. {where(content)}\n\n![Training and validation loss of three channel stages on one and two ranks]"
+            f"(images/channel_settings.png)\n\n{curves(content)}\n"
+        )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE)
