@@ -58,7 +58,9 @@ class AggregationState:
         if mine != theirs:
             raise ValueError(f"states must hold the same statistics, got {sorted(mine)} and {sorted(theirs)}")
         try:
-            sums, added, weights, more = xr.align(self.sums, other.sums, self.weights, other.weights, join="exact")
+            sums, added, weights, more = xr.align(
+                self.sums, other.sums, self.weights, other.weights, join="exact", copy=False
+            )
         except ValueError as error:
             raise ValueError(f"states must share their coordinates, got {error}; score both on the same axes") from None
         return AggregationState(sums + added, weights + more)

@@ -53,6 +53,7 @@ class Reader:
         needed = np.unique(np.concatenate([alignment.init_times, alignment.valid_times.ravel()]))
         self._needed = [int(t) for t in needed.astype("datetime64[ns]").astype(np.int64)]
         self._slots = dict(zip(self._needed, day_slots(needed).tolist(), strict=True))
+        self._hours = dict(zip(self._needed, normals.hours_at(needed).tolist(), strict=True))
         per_init = 4 * len(alignment.leads) * len(self.channels) * self.cells
         fits = int(np.clip(BATCH_BYTES // per_init, 1, 64))
         slab = min([_slab(ds) for ds in forecasts.values()], default=1)
@@ -105,9 +106,12 @@ class Reader:
             self._states |= zip(times, values.reshape(len(times), len(self.channels), self.cells), strict=True)
         slots = self._slots
         times = self._with_neighbours(wanted, self._climate, lambda t: (slots[t] - 1) // days, ahead=ahead)
-        if times:
-            fields = self._normals.climatology_at(np.array(times, dtype="datetime64[ns]"), channels=self.channels)
-            self._climate |= zip(times, fields.reshape(len(times), len(self.channels), self.cells), strict=True)
+        for hour in sorted({self._hours[t] for t in times}):
+            at_hour = [t for t in times if self._hours[t] == hour]
+            found = sorted({slots[t] for t in at_hour})
+            fields = self._normals.days(found, hour=hour, channels=self.channels)
+            position = {slot: i for i, slot in enumerate(found)}
+            self._climate |= {t: fields[position[slots[t]]].reshape(len(self.channels), self.cells) for t in at_hour}
 
     def _with_neighbours(
         self, wanted: list[int], held: Mapping[int, Any], piece: Callable[[int], int], *, ahead: bool

@@ -1,14 +1,14 @@
 """The sums behind all scores, taken over init times in bounded memory.
 
 Contract: elementwise work is done in the stores' own float32, errors before anomalies so that
-differences of close numbers are exact; sums over cells go through at most 256 terms in float32 and
-then in float64, which agrees with float64 throughout to 1e-6. The sums of a batch of init times do not
-depend on other batches, and merge exactly, so any split over batches or workers gives the same scores.
+differences of close numbers are exact; sums over init times are in float64, sums over cells as
+`evaluate.regional` says. The sums of a batch of init times do not depend on other batches, and merge
+exactly, so any split over batches or workers gives the same scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,13 @@ from numpy.typing import NDArray
 
 from evaluate.aggregation import AggregationState
 from evaluate.baselines import Batch, Predictor
+from evaluate.regional import RegionalSums
 from evaluate.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
 from pipeline.grid import Grid
 
 Array = NDArray[np.float64]
 
 MAP_STATISTICS = ("error", "squared_error", "forecast_anomaly_squared", "anomaly_product", "truth_anomaly_squared")
-_SEGMENT = 256
-_BLOCK_VALUES = 33_000
-
-
-class SpatialSums:
-    """Area-weighted sums over the cells of each region.
-
-    Args:
-        weights: from `evaluate.regions.region_weights`.
-    """
-
-    def __init__(self, weights: xr.DataArray) -> None:
-        flat = weights.values.reshape(weights.sizes["region"], -1).T.astype(np.float32)
-        self.totals: Array = flat.sum(axis=0, dtype=np.float64)
-        self._whole = flat.shape[0] // _SEGMENT * _SEGMENT
-        self._rest = flat[self._whole :]
-        self._head = np.ascontiguousarray(flat[: self._whole].reshape(-1, _SEGMENT, flat.shape[1]))
-
-    def __call__(self, values: NDArray[np.float32]) -> Array:
-        """Sums of fields (..., cell): shape (..., region), float64."""
-        rows = values.reshape(-1, values.shape[-1])
-        head = rows[:, : self._whole].reshape(rows.shape[0], -1, _SEGMENT).transpose(1, 0, 2)
-        total = np.matmul(head, self._head).sum(axis=0, dtype=np.float64)
-        if self._rest.size:
-            total = total + rows[:, self._whole :] @ self._rest
-        return np.asarray(total.reshape(*values.shape[:-1], total.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -124,12 +99,9 @@ class Kernel:
         self.map_channels, self.block_of = list(map_channels), block_of
         self._drawn = np.array([self.channels.index(c) for c in map_channels], dtype=np.int64)
         self._region_names = regions["region"].values
-        self._area = SpatialSums(regions)
+        self._area = RegionalSums(regions)
         self._grid = Grid.from_dataset(regions)
         self._rows = spectrum_rows / spectrum_rows.sum()
-        self._step = max(1, _BLOCK_VALUES // self._grid.size)
-        self._work = np.empty((len(MODEL_STATISTICS), self._step, self._grid.size), np.float32)
-        self._spare = np.empty((2, self._step, self._grid.size), np.float32)
 
     def __call__(self, batch: Batch) -> Sums:
         """Sums of a batch.
@@ -138,84 +110,68 @@ class Kernel:
             ValueError: a value is not finite; the message names model, channel and time.
         """
         times, leads = batch.valid_times.shape
-        channels, cells, drawn, models = len(self.channels), self._grid.size, len(self._drawn), len(self.models)
-        regions = self._area.totals.size
+        channels, drawn, models = len(self.channels), self._drawn, len(self.models)
+        regions, cells = self._area.totals.size, self._grid.size
         regional = {s: np.empty((models, times, leads, channels, regions)) for s in MODEL_STATISTICS}
         regional |= {s: np.empty((times, leads, channels, regions)) for s in TRUTH_STATISTICS}
-        maps = {s: np.zeros((leads, drawn, cells)) if _of_truth(s) else np.zeros((models, leads, drawn, cells))
-                for s in MAP_STATISTICS}  # fmt: skip
-        blocks = np.zeros((int(self.block_of.max()) + 1, models, leads, drawn, cells))
-        spectra = np.zeros((models + 1, leads, drawn, self._grid.shape[1] // 2 + 1))
+        shown = np.empty((models + 2, times, leads, drawn.size, cells), np.float32)
         for t in range(times):
             for lead in range(leads):
                 o, c = batch.truth(t, lead), batch.climatology(t, lead)
-                self._sum_truth(o, c, regional, (t, lead))
-                for m, (name, predictor) in enumerate(self.models.items()):
-                    f = predictor(batch, t, lead)
-                    if f is c:
-                        self._sum_climatology(o, c, regional, (m, t, lead))
-                    else:
-                        self._sum_model(f, o, c, regional, (m, t, lead))
-                    if not np.isfinite(regional["squared_error"][m, t, lead, :, 0]).all():
-                        raise ValueError(_not_finite(name, f, o, c, batch, t, lead, self.channels))
-                    fm, om, cm = f[self._drawn], o[self._drawn], c[self._drawn]
-                    pair = Pair(fm - om, fm - cm, om - cm)
-                    for s in MAP_STATISTICS:
-                        if not _of_truth(s):
-                            maps[s][m, lead] += STATISTICS[s].compute(pair)
-                        elif m == 0:
-                            maps[s][lead] += STATISTICS[s].compute(pair)
-                    blocks[self.block_of[batch.start + t], m, lead] += STATISTICS["squared_error"].compute(pair)
-                    spectra[m, lead] += self._power(fm)
-                spectra[models, lead] += self._power(o[self._drawn])
-        counts = np.bincount(self.block_of[batch.start : batch.start + times], minlength=blocks.shape[0])
+                fields = [predictor(batch, t, lead) for predictor in self.models.values()]
+                found = self._area(o, c, fields)
+                for s, values in found.models.items():
+                    regional[s][:, t, lead] = values
+                for s, values in found.truth.items():
+                    regional[s][t, lead] = values
+                bad = ~np.isfinite(found.models["squared_error"]).all(axis=(1, 2))
+                if bad.any():
+                    m = int(np.flatnonzero(bad)[0])
+                    raise ValueError(_not_finite(list(self.models)[m], fields[m], o, c, batch, t, lead, self.channels))
+                for m, values in enumerate((*fields, o, c)):
+                    np.take(values, drawn, axis=0, out=shown[m, t, lead])
+        block = self.block_of[batch.start : batch.start + times]
+        counts = np.bincount(block, minlength=int(self.block_of.max()) + 1)
+        maps, blocks = self._maps(shown, block, len(counts))
+        spectra = np.stack([self._power(field).sum(axis=0) for field in shown[:-1]])
         return self._label(batch, regional, maps, blocks, spectra, counts.astype(np.float64))
 
-    def _parts(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-        """Channels a few at a time, with buffers that stay in the processor's cache."""
-        for start in range(0, len(self.channels), self._step):
-            size = min(self._step, len(self.channels) - start)
-            yield slice(start, start + size), self._work[:, :size], self._spare[:, :size]
+    def _maps(self, shown: Any, block: Any, num_blocks: int) -> tuple[dict[str, Array], Array]:
+        """Sums over init times at each cell, and the squared errors of each block.
 
-    def _sum_model(self, f: Any, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int, int]) -> None:
-        """Regional sums of one forecast field; the first statistic, the error, is made in its place."""
-        for part, work, spare in self._parts():
-            pair = Pair(
-                np.subtract(f[part], o[part], out=work[0]),
-                np.subtract(f[part], c[part], out=spare[0]),
-                np.subtract(o[part], c[part], out=spare[1]),
-            )
-            for i, s in enumerate(MODEL_STATISTICS[1:], start=1):
-                STATISTICS[s].compute(pair, out=work[i])
-            for s, sums in zip(MODEL_STATISTICS, self._area(work), strict=True):
-                regional[s][where][part] = sums
-
-    def _sum_truth(self, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int]) -> None:
-        """Regional sums that all models share: of the anomaly, made in its place, and of its square."""
-        for part, work, _ in self._parts():
-            pair = Pair(None, None, np.subtract(o[part], c[part], out=work[0]))
-            STATISTICS[TRUTH_STATISTICS[1]].compute(pair, out=work[1])
-            for s, sums in zip(TRUTH_STATISTICS, self._area(work[:2]), strict=True):
-                regional[s][where][part] = sums
-
-    def _sum_climatology(self, o: Any, c: Any, regional: dict[str, Array], where: tuple[int, int, int]) -> None:
-        """The same for the climatology as a forecast, whose error is minus the truth's anomaly."""
-        regional["error"][where] = -regional["truth_anomaly"][where[1:]]
-        regional["squared_error"][where] = regional["truth_anomaly_squared"][where[1:]]
-        regional["forecast_anomaly_squared"][where] = 0.0
-        regional["anomaly_product"][where] = 0.0
-        for part, _, work in self._parts():
-            np.absolute(np.subtract(o[part], c[part], out=work[0]), out=work[0])
-            regional["absolute_error"][where][part] = self._area(work[:1])[0]
+        Args:
+            shown: forecasts, truth and climatology, shape (model + 2, time, lead, channel, cell).
+            block: block number of each init time.
+            num_blocks: of all init times.
+        """
+        o, c = shown[-2], shown[-1]
+        shape = shown.shape[2:]
+        anomaly = o - c
+        maps = {s: np.empty(shape if _of_truth(s) else (len(self.models), *shape)) for s in MAP_STATISTICS}
+        blocks = np.zeros((num_blocks, len(self.models), *shape))
+        for m, f in enumerate(shown[:-2]):
+            pair = Pair(f - o, f - c, anomaly)
+            for s in MAP_STATISTICS:
+                if s == "squared_error":
+                    values = STATISTICS[s].compute(pair)
+                    for b in np.unique(block):
+                        blocks[b, m] = values[block == b].sum(axis=0, dtype=np.float64)
+                    maps[s][m] = blocks[:, m].sum(axis=0)
+                elif not _of_truth(s):
+                    maps[s][m] = STATISTICS[s].compute(pair).sum(axis=0, dtype=np.float64)
+                elif m == 0:
+                    maps[s][:] = STATISTICS[s].compute(pair).sum(axis=0, dtype=np.float64)
+        return maps, blocks
 
     def _power(self, values: Any) -> Array:
-        """Mean power by zonal wavenumber, shape (channel, wavenumber); sums to the mean square along a latitude."""
+        """Mean power by zonal wavenumber of fields (..., cell); sums to the mean square along a latitude."""
         rows, columns = self._grid.shape
         used = np.flatnonzero(self._rows)
-        waves = np.fft.rfft(values.reshape(-1, rows, columns)[:, used], axis=-1) / columns
-        power = waves.real**2 + waves.imag**2
+        fields = values.reshape(*values.shape[:-1], rows, columns)[..., used, :]
+        waves = np.fft.rfft(fields, axis=-1) / columns
+        power = np.einsum("...rk,r->...k", waves.real**2 + waves.imag**2, self._rows[used])
         power[..., 1 : (columns + 1) // 2] *= 2.0
-        return np.asarray(np.tensordot(power, self._rows[used], axes=(1, 0)))
+        return np.asarray(power)
 
     def _label(
         self, batch: Batch, regional: dict[str, Array], maps: dict[str, Array], blocks: Array, spectra: Array,

@@ -170,6 +170,21 @@ class Normals:
         position = {name: i for i, name in enumerate(self.channels)}
         return np.array([position[name] for name in wanted], dtype=np.int64)
 
+    def hours_at(self, times: NDArray[np.datetime64]) -> NDArray[np.int64]:
+        """Hour of day of each time, in the shape of `times`.
+
+        Raises:
+            ValueError: a time off the hours of the climatology.
+        """
+        hours = hours_of_day(times)
+        unknown = ~np.isin(hours, self.hours)
+        if unknown.any():
+            raise ValueError(
+                f"times must be at hours {', '.join(map(str, self.hours))} UTC, which the climatology in {self.path} "
+                f"has, got {times[unknown].ravel()[0]}; choose init and lead times on data.step_hours"
+            )
+        return hours
+
     def climatology_at(
         self, times: NDArray[np.datetime64], *, channels: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
@@ -189,13 +204,7 @@ class Normals:
         if not np.issubdtype(times.dtype, np.datetime64) or np.isnat(times).any():
             raise ValueError(f"times must be datetime64 without NaT, got {times.dtype}: {times.ravel()[:3]}")
         columns = self.channel_indices(channels)
-        slots, hours = day_slots(times).ravel() - 1, hours_of_day(times).ravel()
-        unknown = ~np.isin(hours, self.hours)
-        if unknown.any():
-            raise ValueError(
-                f"times must be at hours {', '.join(map(str, self.hours))} UTC, which the climatology in {self.path} "
-                f"has, got {times.ravel()[unknown][0]}; choose init and lead times on data.step_hours"
-            )
+        slots, hours = day_slots(times).ravel() - 1, self.hours_at(times).ravel()
         out = np.empty((slots.size, columns.size, *self.grid.shape), dtype=np.float32)
         for position, hour in enumerate(self.hours):
             here = np.flatnonzero(hours == hour)
@@ -205,6 +214,20 @@ class Normals:
                 in_order = np.array_equal(inverse, np.arange(wanted.size))
                 out[here] = fields if in_order else fields[inverse]
         return out.reshape(*times.shape, *out.shape[1:])
+
+    def days(self, slots: Sequence[int], *, hour: int, channels: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """The climatology of some days at one hour of day, as it lies in memory after reading: nothing is copied.
+
+        Args:
+            slots: from `day_slots`, sorted, each once.
+            hour: one of `hours`.
+            channels: short names, in the order wanted; all for None.
+
+        Returns:
+            Fields of shape (slot, channel, latitude, longitude), float32, canonical units.
+        """
+        columns = self.channel_indices(channels)
+        return self._read(np.asarray(slots, dtype=np.int64) - 1, self.hours.index(hour), columns)
 
     def _read(self, slots: NDArray[np.int64], hour: int, columns: NDArray[np.int64]) -> NDArray[np.float32]:
         """Fields (slot, channel, latitude, longitude) at sorted, unique slots of one hour."""

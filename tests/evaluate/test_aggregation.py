@@ -9,10 +9,7 @@ import pytest
 import xarray as xr
 
 from evaluate.aggregation import AggregationState
-from evaluate.regions import region_weights
 from evaluate.statistics import STATISTICS, Pair
-from evaluate.streaming import SpatialSums
-from pipeline.grid import Grid
 
 
 def arrays(num: int = 12) -> tuple[dict[str, xr.DataArray], xr.DataArray]:
@@ -80,17 +77,3 @@ def test_statistics_by_hand() -> None:
         "anomaly_product": -2, "truth_anomaly": -1, "truth_anomaly_squared": 1,
     }  # fmt: skip
     assert {name: float(s.compute(pair)) for name, s in STATISTICS.items()} == expected
-
-
-@pytest.mark.parametrize("resolution", [22.5, 15.0, 5.625])
-def test_spatial_sums_agree_with_float64(resolution: float) -> None:
-    """Fewer cells than a segment, a remainder, and whole segments: float32 sums agree with float64 to 1e-6."""
-    grid = Grid.regular(resolution)
-    regions = region_weights(grid)
-    rng = np.random.default_rng(5)
-    x = (rng.normal(size=(3, 4, grid.size)) ** 2 * 1e6).astype(np.float32)
-    sums = SpatialSums(regions)
-    exact = x.astype(np.float64) @ regions.values.reshape(regions.sizes["region"], -1).T
-    np.testing.assert_allclose(sums(x), exact, rtol=1e-6)
-    constant = np.full((1, grid.size), 3.25, np.float32)
-    np.testing.assert_allclose(sums(constant) / sums.totals, 3.25, rtol=1e-6)
