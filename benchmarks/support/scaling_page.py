@@ -63,7 +63,7 @@ def table(rows: list[dict[str, Any]], columns: Columns) -> str:
 def curves(content: dict[str, Any]) -> str:
     """The comparison of training runs."""
     lines = [
-        "| channel stage | loss on 2 ranks against 1, largest difference | final skill at 7 days, mean and std of seeds |"
+        "| channel stage | loss on 2 ranks against 1, largest difference | skill at 7 days, mean and std of seeds |"
     ]
     lines.append("|---|---|---|")
     for setting, apart in content["two_ranks_against_one"].items():
@@ -94,10 +94,7 @@ def page() -> str:
         for device in ("cpu", "cuda"):
             content = read(name.format(device))
             if content:
-                about = (
-                    text
-                    or f"{content['channels']} channels, width {content['width']}, depth {content['depth']}; worst rank."
-                )
+                about = text or "{channels} channels, width {width}, depth {depth}; worst rank.".format(**content)
                 rows = content["rows"]
                 kind = "bfloat16 on a GPU" if device == "cuda" else "float32 on a processor"
                 parts.append(f"## {title}, {kind}\n{about} {where(content)}\n\n{table(rows, columns)}\n")
@@ -105,7 +102,7 @@ def page() -> str:
     if content:
         parts.append(
             "## Training with three channel stages\nThe demo's recipe (simulated atmosphere), shortened; only the "
-            f"channel stage differs. {where(content)}\n\n![Training and validation loss of three channel stages on one and two ranks]"
+            f"channel stage differs. {where(content)}\n\n![Loss of three channel stages on one and two ranks]"
             f"(images/channel_settings.png)\n\n{curves(content)}\n"
         )
     return "\n".join(parts)
