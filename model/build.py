@@ -1,7 +1,7 @@
 """From the experiment's configuration to the model's.
 
-Contract: input channels are the store's dynamic channels and then its static ones, predicted channels are the
-dynamic ones, both in store order; nothing else decides the order.
+Contract: input channels are the store's dynamic channels, its static ones, and then the dynamic ones of every
+earlier time; predicted channels are the dynamic ones; all in store order, and nothing else decides the order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.dchag import DCHAGConfig
+from model.history import earlier_name, input_names
 from pipeline import sections
 
 
@@ -27,7 +28,7 @@ def model_config(
         ValueError: a rule of the architecture that the block breaks.
     """
     return DCHAGConfig(
-        channels=(*channels, *static_channels),
+        channels=input_names(channels, static_channels, hours=model.history_hours),
         out_channels=tuple(channels),
         image=image,
         patch=model.patch,
@@ -37,19 +38,28 @@ def model_config(
         mlp_ratio=model.mlp_ratio,
         decoder_depth=model.decoder_depth,
         dropout=model.dropout,
-        groups=group_spec(model.groups),
+        groups=group_spec(model.groups, channels=channels, history_hours=model.history_hours),
         tree=model.tree if isinstance(model.tree, str) else tuple(model.tree),
         unit=model.unit,
         channel_stage=model.channel_stage,
     )
 
 
-def group_spec(groups: sections.Groups) -> str | int | tuple[tuple[str, ...], ...]:
-    """The partition of channels as `model.groups.build_tree` spells it."""
+def group_spec(
+    groups: sections.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
+) -> str | int | tuple[tuple[str, ...], ...]:
+    """The partition of channels as `model.groups.build_tree` spells it.
+
+    Args:
+        groups: the configuration's block.
+        channels: the dynamic channels, which bring their earlier states into the group that lists them.
+        history_hours: of the earlier states.
+    """
     if groups.by == "flat":
         return "all"
     if groups.by == "contiguous":
         return groups.count
     if groups.by == "list":
-        return tuple(tuple(names) for names in groups.listed)
+        earlier = [(name, h) for h in sorted(history_hours) for name in channels]
+        return tuple((*names, *(earlier_name(n, h) for n, h in earlier if n in names)) for names in groups.listed)
     return groups.by

@@ -102,6 +102,11 @@ def newest(folder: Path, *, tag: str = "step") -> Path | None:
     return found[-1] if found else None
 
 
+def best_or_last(folder: Path) -> Path | None:
+    """The checkpoint that forecasts use: the best by validation, or the last where nothing was validated."""
+    return newest(folder, tag="best") or newest(folder)
+
+
 def describe(path: Path) -> dict[str, Any]:
     """What a checkpoint belongs to, without reading its tensors.
 

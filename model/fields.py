@@ -4,7 +4,8 @@ Contract: straight from the Zarr store, no copy in another format. Memory holds 
 the climatology; a standardised state is that plus the standardised climatology of its time. Both ways of
 reading give the same bits.
 
-Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C = K + S, H/W grid.
+Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C input channels
+(K + S without earlier states), V channels predicted from here, H/W grid.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from model.history import channel_and_hours, earlier_name, history_hours
 from model.normalise import Scaling, standardise_static
 from pipeline.climatology import Normals
 from pipeline.store import contract_digest, open_store, require_same_contract
@@ -35,10 +37,11 @@ class Fields:
 
     Attributes:
         times: (T,) of the store.
-        channels: names of the K dynamic channels read, in store order.
+        channels: names of the K dynamic channels read, at whatever time, in store order.
         static_channels: names of the S static ones read.
-        all_channels: names of all dynamic channels of the store.
-        all_static_channels: names of all static ones.
+        input_channels: names of the C input channels, in the order of `inputs`.
+        target_channels: names of the V channels of `targets`: those read at the init time itself.
+        history_hours: how much earlier the earlier states are [h].
         contract: the store's.
         scaling: means and spreads of `channels`.
         normals: means, spreads and climatology.
@@ -60,7 +63,8 @@ class Fields:
         Args:
             store: the training store.
             normals: of its training years.
-            channels: names of the channels to read, dynamic and static, None for all; the order is the store's.
+            channels: input channels by name: dynamic, static, earlier states (`model.history`); None for all of the
+                store without earlier ones. The order is that of `model.history.input_names`.
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
@@ -73,10 +77,18 @@ class Fields:
             us=f"normals {normals.path}", them=f"store {store}", remedy="run python -m pipeline normals again",
         )  # fmt: skip
         everything = tuple(str(name) for name in ds["channel"].values)
-        self.channels = everything if channels is None else tuple(c for c in everything if c in set(channels))
         statics = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
-        self.static_channels = statics if channels is None else tuple(c for c in statics if c in set(channels))
-        self.all_channels, self.all_static_channels = everything, statics
+        names = (*everything, *statics) if channels is None else tuple(channels)
+        self.history_hours = history_hours(names)
+        at = {h: {c for c, hours in map(channel_and_hours, names) if hours == h} for h in (0, *self.history_hours)}
+        read = set().union(*at.values())
+        self.channels = tuple(c for c in everything if c in read)
+        self.static_channels = tuple(c for c in statics if c in at[0])
+        self.target_channels = tuple(c for c in everything if c in at[0])
+        blocks = {h: tuple(c for c in everything if c in at[h]) for h in at}
+        earlier = [earlier_name(c, h) for h in self.history_hours for c in blocks[h]]
+        self.input_channels = (*self.target_channels, *self.static_channels, *earlier)
+        self._blocks = [(h, np.array([self.channels.index(c) for c in blocks[h]], dtype=np.int64)) for h in blocks]
         self.coords = ds.drop_vars("state").load()
         self.normals = normals
         rows = normals.channel_indices(self.channels)
@@ -92,7 +104,6 @@ class Fields:
             )
         self.static_SHW = torch.from_numpy(static)
         self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
-        self._all_rows = len(self.channels) == len(everything)
         self._array: Any = zarr.open_group(store, mode="r")["state"]
         self._network_input = network_input
         self._readers = readers
@@ -106,8 +117,18 @@ class Fields:
         return self._memory_NKHW is not None
 
     def bytes_needed(self, times: Index) -> int:
-        """Memory that `load` takes: the times and the climatology."""
-        return len(times) * len(self.channels) * self.grid_shape[0] * self.grid_shape[1] * 4 + self.normals.nbytes
+        """Memory that `load` takes: the times and the climatology, of the channels read."""
+        cells = len(self.channels) * self.grid_shape[0] * self.grid_shape[1]
+        return len(times) * cells * 4 + self.climatology_bytes
+
+    @property
+    def climatology_bytes(self) -> int:
+        """Memory that `hold_climatology` takes."""
+        return self.normals.nbytes * len(self.channels) // len(self.normals.channels)
+
+    def hold_climatology(self) -> None:
+        """Read the climatology of the channels read into memory."""
+        self.normals = self.normals.in_memory(channels=self.channels)
 
     def load(self, times: Index, *, progress: bool = True) -> None:
         """Read the anomalies of some times into memory.
@@ -120,7 +141,7 @@ class Fields:
             ValueError: a value that is not finite, naming its channel and time.
         """
         times = np.unique(times)
-        self.normals = self.normals.in_memory()
+        self.hold_climatology()
         memory = torch.empty((len(times), len(self.channels), *self.grid_shape))
         blocks = range(0, len(times), _BLOCK_TIMES)
         for first in track(blocks, description="reading the store", disable=not progress, transient=True):
@@ -128,63 +149,102 @@ class Fields:
         self._place_T[times] = np.arange(len(times))
         self._memory_NKHW = memory
 
-    def anomalies(self, times: Index, *, roll: Index | None = None) -> Tensor:
+    def anomalies(self, times: Index, *, rows: Index | None = None) -> Tensor:
         """Normalised anomalies from the climatology, (N, K, H, W).
 
         Args:
             times: positions in the store, in any order, repeats allowed.
+            rows: which of `channels`, None for all.
+        """
+        rows = None if rows is None or len(rows) == len(self.channels) else rows
+        if self._memory_NKHW is not None and np.all(self._place_T[times] >= 0):
+            places = torch.from_numpy(self._place_T[times])
+            if rows is None:
+                return self._memory_NKHW[places]
+            return self._memory_NKHW[places[:, None], torch.from_numpy(rows)[None]]
+        return self._read_anomalies(times, rows)
+
+    def targets(self, times: Index, *, roll: Index | None = None) -> Tensor:
+        """What the network should predict for valid times: normalised anomalies (N, V, H, W).
+
+        Args:
+            times: positions in the store.
             roll: cells by which each is turned eastward.
         """
-        if self._memory_NKHW is not None and np.all(self._place_T[times] >= 0):
-            source = self._memory_NKHW
-            places = self._place_T[times]
-        else:
-            source = self._read_anomalies(times)
-            places = np.arange(len(times))
-        return _gather_rolled(source, places, roll)
+        return _rolled(self.anomalies(times, rows=self._blocks[0][1]), roll)
 
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
-        """What the network reads, (N, K + S, H, W): dynamic channels, then static ones."""
-        x_NCHW = torch.empty((len(times), len(self.channels) + len(self.static_channels), *self.grid_shape))
-        x_NKHW = x_NCHW[:, : len(self.channels)]
-        x_NKHW.copy_(self.anomalies(times))
-        if self._network_input == "state":
-            climatology = self.normals.climatology_at(self.times[times], channels=self.channels)
-            x_NKHW += torch.from_numpy(self.scaling.standardise(climatology))
-        else:
-            x_NKHW *= self._anomaly_gain
-        x_NCHW[:, len(self.channels) :] = self.static_SHW
-        return x_NCHW if roll is None else _gather_rolled(x_NCHW, np.arange(len(times)), roll)
+        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
 
-    def _read_anomalies(self, times: Index) -> Tensor:
-        if not self.channels:  # a rank whose groups hold static fields only
+        Args:
+            times: positions in the store; `earlier` ones must exist.
+            roll: cells by which each is turned eastward.
+        """
+        x_NCHW = torch.empty((len(times), len(self.input_channels), *self.grid_shape))
+        place = 0
+        for hours, rows in self._blocks:
+            there = self.earlier(times, hours=hours)
+            assert np.all(there >= 0), "an earlier state is not in the store"
+            self._fill_inputs(x_NCHW[:, place : place + len(rows)], there, rows)
+            place += len(rows)
+            if not hours:
+                x_NCHW[:, place : place + len(self.static_channels)] = self.static_SHW
+                place += len(self.static_channels)
+        return _rolled(x_NCHW, roll)
+
+    def earlier(self, times: Index, *, hours: int) -> Index:
+        """Positions of the times some hours before; -1 where the store has none."""
+        return find_times(self.times, self.times[times] - np.timedelta64(hours, "h"))
+
+    def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index) -> None:
+        x_NKHW.copy_(self.anomalies(times, rows=rows))
+        if self._network_input == "anomaly":
+            x_NKHW *= self._anomaly_gain[torch.from_numpy(rows)]
+            return
+        names = [self.channels[i] for i in rows]
+        climatology = self.normals.climatology_at(self.times[times], channels=names)
+        scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
+        x_NKHW += torch.from_numpy(scaling.standardise(climatology))
+
+    def _read_anomalies(self, times: Index, rows: Index | None = None) -> Tensor:
+        names = self.channels if rows is None else tuple(self.channels[i] for i in rows)
+        if not names:  # a rank whose groups hold static fields only
             return torch.empty((len(times), 0, *self.grid_shape))
+        scaling = self.scaling
+        if rows is not None:
+            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
         unique, inverse = np.unique(times, return_inverse=True)
-        state = self._read(unique)
-        out = self.scaling.anomaly(state, self.normals.climatology_at(self.times[unique], channels=self.channels))
+        state = self._read(unique, self._rows if rows is None else self._rows[rows])
+        out = scaling.anomaly(state, self.normals.climatology_at(self.times[unique], channels=names))
         if not np.isfinite(out).all():
             where, channel = (int(i[0]) for i in np.nonzero(~np.isfinite(out))[:2])
             raise ValueError(
                 f"store must hold finite values only, got a missing or infinite one in {self._store}, channel "
-                f"{self.channels[channel]!r}, time {np.datetime_as_string(self.times[unique[where]], unit='m')}; "
+                f"{names[channel]!r}, time {np.datetime_as_string(self.times[unique[where]], unit='m')}; "
                 "check it with python -m pipeline validate"
             )
         read = torch.from_numpy(out)
         return read if len(unique) == len(times) and np.array_equal(unique, times) else read[torch.from_numpy(inverse)]
 
-    def _read(self, times: Index) -> NDArray[np.float32]:
+    def _read(self, times: Index, channels: Index) -> NDArray[np.float32]:
         """States (N, K, H, W) of increasing times; runs of consecutive times are read together."""
         runs = np.split(times, np.flatnonzero(np.diff(times) != 1) + 1)
+        whole = len(channels) == self._array.shape[1]
 
         def one(run: Index) -> NDArray[np.float32]:
-            rows = slice(None) if self._all_rows else self._rows
-            values = self._array.oindex[slice(int(run[0]), int(run[-1]) + 1), rows]
+            values = self._array.oindex[slice(int(run[0]), int(run[-1]) + 1), slice(None) if whole else channels]
             return np.asarray(values, dtype=np.float32)
 
         if len(runs) == 1:
             return one(runs[0])
         with ThreadPoolExecutor(max_workers=self._readers) as pool:
             return np.concatenate(list(pool.map(one, runs)))
+
+
+def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:
+    """Positions of times among increasing ones, by value; -1 for those that are not there."""
+    found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+    return np.where(times[found] == wanted, found, -1).astype(np.int64)
 
 
 def available_memory() -> int:
@@ -209,13 +269,13 @@ def available_memory() -> int:
     return max(free, 0)
 
 
-def _gather_rolled(source_NKHW: Tensor, places: Index, roll: Index | None) -> Tensor:
-    """Rows of a tensor, each turned eastward by a number of cells (its last dim is the longitude)."""
+def _rolled(fields_NCHW: Tensor, roll: Index | None) -> Tensor:
+    """Fields, each turned eastward by a number of cells (the last dim is the longitude)."""
     if roll is None or not np.any(roll):
-        return source_NKHW[torch.from_numpy(places)]
-    width = source_NKHW.shape[-1]
-    out = torch.empty((len(places), *source_NKHW.shape[1:]), dtype=source_NKHW.dtype)
-    for i, (place, cells) in enumerate(zip(places.tolist(), (roll % width).tolist(), strict=True)):
-        out[i, ..., cells:] = source_NKHW[place, ..., : width - cells]
-        out[i, ..., :cells] = source_NKHW[place, ..., width - cells :]
+        return fields_NCHW
+    width = fields_NCHW.shape[-1]
+    out = torch.empty_like(fields_NCHW)
+    for i, cells in enumerate((roll % width).tolist()):
+        out[i, ..., cells:] = fields_NCHW[i, ..., : width - cells]
+        out[i, ..., :cells] = fields_NCHW[i, ..., width - cells :]
     return out

@@ -11,6 +11,7 @@ Letters: N init times of a slab, E leads, B batch, C input channels, V predicted
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from model import checkpoint
 from model.dchag import DCHAG, DCHAGConfig
 from model.fields import Fields
 from model.samples import find_pairs
-from model.train import forecast_checkpoint
 from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
@@ -49,16 +49,19 @@ def run_forecast(config: Config) -> None:
         console.print(f"forecast: already complete, {paths.forecast}")
         return
     provenance.read_receipt(config, stage="train")
-    found = forecast_checkpoint(paths.checkpoints)
+    found = checkpoint.best_or_last(paths.checkpoints)
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
-    network_input = checkpoint.describe(found)["network_input"]
-    fields = Fields(paths.store, Normals.open(paths.normals), network_input=network_input)
+    trained = checkpoint.describe(found)
+    fields = Fields(
+        paths.store, Normals.open(paths.normals), channels=trained["model"]["channels"],
+        network_input=trained["network_input"],
+    )  # fmt: skip
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, digest = load_model(found, fields, device=device)
     init, missing = init_times(
         fields.times, lead_hours=config.forecast.lead_hours, period=config.data.splits.test,
-        step_hours=config.forecast.init_step_hours,
+        step_hours=config.forecast.init_step_hours, history_hours=fields.history_hours,
     )  # fmt: skip
     facts = {
         "init_times": len(init),
@@ -77,7 +80,12 @@ def run_forecast(config: Config) -> None:
 
 
 def init_times(
-    times: NDArray[np.datetime64], *, lead_hours: list[int], period: Period, step_hours: int
+    times: NDArray[np.datetime64],
+    *,
+    lead_hours: list[int],
+    period: Period,
+    step_hours: int,
+    history_hours: Sequence[int] = (),
 ) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
     """Common init times of all leads.
 
@@ -86,15 +94,16 @@ def init_times(
         lead_hours: leads [h].
         period: init and all valid times lie in it.
         step_hours: spacing of init times, counted from the period's start.
+        history_hours: how much earlier the other states are that the network reads [h].
 
     Returns:
         Their positions in `times`, and the times that the spacing asks for but that cannot be used because the
-        store lacks them or a valid time of theirs.
+        store lacks them, a valid time of theirs or an earlier one that the network reads.
 
     Raises:
         ValueError: none qualifies.
     """
-    pairs = find_pairs(times, lead_hours=lead_hours, periods=[period], all_leads=True)
+    pairs = find_pairs(times, lead_hours=lead_hours, periods=[period], history_hours=history_hours, all_leads=True)
     start, end = np.datetime64(period.start, "ns"), np.datetime64(period.end, "ns")
     spacing = np.timedelta64(step_hours, "h")
     wanted = np.arange(start, end - np.timedelta64(max(lead_hours), "h") + np.timedelta64(1, "ns"), spacing)

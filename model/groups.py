@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from model.history import channel_and_hours
+
 Members = tuple[tuple[int, ...], ...]
 GroupSpec = str | int | tuple[tuple[str, ...], ...]
 TreeSpec = str | tuple[int, ...]
@@ -172,7 +174,11 @@ def channel_groups(channels: Sequence[str], spec: GroupSpec) -> Members:
 
 
 def variable_and_level(name: str) -> tuple[str, int | None]:
-    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500); "t2m", "u10" -> (name, None)."""
+    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500); "t2m", "u10" -> (name, None).
+
+    An earlier state ("z500-12h") belongs to the same variable and level as the present one.
+    """
+    name, _ = channel_and_hours(name)
     match = _LEVEL_CHANNEL.match(name)
     if match is None or name in _TEN_METRE_WINDS:
         return name, None

@@ -1,14 +1,17 @@
-"""What a run tells while it runs: metrics.jsonl for machines, a progress bar for people.
+"""What a run tells while it runs: metrics.jsonl for machines, TensorBoard and a progress bar for people.
 
 Contract: one JSON object a line with "kind" and "step" (steps done). A resumed run first cuts the file to the step
 it resumes from, so that the file never holds a step twice; a line cut short by a kill is dropped with the rest.
+TensorBoard shows a copy, which never decides anything.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -28,11 +31,14 @@ class MetricsLog:
     Args:
         path: the file; made with its folder at the first record.
         silent: write nothing (ranks other than the first).
+        events: folder of a copy for TensorBoard, None for none; see `has_tensorboard`.
     """
 
-    def __init__(self, path: Path, *, silent: bool = False) -> None:
-        self.path, self._silent = path, silent
+    def __init__(self, path: Path, *, silent: bool = False, events: Path | None = None) -> None:
+        self.path, self._silent, self._folder = path, silent, events
         self._file: TextIO | None = None
+        self._events: Any = None
+        self._first = 0
 
     def write(self, kind: str, *, step: int, **values: Any) -> None:
         """Append a record."""
@@ -42,21 +48,50 @@ class MetricsLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a")
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._folder is not None:
+            if self._events is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._events = SummaryWriter(str(self._folder), purge_step=self._first)
+            for name, value in _flat(values, prefix=kind):
+                self._events.add_scalar(name, value, global_step=step)
 
     def flush(self) -> None:
         """Bring everything to the disk; called before each checkpoint."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.flush()
 
     def cut(self, step: int) -> None:
-        """Drop every record after a step."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Drop every record after a step; TensorBoard is told to hide its own."""
+        self.close()
+        self._first = step + 1
         if self.path.exists() and not self._silent:
             kept = [record for record in read_metrics(self.path) if record["step"] <= step]
             files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def close(self) -> None:
+        """Close the files; a later record opens them again."""
+        for file in (self._file, self._events):
+            if file is not None:
+                file.close()
+        self._file = self._events = None
+
+
+def has_tensorboard() -> bool:
+    """Whether TensorBoard is installed; it is an extra."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def _flat(values: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, float]]:
+    """Numbers of nested mappings with their paths."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix=f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            yield f"{prefix}/{name}", float(value)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

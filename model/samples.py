@@ -1,9 +1,10 @@
 """Which samples exist, in which order they come, and how they become batches.
 
-Contract: a pair (init time, lead) exists when the store has both times, found by value and never by counting
-steps, so that no pair crosses a gap; both lie inside the given periods, so that no valid time of training falls
-into validation or test. Every start with at least one lead is used once an epoch. The order depends on the seed
-and the position alone: not on ranks, workers, or what was drawn before. Shards and years do not exist here.
+Contract: a pair (init time, lead) exists when the store has both times and the earlier ones that the network
+reads, found by value and never by counting steps, so that no pair crosses a gap; all lie inside the given periods,
+so that no valid time of training falls into validation or test. Every start with at least one lead is used once an
+epoch. The order depends on the seed and the position alone: not on ranks, workers, or what was drawn before. Shards
+and years do not exist here.
 
 Letters: S starts, E leads, B batch, C input channels, V predicted channels, H/W grid.
 """
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.fields import Fields
+from model.fields import Fields, find_times
 from pipeline.sections import Period
 
 Times = NDArray[np.datetime64]
@@ -40,12 +41,14 @@ class Pairs:
         lead_hours: (E,) lead times [h].
         init: (S,) positions of the starts in `times`, increasing.
         valid: (S, E) positions of the valid times in `times`, -1 where the pair does not exist.
+        earlier: (S, N) positions of the N earlier times read with each start.
     """
 
     times: Times
     lead_hours: tuple[int, ...]
     init: Index
     valid: Index
+    earlier: Index
 
     def __len__(self) -> int:
         return len(self.init)
@@ -53,7 +56,7 @@ class Pairs:
     @property
     def used_times(self) -> Index:
         """Positions of all times that some pair touches, increasing."""
-        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0]]))
+        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0], self.earlier.ravel()]))
 
     def describe(self, start: int, lead: int) -> str:
         """What a person calls a pair."""
@@ -61,13 +64,21 @@ class Pairs:
         return f"{init} +{self.lead_hours[lead]} h"
 
 
-def find_pairs(times: Times, *, lead_hours: Sequence[int], periods: Sequence[Period], all_leads: bool = False) -> Pairs:
+def find_pairs(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    periods: Sequence[Period],
+    history_hours: Sequence[int] = (),
+    all_leads: bool = False,
+) -> Pairs:
     """All pairs of some periods.
 
     Args:
         times: the store's times, increasing.
         lead_hours: leads [h].
-        periods: init and valid time lie in one of these, not necessarily the same.
+        periods: init, valid and earlier times lie in one of these, not necessarily the same.
+        history_hours: how much earlier the other states are that the network reads [h].
         all_leads: keep only starts for which every lead exists (common init times for scores), instead of those
             with at least one.
 
@@ -78,12 +89,16 @@ def find_pairs(times: Times, *, lead_hours: Sequence[int], periods: Sequence[Per
     inside = np.zeros(len(times), dtype=bool)
     for period in periods:
         inside |= (times >= np.datetime64(period.start, "ns")) & (times <= np.datetime64(period.end, "ns"))
-    valid = np.full((len(times), len(lead_hours)), -1, dtype=np.int64)
-    for column, hours in enumerate(lead_hours):
-        wanted = times + np.timedelta64(hours, "h")
-        found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-        exists = (times[found] == wanted) & inside & inside[found]
-        valid[exists, column] = found[exists]
+
+    def shifted(hours: Sequence[int]) -> Index:
+        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
+        for column, shift in enumerate(hours):
+            there = find_times(times, times + np.timedelta64(shift, "h"))
+            found[:, column] = np.where((there >= 0) & inside & inside[there], there, -1)
+        return found
+
+    earlier = shifted([-hours for hours in history_hours])
+    valid = np.where((earlier >= 0).all(axis=1)[:, None], shifted(lead_hours), -1)
     has = valid >= 0
     empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
     spans = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in periods)
@@ -95,7 +110,7 @@ def find_pairs(times: Times, *, lead_hours: Sequence[int], periods: Sequence[Per
     init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
     if not len(init):
         raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
-    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init])
+    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
 
 
 @dataclass(frozen=True)
@@ -198,7 +213,7 @@ class Batch:
     Attributes:
         x: (B, C, H, W) normalised input.
         lead_hours: (B,) lead times [h].
-        target: (B, V, H, W) normalised anomalies at the valid time.
+        target: (B, V, H, W) normalised anomalies at the valid time, of the predicted channels that this rank reads.
         items: where they come from.
     """
 
@@ -207,12 +222,10 @@ class Batch:
     target: Tensor
     items: Items
 
-    def to(self, device: torch.device) -> Batch:
-        """On a device, without waiting when the memory is pinned."""
-        if device.type == "cpu":
-            return self
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+        """On a device, without waiting when the memory is pinned; fields in another type where asked for."""
         x, lead_hours, target = (t.to(device, non_blocking=True) for t in (self.x, self.lead_hours, self.target))
-        return Batch(x, lead_hours, target, self.items)
+        return Batch(x.to(dtype), lead_hours, target.to(dtype), self.items)
 
     def split(self, size: int | None) -> Iterator[Batch]:
         """Parts of at most `size` samples, in order; the whole for None."""
@@ -238,7 +251,7 @@ def make_batch(fields: Fields, pairs: Pairs, items: Items, *, pin: bool = False)
     valid = pairs.valid[items.start, items.lead]
     assert np.all(valid >= 0), "items hold a pair that does not exist"
     x = fields.inputs(init, roll=items.roll)
-    target = fields.anomalies(valid, roll=items.roll)
+    target = fields.targets(valid, roll=items.roll)
     lead = torch.tensor([pairs.lead_hours[e] for e in items.lead], dtype=torch.float32)
     if pin:
         x, lead, target = x.pin_memory(), lead.pin_memory(), target.pin_memory()

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -28,24 +27,24 @@ from torch import Tensor
 from model import checkpoint, optimise
 from model.build import model_config
 from model.curves import draw_curves
-from model.fields import Fields, available_memory
+from model.dchag import DCHAG
+from model.fields import Fields
 from model.loss import weighted_mse
-from model.metrics_log import MetricsLog, TrainingBar
+from model.metrics_log import MetricsLog, TrainingBar, has_tensorboard
 from model.parallel import launch, wrap
 from model.parallel.collectives import local_tensor
 from model.parallel.mesh import CHANNEL, DATA, axis_size, build_mesh, channel_rank, data_rank
 from model.parallel.rows import RowPart
 from model.parallel.targets import whole_target
-from model.samples import Batch, Items, Order, Pairs, Prefetch, find_pairs, fixed_items, make_batch
-from model.validate import Sums
+from model.samples import Batch, Items, Pairs, Prefetch
+from model.start import starting_model
+from model.training_data import TrainingData
+from model.validate import Sums, add_fixed
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.variables import parse_channel
-
-_MEMORY_SHARE = 0.6
-"""Of the free memory that the store's fields may take; they are read from the store during training otherwise."""
 
 
 def run_train(config: Config) -> None:
@@ -97,30 +96,22 @@ class Trainer:
 
     def __init__(self, config: Config, *, device: torch.device, console: Console) -> None:
         self.config, self.device, self.console = config, device, console
-        options, splits = config.training, config.data.splits
+        options = config.training
         self.options = options
         self.mesh = build_mesh(channel=options.layout.channel, device_type=device.type)
         normals = Normals.open(config.paths.normals)
-        everything = Fields(config.paths.store, normals)
+        everything = Fields(config.paths.store, normals)  # names and sizes alone
         self.shape = model_config(
             config.model, channels=everything.channels, static_channels=everything.static_channels,
             image=everything.grid_shape,
         )  # fmt: skip
         self.plan = wrap.plan_for(self.shape, ranks=axis_size(self.mesh, CHANNEL))
         own = self.plan.channels[channel_rank(self.mesh)]
-        self.fields = Fields(
-            config.paths.store, normals, channels=own, network_input=config.model.network_input
+        self.data = TrainingData(
+            config, normals=normals, channels=own, rank=data_rank(self.mesh), ranks=axis_size(self.mesh, DATA),
+            pin=device.type == "cuda",
         )  # fmt: skip
-        times, width = self.fields.times, self.fields.grid_shape[1]
-        self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train)
-        self.order = Order(
-            self.pairs, seed=options.seed, lead_weights=options.lead_weights,
-            longitudes=width if options.roll_longitude else 1,
-        )  # fmt: skip
-        self.validation: tuple[Pairs, Items] | None = None
-        if splits.validation:
-            pairs = find_pairs(times, lead_hours=config.forecast.lead_hours, periods=splits.validation)
-            self.validation = pairs, fixed_items(pairs, count=options.validation_samples)
+        self.fields = self.data.fields
         grid = Grid(self.fields.coords["latitude"].values, self.fields.coords["longitude"].values)
         self.area_HW = torch.from_numpy(grid.area_weights).float().to(device)
         named = [(c.name, c.variable, c.level) for c in map(parse_channel, self.shape.out_channels)]
@@ -130,10 +121,14 @@ class Trainer:
             named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted,
             factors=((self.std / normals.anomaly_std[rows]) ** 2).tolist() if options.anomaly_weighted else None,
         ).to(device)  # fmt: skip
+        start = self._start(config.paths.checkpoints)
         layout = wrap.Layout(
             trunk=options.layout.trunk, data=options.layout.sharding, recompute=options.recompute
         )  # fmt: skip
-        self.model = wrap.distribute(self.shape, mesh=self.mesh, layout=layout, seed=options.seed, device=device)
+        self.dtype = torch.float64 if options.precision == "float64" else torch.float32
+        self.model = wrap.distribute(
+            self.shape, mesh=self.mesh, layout=layout, seed=options.seed, device=device, dtype=self.dtype, start=start
+        )
         if options.compile:
             self.model.compile()
         self.parameters = dict(self.model.named_parameters())
@@ -145,7 +140,10 @@ class Trainer:
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if options.ema_decay else {}
         self.step = 0
         self.best = Best()
-        self.log = MetricsLog(config.paths.metrics, silent=not launch.is_main())
+        self.log = MetricsLog(
+            config.paths.metrics, silent=not launch.is_main(),
+            events=config.paths.train / "tensorboard" if options.tensorboard and has_tensorboard() else None,
+        )  # fmt: skip
         self._seconds = self._waited = 0.0
 
     # ------------------------------------------------------------------ the loop
@@ -155,10 +153,12 @@ class Trainer:
         options, first = self.options, self.step
         if self.finished:
             return
-        self._load_fields()
-        batches = Prefetch(self._make_batch, range(self.step, options.steps))
+        if options.tensorboard and not has_tensorboard():
+            self.console.print(f"train: TensorBoard is not installed (pip install tensorboard); see {self.log.path}")
+        self.data.hold(processes=launch.local_ranks(), progress=self.console.is_terminal and launch.is_main())
+        batches = Prefetch(self.data.batch, range(self.step, options.steps))
         bar = TrainingBar(self.console, total=options.steps, done=self.step, batch_size=options.batch_size)
-        began = time.perf_counter()
+        began, waited = time.perf_counter(), 0.0
         try:
             with bar, launch.stop_signal() as stopping:
                 for batch in batches:
@@ -167,10 +167,13 @@ class Trainer:
                     rate = (self.step - first) * options.batch_size / (time.perf_counter() - began)
                     self.log.write("train", step=self.step, loss=loss, gradient_norm=norm,
                                    learning_rate=self._learning_rate(self.step - 1),
-                                   samples_per_second=round(rate, 2))  # fmt: skip
+                                   samples_per_second=round(rate, 2),
+                                   wait_seconds=round(batches.waited - waited, 6))  # fmt: skip
+                    waited = batches.waited
                     bar.update(self.step, loss=loss)
-                    if self.validation and (self.finished or self.step % options.validate_every == 0):
-                        bar.note(self._validate(*self.validation))
+                    fixed = self.data.validation
+                    if fixed and (self.finished or self.step % options.validate_every == 0):
+                        bar.note(self._validate(*fixed))
                     last = self.finished
                     if last or stop or self.step % options.checkpoint_every == 0:
                         self.save("step")
@@ -181,7 +184,10 @@ class Trainer:
                         break
         finally:
             batches.close()
+            self.log.close()
             self._seconds, self._waited = time.perf_counter() - began, batches.waited
+        share = self._waited / max(self._seconds, 1e-9)
+        self.console.print(f"train: {self._seconds:.0f} s, {share:.2%} of them waiting for data", highlight=False)
 
     def _train_step(self, batch: Batch, *, stop: bool) -> tuple[float, float, bool]:
         """One optimiser step on the global batch.
@@ -196,16 +202,18 @@ class Trainer:
         options = self.options
         self.model.train()
         torch.manual_seed(optimise.step_seed(options.seed, self.step, data_rank=data_rank(self.mesh)))
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, self.dtype)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in batch.split(options.micro_batch):
-            share = self._loss(part) * (len(part.x) / len(batch.x))
+            y, target = self._predict(part)
+            share = weighted_mse(y, target, area_HW=self.area_HW, channel_V=self.channel_V)
+            share = share * (len(part.x) / len(batch.x))
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
         norm = wrap.gradient_norm(self.model, mesh=self.mesh).item()
         ranks = self.mesh.size()
-        told = torch.stack([loss.double() / ranks, loss.new_tensor(float(stop), dtype=torch.float64)])
+        told = torch.stack([loss / ranks, loss.new_tensor(float(stop))])
         value, asked = launch.sum_over_ranks(told).tolist()
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._stop_not_finite(value, norm)
@@ -219,33 +227,25 @@ class Trainer:
                                     step=self.step)  # fmt: skip
         return value, norm, asked > 0
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Prediction and target of all predicted channels."""
         with self._autocast():
-            prediction = self.model(batch.x, batch.lead_hours)
-        target = whole_target(batch.target, plan=self.plan, channels=self.shape.out_channels, group=self._channel_group)
-        return weighted_mse(prediction, target, area_HW=self.area_HW, channel_V=self.channel_V)
+            y = self.model(batch.x, batch.lead_hours)
+        group = self.mesh.get_group(CHANNEL)
+        return y, whole_target(batch.target, plan=self.plan, channels=self.shape.out_channels, group=group)
 
     # ------------------------------------------------------------------ validation
 
-    @torch.no_grad()
     def _validate(self, pairs: Pairs, items: Items) -> str:
         """Score the fixed pairs with the weights that forecasts will use; returns a line for people."""
         sums = Sums.zero(leads=len(pairs.lead_hours), channels=len(self.shape.out_channels), device=self.device)
-        part = math.ceil(len(items) / axis_size(self.mesh, DATA))  # the same number of passes on every rank
-        mine = np.arange(part) + part * data_rank(self.mesh)
         self.model.eval()
         with optimise.averaged_weights(_local(self.parameters), _local(self.average)):
-            for rows in np.split(mine, range(self.options.batch_size, part, self.options.batch_size)):
-                there = np.minimum(rows, len(items) - 1)
-                some = Items(items.start[there], items.lead[there], items.roll[there])
-                batch = make_batch(self.fields, pairs, some).to(self.device)
-                with self._autocast():
-                    y = self.model(batch.x, batch.lead_hours)
-                target = whole_target(
-                    batch.target, plan=self.plan, channels=self.shape.out_channels, group=self._channel_group
-                )
-                lead = np.where(rows < len(items), some.lead, -1).tolist()
-                sums.add(y, target, lead=lead, area_HW=self.area_HW)
+            add_fixed(
+                sums, items, lambda some: self._predict(self.data.fixed(some).to(self.device, self.dtype)),
+                area_HW=self.area_HW, batch_size=self.options.batch_size, rank=data_rank(self.mesh),
+                ranks=axis_size(self.mesh, DATA),
+            )  # fmt: skip
         sums.merge(lambda values: launch.sum_over_ranks(values, group=self.mesh.get_group(DATA)))
         scores = sums.scores(
             lead_hours=pairs.lead_hours, channel_V=self.channel_V, channels=self.shape.out_channels,
@@ -289,6 +289,7 @@ class Trainer:
             "sampler": {"seed": self.options.seed, "next_sample": self.step * self.options.batch_size},
             "best": asdict(self.best) if self.best.step else None,
             "weights": "average" if self.average else "model",
+            "start_from": self.options.start_from,
             "ranks": {axis: axis_size(self.mesh, axis) for axis in (DATA, CHANNEL)},
             "commit": provenance.commit(),
         }
@@ -320,10 +321,10 @@ class Trainer:
         return {
             "steps": self.step,
             "parameters": sum(sizes.values()),
-            "starts": len(self.pairs),
-            "epochs": round(self.step * self.options.batch_size / len(self.pairs), 3),
+            "starts": len(self.data.pairs),
+            "epochs": round(self.step * self.options.batch_size / len(self.data.pairs), 3),
             "best_validation": {"step": self.best.step, "loss": self.best.loss} if self.best.step else None,
-            "checkpoint": str(forecast_checkpoint(self.config.paths.checkpoints)),
+            "checkpoint": str(checkpoint.best_or_last(self.config.paths.checkpoints)),
             "seconds": round(self._seconds, 1),
             "share_waiting_for_data": round(self._waited / seconds, 4),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
@@ -338,27 +339,23 @@ class Trainer:
         patience = self.options.patience
         return self.step >= self.options.steps or 0 < patience <= self.best.since
 
-    @property
-    def _channel_group(self) -> Any:
-        return self.mesh.get_group(CHANNEL)
-
     def _learning_rate(self, step: int) -> float:
         options = self.options
         return optimise.learning_rate(
             step, peak=options.learning_rate, warmup_steps=options.warmup_steps, steps=options.steps
         )
 
-    def _make_batch(self, step: int) -> Batch:
-        rank, ranks = data_rank(self.mesh), axis_size(self.mesh, DATA)
-        items = self.order.batch(step, size=self.options.batch_size, rank=rank, ranks=ranks)
-        return make_batch(self.fields, self.pairs, items, pin=self.device.type == "cuda")
-
-    def _load_fields(self) -> None:
-        used = self.pairs.used_times
-        if self.validation:
-            used = np.union1d(used, self.validation[0].used_times)
-        if self.fields.bytes_needed(used) <= _MEMORY_SHARE * available_memory() / launch.local_ranks():
-            self.fields.load(used, progress=self.console.is_terminal and launch.is_main())
+    def _start(self, checkpoints: Path) -> DCHAG | None:
+        """The model of `start_from`, at the beginning of a run that asks for one."""
+        options = self.options
+        if options.start_from is None or checkpoint.newest(checkpoints) is not None:
+            return None
+        model, taken = starting_model(
+            self.shape, Path(options.start_from), seed=options.seed, network_input=self.config.model.network_input,
+            climax_channels=options.climax_channels,
+        )  # fmt: skip
+        self.console.print(f"train: {taken}", highlight=False)
+        return model
 
     def _autocast(self) -> Any:
         if self.options.precision == "bfloat16":
@@ -367,18 +364,12 @@ class Trainer:
 
     def _stop_not_finite(self, loss: float, norm: float) -> None:
         kept = self.save("step") if self.step else "their initial state"
-        items = self.order.batch(self.step, size=self.options.batch_size)
-        named = ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))
+        named = self.data.name_batch(self.step)
         raise ValueError(
             f"loss and gradient must be finite, got loss {loss:g} and gradient norm {norm:g} at step {self.step} "
             f"for the batch {named}; the parameters before this step are kept in {kept}; look at these times, "
             "or lower training.learning_rate"
         )
-
-
-def forecast_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that forecasts use: the best by validation, or the last where nothing was validated."""
-    return checkpoint.newest(folder, tag="best") or checkpoint.newest(folder)
 
 
 def _local(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ Letters: B batch, E leads, V predicted channels, H/W grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.loss import channel_mse
+from model.samples import Items
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Sums:
         """
         for i, e in enumerate(lead):
             if e >= 0:
-                one, target = y_BVHW[i : i + 1].float(), target_BVHW[i : i + 1]
+                one, target = y_BVHW[i : i + 1], target_BVHW[i : i + 1]
                 self.error[e] += channel_mse(one, target, area_HW=area_HW)
                 self.climatology[e] += channel_mse(torch.zeros_like(one), target, area_HW=area_HW)
                 self.count[e] += 1
@@ -98,3 +100,34 @@ class Sums:
                 "skill_by_channel": {name: 1.0 - (mse[c] / nothing[c]).item() for name, c in columns.items()},
             }
         return {"loss": float(np.mean([entry["loss"] for entry in leads.values()])), "leads": leads}
+
+
+@torch.no_grad()
+def add_fixed(
+    sums: Sums,
+    items: Items,
+    predict: Callable[[Items], tuple[Tensor, Tensor]],
+    *,
+    area_HW: Tensor,
+    batch_size: int,
+    rank: int,
+    ranks: int,
+) -> None:
+    """Add this data rank's part of the fixed samples.
+
+    Args:
+        sums: what to add to.
+        items: all samples.
+        predict: prediction and target, (B, V, H, W), of some of them; every rank calls it equally often.
+        area_HW: cell areas.
+        batch_size: samples a call.
+        rank: position on the data axis.
+        ranks: its length.
+    """
+    part = math.ceil(len(items) / ranks)
+    mine = np.arange(part) + part * rank
+    for rows in np.split(mine, range(batch_size, part, batch_size)):
+        there = np.minimum(rows, len(items) - 1)
+        y, target = predict(Items(items.start[there], items.lead[there], items.roll[there]))
+        lead = np.where(rows < len(items), items.lead[there], -1)
+        sums.add(y, target, lead=lead.tolist(), area_HW=area_HW)

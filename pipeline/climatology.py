@@ -150,9 +150,24 @@ class Normals:
         shards = getattr(self._climatology, "shards", None)
         return int(shards[0]) if shards else SLOTS
 
-    def in_memory(self) -> Normals:
-        """The same normals with the whole climatology read (`nbytes`), for many random accesses."""
-        return replace(self, _climatology=np.asarray(self._climatology[:]))
+    def in_memory(self, *, channels: Sequence[str] | None = None) -> Normals:
+        """The same normals with the climatology read, for many random accesses.
+
+        Args:
+            channels: read and keep these alone, in this order; all (`nbytes`) for None.
+        """
+        if channels is None:
+            return replace(self, _climatology=np.asarray(self._climatology[:]))
+        rows = self.channel_indices(channels)
+        shape = (*self._climatology.shape[:2], rows.size, *self.grid.shape)
+        held = np.empty(shape, dtype=np.float32)
+        for start in range(0, shape[0] if rows.size else 0, self.days_together):
+            part = slice(start, start + self.days_together)
+            held[part] = self._climatology[part, :, int(rows.min()) : int(rows.max()) + 1][:, :, rows - rows.min()]
+        return replace(
+            self, channels=tuple(channels), mean=self.mean[rows], std=self.std[rows],
+            anomaly_std=self.anomaly_std[rows], _climatology=held,
+        )  # fmt: skip
 
     def channel_indices(self, channels: Sequence[str] | None) -> NDArray[np.int64]:
         """Positions of channels on the channel axis; all of them for None.

@@ -42,6 +42,12 @@ class Config(Section):
                     raise ValueError(
                         f"{key}.lead_hours must be multiples of data.step_hours ({self.data.step_hours}), got {hours}"
                     )
+        for hours in self.model.history_hours:
+            if hours % self.data.step_hours or self.model.history_hours.count(hours) > 1:
+                raise ValueError(
+                    f"model.history_hours must be different multiples of data.step_hours ({self.data.step_hours}), "
+                    f"got {self.model.history_hours}"
+                )
         if self.forecast.init_step_hours % self.data.step_hours:
             raise ValueError(
                 f"forecast.init_step_hours must be a multiple of data.step_hours ({self.data.step_hours}), "
@@ -88,7 +94,8 @@ class Paths:
         data = self.root / "data"
         parts = config.model_dump(mode="json")
         d, training = parts["data"], dict(parts["training"])
-        for key in ("layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile"):
+        for key in ("layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile",
+                    "tensorboard"):  # fmt: skip
             training.pop(key)
         simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]]
         store = [simulated, d["regrid"]]

@@ -10,13 +10,37 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from pipeline import variables as catalogue
 from pipeline.grid import Grid
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _expand_range(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"start", "stop", "step"} or any(not isinstance(v, int) or v <= 0 for v in value.values()):
+        raise ValueError(f"a range of leads must be {{start, stop, step}} in whole positive hours, got {dict(value)}")
+    return list(range(value["start"], value["stop"] + 1, value["step"]))
+
+
+_RANGE_SCHEMA = {
+    "type": "object",
+    "properties": {key: {"type": "integer", "exclusiveMinimum": 0} for key in ("start", "stop", "step")},
+    "required": ["start", "stop", "step"],
+    "additionalProperties": False,
+}
+_LIST_SCHEMA = {"type": "array", "items": {"type": "integer", "exclusiveMinimum": 0}, "minItems": 1}
+LeadHours = Annotated[
+    list[Positive],
+    Field(min_length=1),
+    BeforeValidator(_expand_range),
+    WithJsonSchema({"anyOf": [_LIST_SCHEMA, _RANGE_SCHEMA]}),
+]
+"""Leads [h], listed or as {start, stop, step} with both ends included."""
 
 
 class Section(BaseModel):
@@ -225,6 +249,9 @@ class Model(Section):
     network_input: Literal["state", "anomaly"] = "state"
     """What the network reads: state is (state - mean) / std, as ClimaX; anomaly is the departure from the
     climatology of the init time over its own spread, which a short training uses better."""
+    history_hours: list[Positive] = []
+    """Earlier states that the network reads besides the one at the init time, by how much earlier they are, e.g.
+    [12, 24]; multiples of data.step_hours. Each is one more input channel per variable and level."""
     patch: Positive = 2
     width: Positive = 128
     depth: Annotated[int, Field(ge=0)] = 4
@@ -267,8 +294,9 @@ class Training(Section):
     steps: Positive = 1000
     batch_size: Positive = 16
     """Global batch, all ranks together."""
-    lead_hours: list[Positive] = Field(default=[168, 336, 720], min_length=1)
-    """Forecast lead times to train on; multiples of data.step_hours."""
+    lead_hours: LeadHours = [168, 336, 720]
+    """Forecast lead times to train on, a list or {start, stop, step} with both ends included; multiples of
+    data.step_hours. Each sample draws one."""
     lead_weights: list[float] = []
     """Sampling weight of each lead; empty means equal."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
@@ -288,7 +316,13 @@ class Training(Section):
     roll_longitude: bool = False
     """Turn samples by a random number of longitudes, statics too: exact only where the
     dynamics do not know the longitude (the simulated atmosphere without a diurnal cycle)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """bfloat16 is autocast around the model, for GPUs; float64 is for checks of one layout against another."""
+    start_from: str | None = None
+    """Fine-tuning: a checkpoint of ours (its folder, or that of a training) or a file of ClimaX weights to start from.
+    Channels that it lacks start at random and are listed."""
+    climax_channels: list[str] = []
+    """Channels of a ClimaX file in its order; empty means those of the published 5.625 degree model."""
     micro_batch: Positive | None = None
     """Samples of one forward pass on one rank; gradients add up to those of the global batch. None: all at once."""
     recompute: bool = False
@@ -301,6 +335,8 @@ class Training(Section):
     validation_samples: Positive = 128
     checkpoint_every: Positive = 100
     keep_checkpoints: Positive = 2
+    tensorboard: bool = True
+    """Copy the metrics for TensorBoard, where that is installed."""
     seed: int = 0
     layout: Layout = Layout()
 
@@ -317,7 +353,8 @@ class Training(Section):
 class Forecast(Section):
     """Which forecasts are issued from the test period."""
 
-    lead_hours: list[Positive] = Field(default=[168, 336, 720], min_length=1)
+    lead_hours: LeadHours = [168, 336, 720]
+    """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
     init_step_hours: Positive = 24
     """Spacing of init times; the last init is the longest lead before the end of the test period."""
     batch_size: Positive = 32

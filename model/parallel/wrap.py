@@ -93,6 +93,7 @@ def distribute(
     seed: int = 0,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    start: DCHAG | None = None,
 ) -> DCHAG:
     """This rank's part of the model, ready to train.
 
@@ -103,6 +104,7 @@ def distribute(
         seed: of the initial parameters, which do not depend on mesh or layout.
         device: where parameters live, the CPU by default.
         dtype: of the parameters.
+        start: the whole model, whose parameters are the initial ones instead of those of the seed.
 
     Raises:
         ValueError: groups or heads that the channel ranks do not divide.
@@ -111,8 +113,10 @@ def distribute(
     ranks = axis_size(mesh, CHANNEL)
     _check_trunk(config, layout, ranks)
     plan = plan_for(config, ranks=ranks)
-    model = DCHAG(config, groups=plan.groups[channel_rank(mesh)], seed=seed).to(device=device, dtype=dtype)
-    return cut(model, plan=plan, mesh=mesh, layout=layout)
+    model = DCHAG(config, groups=plan.groups[channel_rank(mesh)], seed=seed)
+    if start is not None:
+        _copy_held(start, model)
+    return cut(model.to(device=device, dtype=dtype), plan=plan, mesh=mesh, layout=layout)
 
 
 def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) -> DCHAG:
@@ -128,6 +132,14 @@ def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) ->
         complete_partial_gradients(model)
         average_gradients_after_backward(model, group=mesh.get_group(DATA))
     return model
+
+
+@torch.no_grad()
+def _copy_held(whole: DCHAG, part: DCHAG) -> None:
+    """Parameters of the whole model into one that holds some groups."""
+    rows, values = part.cut_rows(), dict(whole.named_parameters())
+    for name, parameter in part.named_parameters():
+        parameter.copy_(values[name][list(rows[name].rows)] if name in rows else values[name])
 
 
 class ChannelGather:
