@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.loop import LoopStage
 from benchmarks.support.measure import in_fresh_process, measure, write
 from model.dchag import DCHAG, DCHAGConfig
@@ -56,9 +57,7 @@ class ClimateLearn(nn.Module):
 
     def __init__(self, config: DCHAGConfig) -> None:
         super().__init__()
-        for name in ("nms", "qnms"):  # a CPU torchvision lacks them, and importing it then fails
-            if not hasattr(torch.ops.torchvision, name):
-                torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+        import_climate_learn()
         from climate_learn.models.hub.vit import VisionTransformer
 
         self.model = VisionTransformer(

@@ -106,10 +106,10 @@ class Fields:
         self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
         self._array: Any = zarr.open_group(store, mode="r")["state"]
         self._network_input = network_input
-        self._readers = readers
         self._memory_NKHW: Tensor | None = None
         self._place_T = np.full(len(self.times), -1, dtype=np.int64)
         self._store = store
+        self._pool = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="read")
 
     @property
     def in_memory(self) -> bool:
@@ -171,7 +171,10 @@ class Fields:
             times: positions in the store.
             roll: cells by which each is turned eastward.
         """
-        return _rolled(self.anomalies(times, rows=self._blocks[0][1]), roll)
+        target = self.anomalies(times, rows=self._blocks[0][1])
+        if roll is None or not np.any(roll):
+            return target
+        return _roll_into(torch.empty_like(target), target, roll)
 
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
         """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
@@ -183,28 +186,30 @@ class Fields:
         x_NCHW = torch.empty((len(times), len(self.input_channels), *self.grid_shape))
         place = 0
         for hours, rows in self._blocks:
-            there = self.earlier(times, hours=hours)
+            there = self.earlier(times, hours=hours) if hours else times
             assert np.all(there >= 0), "an earlier state is not in the store"
-            self._fill_inputs(x_NCHW[:, place : place + len(rows)], there, rows)
+            if len(rows):
+                self._fill_inputs(x_NCHW[:, place : place + len(rows)], there, rows, roll)
             place += len(rows)
             if not hours:
-                x_NCHW[:, place : place + len(self.static_channels)] = self.static_SHW
+                statics_NSHW = self.static_SHW.expand(len(times), *self.static_SHW.shape)
+                _roll_into(x_NCHW[:, place : place + len(self.static_channels)], statics_NSHW, roll)
                 place += len(self.static_channels)
-        return _rolled(x_NCHW, roll)
+        return x_NCHW
 
     def earlier(self, times: Index, *, hours: int) -> Index:
         """Positions of the times some hours before; -1 where the store has none."""
-        return find_times(self.times, self.times[times] - np.timedelta64(hours, "h"))
+        return find_times(self.times, self.times[times] + np.timedelta64(-hours, "h"))
 
-    def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index) -> None:
-        x_NKHW.copy_(self.anomalies(times, rows=rows))
+    def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index, roll: Index | None) -> None:
+        anomaly_NKHW = self.anomalies(times, rows=rows)
         if self._network_input == "anomaly":
-            x_NKHW *= self._anomaly_gain[torch.from_numpy(rows)]
+            _roll_into(x_NKHW, anomaly_NKHW, roll).mul_(self._anomaly_gain[torch.from_numpy(rows)])
             return
         names = [self.channels[i] for i in rows]
         climatology = self.normals.climatology_at(self.times[times], channels=names)
         scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
-        x_NKHW += torch.from_numpy(scaling.standardise(climatology))
+        _roll_into(x_NKHW, anomaly_NKHW + torch.from_numpy(scaling.standardise(climatology)), roll)
 
     def _read_anomalies(self, times: Index, rows: Index | None = None) -> Tensor:
         names = self.channels if rows is None else tuple(self.channels[i] for i in rows)
@@ -213,32 +218,47 @@ class Fields:
         scaling = self.scaling
         if rows is not None:
             scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
-        unique, inverse = np.unique(times, return_inverse=True)
-        state = self._read(unique, self._rows if rows is None else self._rows[rows])
-        out = scaling.anomaly(state, self.normals.climatology_at(self.times[unique], channels=names))
-        if not np.isfinite(out).all():
-            where, channel = (int(i[0]) for i in np.nonzero(~np.isfinite(out))[:2])
-            raise ValueError(
-                f"store must hold finite values only, got a missing or infinite one in {self._store}, channel "
-                f"{names[channel]!r}, time {np.datetime_as_string(self.times[unique[where]], unit='m')}; "
-                "check it with python -m pipeline validate"
-            )
-        read = torch.from_numpy(out)
-        return read if len(unique) == len(times) and np.array_equal(unique, times) else read[torch.from_numpy(inverse)]
+        channels = self._rows if rows is None else self._rows[rows]
+        unique, place, inverse = np.unique(times, return_index=True, return_inverse=True)
+        out = np.empty((len(times), len(names), *self.grid_shape), dtype=np.float32)
+        runs = np.split(np.arange(len(unique)), np.flatnonzero(np.diff(unique) != 1) + 1)
 
-    def _read(self, times: Index, channels: Index) -> NDArray[np.float32]:
-        """States (N, K, H, W) of increasing times; runs of consecutive times are read together."""
-        runs = np.split(times, np.flatnonzero(np.diff(times) != 1) + 1)
-        whole = len(channels) == self._array.shape[1]
-
-        def one(run: Index) -> NDArray[np.float32]:
-            values = self._array.oindex[slice(int(run[0]), int(run[-1]) + 1), slice(None) if whole else channels]
-            return np.asarray(values, dtype=np.float32)
+        def fill(run: Index) -> None:
+            when = unique[run]
+            climatology = self.normals.climatology_at(self.times[when], channels=names)
+            first = place[run[0]]
+            together = np.array_equal(place[run], np.arange(first, first + len(run)))
+            part = out[first : first + len(run)] if together else None
+            values = scaling.anomaly(self._read(when, channels), climatology, out=part)
+            if not np.isfinite(values.sum()):
+                self._raise_not_finite(values, when, names)
+            if part is None:
+                out[place[run]] = values
 
         if len(runs) == 1:
-            return one(runs[0])
-        with ThreadPoolExecutor(max_workers=self._readers) as pool:
-            return np.concatenate(list(pool.map(one, runs)))
+            fill(runs[0])
+        else:
+            list(self._pool.map(fill, runs))
+        again = np.flatnonzero(place[inverse] != np.arange(len(times)))
+        out[again] = out[place[inverse[again]]]
+        return torch.from_numpy(out)
+
+    def _raise_not_finite(self, fields: NDArray[np.float32], times: Index, names: Sequence[str]) -> None:
+        where, channel = (int(i[0]) for i in np.nonzero(~np.isfinite(fields))[:2])
+        raise ValueError(
+            f"store must hold finite values only, got a missing or infinite one in {self._store}, channel "
+            f"{names[channel]!r}, time {np.datetime_as_string(self.times[times[where]], unit='m')}; "
+            "check it with python -m pipeline validate"
+        )
+
+    def _read(self, times: Index, channels: Index) -> NDArray[np.float32]:
+        """States (N, K, H, W) of consecutive times."""
+        span = slice(int(times[0]), int(times[-1]) + 1)
+        low, high = int(channels[0]), int(channels[-1]) + 1
+        if 2 * len(channels) < high - low:
+            return np.asarray(self._array.oindex[span, channels], dtype=np.float32)
+        values = np.asarray(self._array[span, low:high], dtype=np.float32)  # a slice reads faster
+        return values if len(channels) == high - low else values[:, channels - low]
 
 
 def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:
@@ -269,13 +289,12 @@ def available_memory() -> int:
     return max(free, 0)
 
 
-def _rolled(fields_NCHW: Tensor, roll: Index | None) -> Tensor:
-    """Fields, each turned eastward by a number of cells (the last dim is the longitude)."""
+def _roll_into(out_NCHW: Tensor, fields_NCHW: Tensor, roll: Index | None) -> Tensor:
+    """Copies fields, each turned eastward by a number of cells (the last dim is the longitude); returns `out_NCHW`."""
     if roll is None or not np.any(roll):
-        return fields_NCHW
+        return out_NCHW.copy_(fields_NCHW)
     width = fields_NCHW.shape[-1]
-    out = torch.empty_like(fields_NCHW)
     for i, cells in enumerate((roll % width).tolist()):
-        out[i, ..., cells:] = fields_NCHW[i, ..., : width - cells]
-        out[i, ..., :cells] = fields_NCHW[i, ..., width - cells :]
-    return out
+        out_NCHW[i, ..., cells:] = fields_NCHW[i, ..., : width - cells]
+        out_NCHW[i, ..., :cells] = fields_NCHW[i, ..., width - cells :]
+    return out_NCHW

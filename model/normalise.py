@@ -57,9 +57,16 @@ class Scaling:
         """(state - mean) / std; shapes (..., V, H, W), canonical units in, dimensionless out."""
         return (state - self._column(self.mean)) / self._column(self.std)
 
-    def anomaly(self, state: Fields, climatology: Fields) -> Fields:
-        """(state - climatology) / std; shapes (..., V, H, W), canonical units in, dimensionless out."""
-        return (state - climatology) / self._column(self.std)
+    def anomaly(self, state: Fields, climatology: Fields, *, out: Fields | None = None) -> Fields:
+        """(state - climatology) / std; shapes (..., V, H, W), canonical units in, dimensionless out.
+
+        Args:
+            state: fields.
+            climatology: of the same times.
+            out: where to write, a new array for None.
+        """
+        result: Fields = np.subtract(state, climatology, out=out)
+        return np.divide(result, self._column(self.std), out=result)
 
     def physical(self, anomaly: Fields, climatology: Fields) -> Fields:
         """The inverse of `anomaly`: climatology + std * anomaly, canonical units. A zero anomaly is exact."""

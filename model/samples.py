@@ -11,13 +11,13 @@ Letters: S starts, E leads, B batch, C input channels, V predicted channels, H/W
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -98,7 +98,8 @@ def find_pairs(
         return found
 
     earlier = shifted([-hours for hours in history_hours])
-    valid = np.where((earlier >= 0).all(axis=1)[:, None], shifted(lead_hours), -1)
+    valid = shifted(lead_hours)
+    valid[(earlier < 0).any(axis=1)] = -1
     has = valid >= 0
     empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
     spans = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in periods)
@@ -259,50 +260,40 @@ def make_batch(fields: Fields, pairs: Pairs, items: Items, *, pin: bool = False)
 
 
 class Prefetch(Generic[T]):
-    """Makes the next items in a thread while the last one is being used.
+    """Makes the next items in threads while the last one is being used.
 
     Args:
-        make: builds the item of a step.
+        make: builds the item of a step; called from several threads.
         steps: which steps, in order.
-        depth: how many may wait.
+        depth: how many are made or wait at a time.
+        workers: threads; two, so that one reads while the other computes.
 
     Attributes:
         waited: seconds the consumer spent waiting.
     """
 
-    def __init__(self, make: Callable[[int], T], steps: range, *, depth: int = 2) -> None:
+    def __init__(self, make: Callable[[int], T], steps: range, *, depth: int = 3, workers: int = 2) -> None:
         self.waited = 0.0
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(make, steps), daemon=True)
-        self._thread.start()
+        self._make, self._steps = make, iter(steps)
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prefetch")
+        self._coming: deque[Future[T]] = deque()
+        for _ in range(depth):
+            self._order_next()
 
     def __iter__(self) -> Iterator[T]:
-        while True:
+        while self._coming:
             began = time.perf_counter()
-            kind, value = self._queue.get()
+            value = self._coming.popleft().result()
             self.waited += time.perf_counter() - began
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
+            self._order_next()
             yield value
 
     def close(self) -> None:
-        """Stop the thread; nothing more comes."""
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get_nowait()
-            except queue.Empty:
-                self._thread.join(timeout=0.01)
+        """Stop the threads; nothing more comes."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._coming.clear()
 
-    def _work(self, make: Callable[[int], T], steps: range) -> None:
-        try:
-            for step in steps:
-                if self._stop.is_set():
-                    return
-                self._queue.put(("item", make(step)))
-            self._queue.put(("end", None))
-        except BaseException as error:
-            self._queue.put(("error", error))
+    def _order_next(self) -> None:
+        step = next(self._steps, None)
+        if step is not None:
+            self._coming.append(self._pool.submit(self._make, step))

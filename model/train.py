@@ -246,6 +246,7 @@ class Trainer:
                 area_HW=self.area_HW, batch_size=self.options.batch_size, rank=data_rank(self.mesh),
                 ranks=axis_size(self.mesh, DATA),
             )  # fmt: skip
+        wrap.drop_gathered(self.model)
         sums.merge(lambda values: launch.sum_over_ranks(values, group=self.mesh.get_group(DATA)))
         scores = sums.scores(
             lead_hours=pairs.lead_hours, channel_V=self.channel_V, channels=self.shape.out_channels,

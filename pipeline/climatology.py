@@ -226,8 +226,10 @@ class Normals:
             if here.size:
                 wanted, inverse = np.unique(slots[here], return_inverse=True)
                 fields = self._read(wanted, position, columns)
-                in_order = np.array_equal(inverse, np.arange(wanted.size))
-                out[here] = fields if in_order else fields[inverse]
+                fields = fields if np.array_equal(inverse, np.arange(wanted.size)) else fields[inverse]
+                if here.size == slots.size:
+                    return fields.reshape(*times.shape, *fields.shape[1:])
+                out[here] = fields
         return out.reshape(*times.shape, *out.shape[1:])
 
     def days(self, slots: Sequence[int], *, hour: int, channels: Sequence[str] | None = None) -> NDArray[np.float32]:
@@ -247,6 +249,8 @@ class Normals:
     def _read(self, slots: NDArray[np.int64], hour: int, columns: NDArray[np.int64]) -> NDArray[np.float32]:
         """Fields (slot, channel, latitude, longitude) at sorted, unique slots of one hour."""
         if isinstance(self._climatology, np.ndarray):
+            if np.array_equal(columns, np.arange(len(self.channels))):
+                return np.asarray(self._climatology[slots, hour])
             return np.asarray(self._climatology[slots[:, None], hour, columns[None, :]])
         low, high = int(slots[0]), int(slots[-1]) + 1
         left, right = int(columns.min()), int(columns.max()) + 1

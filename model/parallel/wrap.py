@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -198,6 +198,17 @@ def scale_gradients(model: nn.Module, factor: float) -> None:
     for parameter in model.parameters():
         if parameter.grad is not None:
             local_tensor(parameter.grad).mul_(factor)
+
+
+def drop_gathered(model: nn.Module) -> None:
+    """Lets go of whole parameters that FSDP keeps after a forward without backward.
+
+    The outermost group stays gathered until a backward, and the next forward would use it as it is: values written
+    to the shards in between (averages for a validation, and the parameters put back) would not be seen.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _cut_axes(tensor: Tensor) -> set[str]:

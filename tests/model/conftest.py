@@ -43,7 +43,8 @@ def raw_config(directory: Path, **training: Any) -> dict[str, Any]:
         "model": {"width": 16, "depth": 1, "heads": 2, "decoder_depth": 1, "dropout": 0.1},
         "training": {
             "steps": 12, "batch_size": 4, "lead_hours": [24, 72], "warmup_steps": 2, "learning_rate": 2e-3,
-            "ema_decay": 0.9, "validate_every": 5, "validation_samples": 8, "checkpoint_every": 4, **training,
+            "ema_decay": 0.9, "validate_every": 5, "validation_samples": 8, "checkpoint_every": 4,
+            "tensorboard": False, **training,
         },
         "forecast": {"lead_hours": [24, 72], "batch_size": 5},
         "evaluation": {"variables": ["t850", "t2m"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -29,10 +30,13 @@ def period(start: str, end: str) -> Period:
     return Period(start=start, end=end)  # type: ignore[arg-type]
 
 
-def by_hand(times: np.ndarray, leads: list[int], periods: list[Period]) -> set[tuple[np.datetime64, int]]:
+def by_hand(
+    times: np.ndarray, leads: list[int], periods: list[Period], history: list[int]
+) -> set[tuple[np.datetime64, int]]:
     """Pairs by set membership, the slow and obvious way."""
     inside = {t for t in times for p in periods if np.datetime64(p.start) <= t <= np.datetime64(p.end)}
-    return {(t, lead) for t in inside for lead in leads if t + lead * HOUR in inside}
+    starts = {t for t in inside if all(t - hours * HOUR in inside for hours in history)}
+    return {(t, lead) for t in starts for lead in leads if t + lead * HOUR in inside}
 
 
 def listed(pairs: Pairs) -> set[tuple[np.datetime64, int]]:
@@ -48,23 +52,32 @@ def listed(pairs: Pairs) -> set[tuple[np.datetime64, int]]:
 @given(
     missing=st.sets(st.integers(0, 99), max_size=40),
     leads=st.sets(st.sampled_from([12, 36, 168, 240]), min_size=1),
+    history=st.sets(st.sampled_from([12, 24, 72]), max_size=2),
     cut=st.integers(30, 70),
 )
-@settings(max_examples=60, deadline=None)
-def test_pairs_are_those_found_by_time_value(missing: set[int], leads: set[int], cut: int) -> None:
-    """Catches pairs across a gap (counting steps), across a split (leakage), and pairs lost at either edge."""
+@settings(max_examples=80, deadline=None)
+def test_pairs_are_those_found_by_time_value(missing: set[int], leads: set[int], history: set[int], cut: int) -> None:
+    """Catches pairs across a gap (counting steps), across a split (leakage), and pairs lost at either edge.
+
+    With earlier states: starts whose history lies in a gap or outside the period.
+    """
     times = np.delete(axis("2000-02-01", "2000-03-22"), sorted(missing))
     everything = axis("2000-02-01", "2000-03-22")
     periods = [
         Period(start=everything[0].astype("datetime64[us]").item(), end=everything[cut - 5].astype("M8[us]").item()),
         Period(start=everything[cut].astype("datetime64[us]").item(), end=everything[90].astype("M8[us]").item()),
     ]
-    expected = by_hand(times, sorted(leads), periods)
+    options = {"lead_hours": sorted(leads), "periods": periods, "history_hours": sorted(history)}
+    expected = by_hand(times, sorted(leads), periods, sorted(history))
     if not all(any(lead == e for _, e in expected) for lead in leads):
         with pytest.raises(ValueError, match="at least one pair"):
-            find_pairs(times, lead_hours=sorted(leads), periods=periods)
+            find_pairs(times, **options)
         return
-    assert listed(find_pairs(times, lead_hours=sorted(leads), periods=periods)) == expected
+    pairs = find_pairs(times, **options)
+    assert listed(pairs) == expected
+    behind = times[pairs.init][:, None] - np.array(sorted(history), dtype=int) * HOUR
+    assert np.array_equal(times[pairs.earlier], behind)
+    assert set(pairs.earlier.ravel()) | set(pairs.init) <= set(pairs.used_times)
 
 
 def test_leap_day_and_new_year_are_starts_and_valid_times() -> None:
@@ -210,6 +223,44 @@ def test_a_rank_reads_its_own_channels_in_store_order(opened: tuple[Config, Fiel
     assert torch.equal(some.anomalies(times), fields.anomalies(times)[:, [0, 2]])
 
 
+def test_earlier_states_are_read_by_time_value(opened: tuple[Config, Fields]) -> None:
+    """Catches the state a number of steps back (wrong next to a gap), or earlier channels in another order."""
+    config, _ = opened
+    names = ("t500", "t850", "t2m", "lsm", "orog", "t850-12h", "t2m-12h", "t500-36h")
+    fields = Fields(config.paths.store, Normals.open(config.paths.normals), channels=names)
+    assert fields.input_channels == names
+    assert fields.history_hours == (12, 36)
+    pairs = find_pairs(fields.times, lead_hours=[24], periods=config.data.splits.train, history_hours=[12, 36])
+    when = fields.times[pairs.init]
+    after_gap = np.flatnonzero(np.diff(when) > 12 * HOUR)[0] + 1
+    start = np.array([after_gap, 0, 40])
+    state = zarr.open_group(config.paths.store, mode="r")["state"][:]
+    normals = fields.normals
+    standard = (state - normals.mean[:, None, None]) / normals.std[:, None, None]
+    at = {h: np.array([list(fields.times).index(t - h * HOUR) for t in when[start]]) for h in (0, 12, 36)}
+    columns = [(0, 0), (0, 1), (0, 2), (12, 1), (12, 2), (36, 0)]
+    expected = np.stack([standard[at[h]][:, c] for h, c in columns], axis=1)
+    for _ in range(2):  # from disk, then from memory
+        batch = make_batch(fields, pairs, Items(start, np.zeros(3, dtype=np.int64), np.array([0, 3, 0])))
+        x = batch.x.clone()
+        x[1] = x[1].roll(-3, dims=-1)
+        assert np.allclose(x[:, [0, 1, 2, 5, 6, 7]], expected, atol=2e-5)
+        assert batch.target.shape[1] == 3
+        fields.load(pairs.used_times, progress=False)
+
+
+def test_a_rank_with_earlier_states_alone_predicts_nothing(opened: tuple[Config, Fields]) -> None:
+    """Catches targets of channels that a rank reads at an earlier time only: they would be counted twice."""
+    config, _ = opened
+    fields = Fields(config.paths.store, Normals.open(config.paths.normals), channels=["t2m-24h", "lsm"])
+    assert fields.channels == ("t2m",)
+    assert fields.target_channels == ()
+    assert fields.targets(np.array([5, 9])).shape == (2, 0, 6, 12)
+    assert fields.inputs(np.array([5, 9])).shape == (2, 2, 6, 12)
+    fields.load(np.arange(20), progress=False)
+    assert fields.normals.nbytes * 3 == Normals.open(config.paths.normals).nbytes
+
+
 def test_roll_turns_input_statics_and_target_together(opened: tuple[Config, Fields]) -> None:
     """Catches statics left behind (land under another sky) or a target turned the other way."""
     config, fields = opened
@@ -259,9 +310,25 @@ def test_prefetch_keeps_order_and_hands_over_errors() -> None:
 
 
 def test_prefetch_can_be_closed_while_it_waits() -> None:
-    """Catches a thread that outlives the training loop and keeps the store's memory."""
-    before = threading.active_count()
+    """Catches threads that outlive the training loop and keep the store's memory."""
+
+    def running() -> int:
+        return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+    before = running()
     source = Prefetch(lambda step: step, range(1000))
     assert next(iter(source)) == 0
+    assert running() > before
     source.close()
-    assert threading.active_count() == before
+    assert running() == before
+
+
+def test_prefetch_makes_no_more_than_its_depth_ahead() -> None:
+    """Catches a loader that fills the memory with batches while a step takes long."""
+    made: list[int] = []
+    source = Prefetch(lambda step: made.append(step) or step, range(100), depth=3)  # type: ignore[func-returns-value]
+    taken = iter(source)
+    assert [next(taken) for _ in range(5)] == [0, 1, 2, 3, 4]
+    time.sleep(0.2)
+    assert max(made) <= 8
+    source.close()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from model import checkpoint, train
+from model import checkpoint, train, training_data
 from model.metrics_log import MetricsLog, read_metrics
 from model.parallel.launch import process_group
 from model.train import Trainer, run_train
+from pipeline.climatology import Normals
 from pipeline.config import Config, dump, parse
 from pipeline.provenance import read_receipt
+from pipeline.store import open_store
 
 Make = Callable[..., Config]
 
@@ -40,7 +43,8 @@ def weights(config: Config, *, tag: str = "step") -> dict[str, Tensor]:
 
 def curve(config: Config) -> list[dict[str, Any]]:
     """The metrics without what depends on the clock."""
-    return [{k: v for k, v in r.items() if k != "samples_per_second"} for r in read_metrics(config.paths.metrics)]
+    clock = ("samples_per_second", "wait_seconds")
+    return [{k: v for k, v in r.items() if k not in clock} for r in read_metrics(config.paths.metrics)]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -128,7 +132,7 @@ _SCRIPT = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from model import checkpoint, train
+from model import checkpoint, train, training_data
 from pipeline.config import load
 
 config, moment, step = load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -185,18 +189,18 @@ def test_not_finite_stops_and_names_the_batch(
     undisturbed: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_rank: None
 ) -> None:
     """Catches parameters poisoned by one bad batch, and a message that does not say which."""
-    config, original = fresh(undisturbed, tmp_path / "again"), train.make_batch
+    config, original = fresh(undisturbed, tmp_path / "again"), training_data.make_batch
     expected: list[str] = []
 
     def poisoned(fields: Any, pairs: Any, items: Any, **options: Any) -> Any:
         batch = original(fields, pairs, items, **options)
-        if np.array_equal(items.start, trainer.order.batch(6, size=4).start):
+        if np.array_equal(items.start, trainer.data.order.batch(6, size=4).start):
             batch.target[2, 1, 3, 4] = float("inf")
             expected.append(pairs.describe(items.start[2], items.lead[2]))
         return batch
 
     trainer = make_trainer(config)
-    monkeypatch.setattr(train, "make_batch", poisoned)
+    monkeypatch.setattr(training_data, "make_batch", poisoned)
     with pytest.raises(ValueError, match="must be finite") as error:
         trainer.run()
     assert expected[0] in str(error.value)
@@ -250,12 +254,15 @@ def test_patience_ends_a_run_that_no_longer_improves(experiment: Make, monkeypat
 def test_no_training_pair_leaves_the_training_period(experiment: Make, one_rank: None) -> None:
     """Catches leakage: a valid time in validation or test, or a pair over the gap in the store."""
     config = experiment(lead_hours=[12, 24, 168])
+    config = config.model_copy(update={"model": config.model.model_copy(update={"history_hours": [12, 24]})})
     trainer = make_trainer(config)
-    used = trainer.pairs.times[trainer.pairs.used_times]
+    used = trainer.data.pairs.times[trainer.data.pairs.used_times]
     assert used.min() == np.datetime64("2000-01-01T00")
     assert used.max() == np.datetime64("2000-12-31T12")
-    assert trainer.validation is not None
-    seen = trainer.validation[0].times[trainer.validation[0].used_times]
+    assert trainer.data.pairs.times[trainer.data.pairs.init].min() == np.datetime64("2000-01-02T00")
+    assert trainer.data.validation is not None
+    pairs = trainer.data.validation[0]
+    seen = pairs.times[pairs.used_times]
     assert seen.min() >= np.datetime64("2001-01-01T00")
     assert seen.max() <= np.datetime64("2001-01-20T12")
 
@@ -284,6 +291,84 @@ def test_it_learns_the_travelling_wave(experiment: Make, network_input: str) -> 
     run_train(config)
     last = curve(config)[-1]
     assert all(lead["skill"] > 0.25 for lead in last["leads"].values())
+
+
+def test_losses_count_in_units_of_anomalies(experiment: Make, one_rank: None) -> None:
+    """Catches channel weights that never reach the loss, or the spread of the wrong channel."""
+    plain, weighted = (make_trainer(experiment(anomaly_weighted=on)) for on in (False, True))
+    normals = weighted.fields.normals
+    ratio = torch.from_numpy((normals.std / normals.anomaly_std) ** 2).float()
+    assert torch.allclose(weighted.channel_V, ratio / ratio.mean())
+    assert ratio.max() > 1.5 * ratio.min()
+    batch = plain.data.batch(0)
+    expected = (batch.target.square() * weighted.area_HW / weighted.area_HW.mean()).mean(dim=(0, 2, 3))
+    for trainer, weights in ((plain, torch.ones(3)), (weighted, weighted.channel_V)):
+        loss, _, _ = trainer._train_step(batch, stop=False)  # an untrained model predicts zero
+        assert loss == pytest.approx((expected * weights).mean().item(), rel=1e-5)
+
+
+def test_earlier_states_help_where_the_wave_moves(experiment: Make) -> None:
+    """Catches history that training, validation and forecast read differently."""
+    from model.forecast import run_forecast
+
+    config = experiment(steps=120, batch_size=8, learning_rate=5e-3, validate_every=120, checkpoint_every=120)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"history_hours": [12]})})
+    run_train(config)
+    assert all(lead["skill"] > 0.25 for lead in curve(config)[-1]["leads"].values())
+    run_forecast(config)
+    facts = read_receipt(config, stage="forecast")["facts"]
+    assert "2001-01-21T00" in facts["missing_init_times"]  # its earlier state lies in the validation period
+    forecast, truth = open_store(config.paths.forecast)["state"], open_store(config.paths.store)["state"]
+    valid = forecast["init_time"].values + np.timedelta64(24, "h")
+    error = forecast.isel(lead_time=0).values - truth.sel(time=valid).values
+    nothing = Normals.open(config.paths.normals).climatology_at(valid) - truth.sel(time=valid).values
+    assert np.square(error).mean() < 0.9 * np.square(nothing).mean()
+
+
+def test_waiting_is_measured_and_told(experiment: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a share of waiting that misses the steps after the first."""
+    original = training_data.make_batch
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.05)
+        return original(*args, **options)
+
+    config = experiment(steps=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_data, "make_batch", slow)
+        run_train(config)
+    waits = [r["wait_seconds"] for r in read_metrics(config.paths.metrics) if r["kind"] == "train"]
+    facts = read_receipt(config, stage="train")["facts"]
+    assert min(waits) >= 0
+    assert sum(waits) == pytest.approx(facts["share_waiting_for_data"] * facts["seconds"], rel=0.2, abs=0.02)
+    assert "waiting for data" in capsys.readouterr().err
+
+
+def test_tensorboard_sees_the_metrics_of_a_resumed_run_once(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches scalars under no name, lost at a kill, or shown twice after it."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = experiment(tensorboard=True)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(config)
+    run_train(config)
+    found = accumulator.EventAccumulator(str(config.paths.train / "tensorboard")).Reload()
+    records = [r for r in read_metrics(config.paths.metrics) if r["kind"] == "train"]
+    assert [e.step for e in found.Scalars("train/loss")] == [r["step"] for r in records]
+    assert [e.value for e in found.Scalars("train/loss")] == pytest.approx([r["loss"] for r in records])
+    assert len(found.Scalars("validation/leads/72/skill")) == 3
+
+
+def test_a_missing_tensorboard_is_told_once(
+    experiment: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a demo that fails, or says nothing, because an extra is not installed."""
+    monkeypatch.setattr(train, "has_tensorboard", lambda: False)
+    config = experiment(tensorboard=True, steps=2)
+    run_train(config)
+    assert capsys.readouterr().err.count("TensorBoard is not installed") == 1
+    assert not (config.paths.train / "tensorboard").exists()
 
 
 def test_metrics_are_cut_to_a_step(tmp_path: Path) -> None:

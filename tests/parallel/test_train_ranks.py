@@ -1,4 +1,7 @@
-"""The whole trainer on several ranks: the same losses, and checkpoints that any other number of ranks takes up."""
+"""The whole trainer on several ranks: the same losses, and checkpoints that any other number of ranks takes up.
+
+In float64, so that what rounding leaves apart (below 1e-10) cannot hide a mistake.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,28 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from model import checkpoint
+from model.fields import Fields
 from model.metrics_log import read_metrics
-from model.train import run_train
+from model.parallel.launch import process_group
+from model.train import Trainer, run_train
 from pipeline.config import Config, parse
 from tests.parallel.harness import run_distributed
 
 STEPS = 6
 
 
-def raw(directory: Path, *, data: int, channel: int, **layout: str) -> dict[str, Any]:
-    """A small experiment with eight uneven groups, so that every layout divides them."""
+def raw(
+    directory: Path, *, data: int, channel: int, model: dict[str, Any] | None = None, **layout: str
+) -> dict[str, Any]:
+    """A small experiment with four uneven groups of five channels: the last two hold static fields alone."""
     from tests.model.conftest import raw_config
 
-    content = raw_config(directory, steps=STEPS, checkpoint_every=3, validate_every=3, batch_size=8)
-    content["model"] |= {"groups": {"by": "contiguous", "count": 4}, "dropout": 0.0, "unit": "C"}
+    content = raw_config(directory, steps=STEPS, checkpoint_every=3, validate_every=3, batch_size=8,
+                         precision="float64")  # fmt: skip
+    content["model"] |= {"groups": {"by": "contiguous", "count": 4}, "dropout": 0.0, "unit": "C", **(model or {})}
     content["training"]["layout"] = {"data": data, "channel": channel, **layout}
     return content
 
@@ -40,7 +49,7 @@ def weights(config: Config) -> dict[str, torch.Tensor]:
     path = checkpoint.newest(config.paths.checkpoints)
     assert path is not None
     names = checkpoint._SafeReader(path).read_metadata().state_dict_metadata
-    found = {name: torch.zeros(entry.size) for name, entry in names.items()}
+    found = {name: torch.zeros(entry.size, dtype=entry.properties.dtype) for name, entry in names.items()}
     checkpoint.load(path, found, expected={})
     return found
 
@@ -76,10 +85,74 @@ def test_ranks_give_the_losses_of_one(one_rank: Config, tmp_path: Path, layout: 
     elsewhere(one_rank, tmp_path / "ranks")
     run_distributed(train, layout["data"] * layout["channel"], content)
     config = parse(content)
-    assert losses(config) == pytest.approx(losses(one_rank), rel=2e-4)
+    assert losses(config) == pytest.approx(losses(one_rank), rel=1e-10)
     ours, theirs = weights(config), weights(one_rank)
     assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[n], theirs[n], atol=2e-3) for n in ours if n.startswith("model."))
+    assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-7) for n in ours if n.startswith("model."))
+
+
+def look(content: dict[str, Any]) -> dict[str, Any]:
+    """What a rank reads for a batch, and the target it computes with."""
+    rows: set[int] = set()
+    original = Fields._read
+
+    def watched(self: Fields, times: Any, channels: Any) -> Any:
+        rows.update(channels.tolist())
+        return original(self, times, channels)
+
+    trainer = Trainer(parse(content), device=torch.device("cpu"), console=Console(quiet=True))
+    Fields._read = watched  # type: ignore[method-assign]
+    try:
+        batch = trainer.data.batch(0)
+    finally:
+        Fields._read = original  # type: ignore[method-assign]
+    _, target = trainer._predict(batch.to(trainer.device, trainer.dtype))
+    trainer.data.fields.load(trainer.data.pairs.used_times, progress=False)
+    return {"rows": sorted(rows), "input": batch.x.shape[1], "read": batch.target.shape[1], "target": target,
+            "climatology": trainer.data.fields.normals.nbytes, "start": batch.items.start}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("channel", "history", "rows", "inputs"),
+    [(2, [], [[0, 1, 2], []], [3, 2]), (4, [], [[0, 1], [2], [], []], [2, 1, 1, 1]),
+     (2, [12], [[0, 1, 2], [0, 1, 2]], [4, 4])],
+)  # fmt: skip
+def test_a_rank_reads_its_channels_alone(
+    one_rank: Config, tmp_path: Path, channel: int, history: list[int], rows: list[list[int]], inputs: list[int]
+) -> None:
+    """Catches ranks that read every channel, or targets joined in the wrong order where the parts are uneven.
+
+    With history, eight channels in four groups of two: rank 1 reads a static field and what was 12 hours earlier.
+    """
+    content = raw(tmp_path / "ranks", data=1, channel=channel, model={"history_hours": history})
+    elsewhere(one_rank, tmp_path / "ranks")
+    seen = run_distributed(look, channel, content)
+    alone = raw(tmp_path / "ranks", data=1, channel=1, model={"history_hours": history})
+    with process_group(world_size=1):
+        whole = look(alone)
+    assert [s["rows"] for s in seen] == rows
+    assert [s["input"] for s in seen] == inputs
+    assert sum(s["read"] for s in seen) == 3
+    assert [s["climatology"] * 3 // whole["climatology"] for s in seen] == [len(r) for r in rows]
+    for s in seen:
+        assert s["start"].tolist() == whole["start"].tolist()
+        assert torch.equal(s["target"], whole["target"])
+
+
+@pytest.mark.slow
+def test_channel_ranks_share_dropout_history_and_start(one_rank: Config, tmp_path: Path) -> None:
+    """Catches masks that differ inside a channel group, earlier states and loaded rows given to other channels."""
+    found = []
+    for channel in (1, 2):
+        folder = tmp_path / f"ranks{channel}"
+        model = {"dropout": 0.2, "history_hours": [24]}
+        content = raw(folder, data=1, channel=channel, model=model)
+        content["training"] |= {"start_from": str(one_rank.paths.train), "steps": 3}
+        elsewhere(one_rank, folder)
+        _run(content, {"data": 1, "channel": channel})
+        found.append(losses(parse(content)))
+    assert found[1] == pytest.approx(found[0], rel=1e-10)
 
 
 @pytest.mark.slow
@@ -103,7 +176,7 @@ def test_another_layout_goes_on_where_the_first_stopped(
             _run(content, layout)
     records = read_metrics(parse(content).paths.metrics)
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, STEPS + 1))
-    assert losses(parse(content)) == pytest.approx(losses(one_rank), rel=2e-4)
+    assert losses(parse(content)) == pytest.approx(losses(one_rank), rel=1e-10)
 
 
 def _run(content: dict[str, Any], layout: dict[str, Any]) -> None:

@@ -97,6 +97,17 @@ def test_fields_by_time(path: Path, in_memory: bool) -> None:
         np.testing.assert_array_equal(field[1], expected(slot, hour, 0))
 
 
+def test_some_channels_in_memory(path: Path) -> None:
+    """Catches a rank that holds the climatology of channels it never reads, or of the wrong ones."""
+    some = Normals.open(path).in_memory(channels=["u10", "z500"])
+    time = np.array(["2004-02-29T12"], "datetime64[h]")
+    np.testing.assert_array_equal(some.climatology_at(time)[0], [expected(60, 12, 2), expected(60, 12, 0)])
+    assert some.nbytes == Normals.open(path).nbytes * 2 // 3
+    assert some.std.tolist() == [5.0, 3e3]
+    with pytest.raises(ValueError, match="t850"):
+        some.climatology_at(time, channels=["t850"])
+
+
 def test_shape_of_times_is_kept(path: Path) -> None:
     """Catches a lookup that flattens (init, lead) pairs."""
     normals = Normals.open(path)

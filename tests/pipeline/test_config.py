@@ -62,6 +62,10 @@ def fault(raw: dict[str, Any]) -> str:
         ("training.lead_hours", [], "training.lead_hours"),
         ("training.lead_hours", [30], "training.lead_hours must be multiples of data.step_hours (12), got 30"),
         ("forecast.lead_hours", [168, 171], "forecast.lead_hours must be multiples of data.step_hours (12), got 171"),
+        ("training.lead_hours", {"start": 24, "stop": 12, "step": 12}, "training.lead_hours"),
+        ("training.lead_hours", {"start": 12, "stop": 48}, "a range of leads must be {start, stop, step}"),
+        ("model.history_hours", [12, 18], "model.history_hours must be different multiples of data.step_hours (12)"),
+        ("model.history_hours", [12, 12], "model.history_hours must be different multiples of data.step_hours (12)"),
         ("forecast.init_step_hours", 18, "forecast.init_step_hours must be a multiple of data.step_hours (12), got 18"),
         ("training.lead_weights", [1.0], "one entry a lead, got 1 for 3 leads"),
         ("training.channel_weights", {"t850": 2.0}, "channel_weights must name channels or variables of the store"),
@@ -205,6 +209,16 @@ def test_a_setting_names_what_follows_it_anew(key: str, value: Any, first: str) 
     assert reruns(key, value) == set(STAGES[STAGES.index(first) :])
 
 
+@pytest.mark.parametrize("block", ["training", "forecast"])
+def test_a_range_of_leads_is_the_list(block: str) -> None:
+    """Catches a range without its last lead, and one that is another experiment than the list it means."""
+    listed, ranged = (
+        parse(changed(f"{block}.lead_hours", v)) for v in ([12, 36, 60], {"start": 12, "stop": 60, "step": 24})
+    )
+    assert listed == ranged
+    assert listed.paths.receipt("score") == ranged.paths.receipt("score")
+
+
 def test_another_period_is_another_store() -> None:
     """Catches two time axes under one name: the second would be refused, or written over the first."""
     longer = parse(changed("data.period", {"start": "2001-01-01", "end": "2002-01-31"})).paths
@@ -218,6 +232,7 @@ def test_another_period_is_another_store() -> None:
         ("training.checkpoint_every", 7),
         ("training.keep_checkpoints", 5),
         ("training.layout", {"data": 2, "channel": 2}),
+        ("training.tensorboard", False),
     ],
 )
 def test_speed_and_safety_change_no_name(key: str, value: Any) -> None:
@@ -255,6 +270,9 @@ def test_schema_accepts_what_we_resolve_and_refuses_unknown_keys() -> None:
     assert not list(validator.iter_errors(resolved))
     for bad in (changed("training.stepz", 1), changed("model.width", "wide"), changed("source.kind", "magic")):
         assert list(validator.iter_errors(bad))
+    for leads, fits in (({"start": 12, "stop": 60, "step": 24}, True), ({"from": 12, "to": 60}, False)):
+        errors = list(validator.iter_errors({**resolved, "forecast": {"lead_hours": leads}}))
+        assert (not errors) == fits
     described = schema["$defs"]["Training"]["properties"]["ema_decay"]
     assert "moving average" in described["description"], "keys lose their meaning in editors"
     assert json.loads(json.dumps(schema)) == schema

@@ -1,0 +1,182 @@
+"""The loader against the floor, which is decompressing the same bytes with zarr and nothing else, and climate-learn's.
+
+Claims: shuffled samples straight from the store, normalised, with targets, come at 0.8 of the floor's rate at least,
+and five times as fast as from climate-learn's loader of .npz files, on the same data and channels.
+
+The floor reads the same times in the same order, init and valid, one call of zarr for each, on the same number of
+threads. `memory` is the loader once the store has been read into memory, as a training does where it fits.
+climate-learn reads .npz shards (written here, a month each, uncompressed as its own), shuffles in a buffer and
+normalises; one lead only, which is all its direct task knows.
+
+    python -m pipeline train --config workflows/config/demo.yaml    # or make demo: the store to read
+    python benchmarks/loader.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from benchmarks.support.climatelearn import import_climate_learn
+from benchmarks.support.measure import in_fresh_process, write
+from model.fields import Fields
+from model.samples import Order, Prefetch, find_pairs, make_batch
+from pipeline.climatology import Normals
+from pipeline.config import Config, load
+
+LEAD = 168
+
+
+def one(case: dict[str, Any]) -> dict[str, Any]:
+    """Samples per second of one loader."""
+    config = load(case["config"], case["set"])
+    torch.set_num_threads(1)
+    samples, batch = case["samples"], config.training.batch_size
+    steps = range(max(1, samples // batch))
+    began = time.perf_counter()
+    if case["loader"] == "climate-learn":
+        source: Iterator[int] = climate_learn(Path(case["shards"]), batch=batch)
+    elif case["loader"] == "floor":
+        source = floor(config, steps, threads=case["threads"])
+    else:
+        fields = open_fields(config, threads=case["threads"])
+        pairs = find_pairs(fields.times, lead_hours=[LEAD], periods=config.data.splits.train)
+        order = Order(pairs, seed=0)
+        if case["loader"] == "memory":
+            fields.load(pairs.used_times, progress=False)
+        else:
+            fields.hold_climatology()
+        source = (len(b.x) for b in Prefetch(lambda s: make_batch(fields, pairs, order.batch(s, size=batch)), steps))
+    ready = time.perf_counter() - began
+    began, first, count = time.perf_counter(), 0.0, 0
+    for size in source:
+        count += size
+        if not first:
+            first = time.perf_counter() - began
+        if count >= samples:
+            break
+    seconds = time.perf_counter() - began
+    return {"samples_per_second": count / seconds, "first_batch_s": first, "ready_s": ready, "read": count}
+
+
+def open_fields(config: Config, *, threads: int) -> Fields:
+    normals = Normals.open(config.paths.normals)
+    return Fields(config.paths.store, normals, network_input=config.model.network_input, readers=threads)
+
+
+def floor(config: Config, steps: range, *, threads: int) -> Iterator[int]:
+    """The same times in the same order, decompressed and dropped."""
+    array: Any = zarr.open_group(config.paths.store, mode="r")["state"]
+    times = open_fields(config, threads=1).times
+    pairs = find_pairs(times, lead_hours=[LEAD], periods=config.data.splits.train)
+    order, batch = Order(pairs, seed=0), config.training.batch_size
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for step in steps:
+            items = order.batch(step, size=batch)
+            wanted = np.concatenate([pairs.init[items.start], pairs.valid[items.start, items.lead]])
+            list(pool.map(lambda t: array[int(t)], wanted))
+            yield batch
+
+
+def climate_learn(shards: Path, *, batch: int) -> Iterator[int]:
+    """Its own training loader, in this process as ours."""
+    import_climate_learn()
+    from climate_learn.data.itermodule import IterDataModule
+
+    names = json.loads((shards / "names.json").read_text())
+    steps = LEAD // names["step_hours"]
+    module = IterDataModule(
+        "direct-forecasting", str(shards), str(shards), names["inputs"], names["outputs"], src="era5", history=1,
+        window=1, pred_range=steps, subsample=1, buffer_size=64, batch_size=batch, num_workers=0,
+    )  # fmt: skip
+    module.setup()
+    for x, _, _, _ in module.train_dataloader():
+        yield len(x)
+
+
+def write_shards(config: Config, folder: Path, *, shard: int) -> None:
+    """The training periods as climate-learn wants them: one .npz a shard, (time, 1, lat, lon) for each variable."""
+    store = zarr.open_group(config.paths.store, mode="r")
+    state: Any = store["state"]
+    channels = [str(name) for name in store["channel"][:]]  # type: ignore[index]
+    fields = open_fields(config, threads=1)
+    times = find_pairs(fields.times, lead_hours=[LEAD], periods=config.data.splits.train).used_times
+    normals = fields.normals
+    static = np.asarray(store["static"][:])  # type: ignore[index]
+    inputs = [*channels, *fields.static_channels]
+    for split in ("train", "val", "test"):
+        (folder / split).mkdir(parents=True)
+    for number, first in enumerate(range(0, len(times) - shard + 1, shard)):
+        values = state[int(times[first]) : int(times[first]) + shard]
+        content = {name: values[:, i : i + 1] for i, name in enumerate(channels)}
+        for i, name in enumerate(fields.static_channels):
+            content[name] = np.broadcast_to(static[i], (shard, 1, *static.shape[1:]))
+        for split in ("train",) if number else ("train", "val", "test"):
+            np.savez(folder / split / f"{number:03d}.npz", **content)
+    mean = dict(zip(inputs, [*normals.mean, *normals.static_mean], strict=True))
+    std = dict(zip(inputs, [*normals.std, *normals.static_std], strict=True))
+    for name, values in (("mean", mean), ("std", std)):
+        np.savez(folder / f"normalize_{name}.npz", **{k: np.array([v]) for k, v in values.items()})
+    grid = config.data.regrid.grid
+    np.save(folder / "lat.npy", grid.latitude)
+    np.save(folder / "lon.npy", grid.longitude)
+    about = {"inputs": inputs, "outputs": channels, "step_hours": config.data.step_hours}
+    (folder / "names.json").write_text(json.dumps(about))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="workflows/config/demo.yaml")
+    parser.add_argument("--set", nargs="*", default=[], help="settings, e.g. directory=/elsewhere/results/demo")
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shard", type=int, default=62, help="times of an .npz file: a month of 12-hourly data")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(json.loads(options.one))))
+        return
+    config = load(options.config, options.set)
+    if not config.paths.store.exists():
+        raise SystemExit(f"store must exist, got none at {config.paths.store}; run make demo first")
+    folder = Path(tempfile.mkdtemp())
+    try:
+        write_shards(config, folder, shard=options.shard)
+        rows = []
+        for loader in ("floor", "store", "floor", "store", "memory", "climate-learn"):
+            samples = options.samples * 8 if loader == "memory" else options.samples
+            case = {"loader": loader, "config": options.config, "set": options.set, "samples": samples,
+                    "threads": options.threads, "shards": str(folder)}  # fmt: skip
+            found = in_fresh_process(__file__, case)
+            rows.append({k: v for k, v in found.items() if k not in ("config", "set", "shards")})
+            print(json.dumps(rows[-1]), flush=True)
+    finally:
+        shutil.rmtree(folder)
+    best = {row["loader"]: 0.0 for row in rows}
+    for row in rows:
+        best[row["loader"]] = max(best[row["loader"]], row.get("samples_per_second", 0.0))
+    ratios = {"store_over_floor": best["store"] / best["floor"], "memory_over_floor": best["memory"] / best["floor"]}
+    if best["climate-learn"]:
+        ratios |= {f"{k}_over_climate_learn": best[k] / best["climate-learn"] for k in ("store", "memory")}
+    metrics = config.paths.train / "metrics.jsonl"
+    if metrics.exists():
+        train = [r for r in map(json.loads, metrics.read_text().splitlines()) if r["kind"] == "train"]
+        seconds = train[-1]["step"] * config.training.batch_size / train[-1]["samples_per_second"]
+        ratios["share_of_training_spent_waiting"] = sum(r.get("wait_seconds", 0.0) for r in train) / seconds
+    print(json.dumps(ratios, indent=1))
+    print(write("loader", {"ratios": {k: round(v, 4) for k, v in ratios.items()}, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

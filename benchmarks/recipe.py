@@ -1,0 +1,168 @@
+"""A training recipe found by measurement: variants of the demo's, each given the same time, judged at seven days.
+
+Every variant differs from the demo's configuration in the settings named below and nowhere else. With --seconds, a
+short run measures a variant's time per step and the number of steps follows, so that a larger model pays for its
+size (and the schedule ends with the time); with --steps, all take as many steps. The score is the skill against
+climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
+another seed makes: `demo` runs with two seeds to show it. Needs the demo's store: `make demo` first.
+
+    python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
+    python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.support.measure import in_fresh_process, write
+from model.metrics_log import read_metrics
+from model.train import run_train
+from pipeline.config import Config, load
+from pipeline.provenance import read_receipt
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = ROOT / "docs" / "images" / "recipe.png"
+LEAD = "168"
+VARIANTS: dict[str, list[str]] = {
+    "demo": [],
+    "demo, another seed": ["training.seed=1"],
+    "3 leads alone": ["training.lead_hours=[168, 336, 720]"],
+    "7 days alone": ["training.lead_hours=[168]"],
+    "leads 1 to 14 days": ["training.lead_hours={start: 24, stop: 336, step: 24}"],
+    "loss in anomaly units": ["training.anomaly_weighted=true"],
+    "loss by pressure": ["training.pressure_weighted=true"],
+    "width 192": ["model.width=192"],
+    "width 96": ["model.width=96"],
+    "depth 6": ["model.depth=6"],
+    "depth 2": ["model.depth=2"],
+    "unit C": ["model.unit=C"],
+    "one group": ["model.groups.by=flat"],
+    "states as input": ["model.network_input=state"],
+    "history of 24 h": ["model.history_hours=[24]"],
+    "no rotation": ["training.roll_longitude=false"],
+    "learning rate 1.5e-3": ["training.learning_rate=1.5e-3"],
+    "learning rate 6e-3": ["training.learning_rate=6.0e-3"],
+    "weight decay 0.1": ["training.weight_decay=0.1"],
+    "dropout 0.1": ["model.dropout=0.1"],
+    "no averaging": ["training.ema_decay=0.0"],
+    "batch 32": ["training.batch_size=32"],
+}
+
+
+def one(case: dict[str, Any]) -> dict[str, Any]:
+    """Train a variant; its curve."""
+    torch.set_num_threads(case["threads"])
+    folder = Path(tempfile.mkdtemp())
+    try:
+        steps = case["steps"]
+        if case["seconds"]:
+            probe = configured(case, folder / "probe", steps=24, validations=1)
+            run_train(probe)
+            trained = [r for r in read_metrics(probe.paths.metrics) if r["kind"] == "train"]
+            rate = trained[-1]["samples_per_second"] / probe.training.batch_size
+            steps = max(24, int(case["seconds"] * rate))
+        config = configured(case, folder / "run", steps=steps)
+        start = time.perf_counter()
+        run_train(config)
+        seconds = time.perf_counter() - start
+        facts = read_receipt(config, stage="train")["facts"]
+        records = [r for r in read_metrics(config.paths.metrics) if r["kind"] == "validation"]
+    finally:
+        shutil.rmtree(folder)
+    last = records[-1]["leads"][LEAD]
+    return {
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "parameters": facts["parameters"],
+        "skill_7_days": {
+            "all": round(last["skill"], 4),
+            **{k: round(v, 4) for k, v in last["skill_by_channel"].items()},
+        },
+        "curve": [[r["step"], round(r["leads"][LEAD]["skill_by_channel"]["z500"], 4)] for r in records],
+    }
+
+
+def configured(case: dict[str, Any], folder: Path, *, steps: int, validations: int = 8) -> Config:
+    """The demo's configuration with a variant's settings, on the demo's store."""
+    overrides = [
+        f"directory={folder}", f"training.steps={steps}", f"training.validate_every={max(1, steps // validations)}",
+        f"training.checkpoint_every={steps}", f"training.warmup_steps={min(50, steps // 6)}",
+        "training.tensorboard=false", *case["set"],
+    ]  # fmt: skip
+    config = load(case["config"], overrides)
+    folder.mkdir(parents=True)
+    (folder / "data").symlink_to(Path(case["data"]).resolve())
+    if not config.paths.store.exists() or not config.paths.normals.exists():
+        raise SystemExit(f"the demo's store must exist, got none at {config.paths.store}; run make demo first")
+    return config
+
+
+def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
+    """Curves of z500 skill against the share of the budget, and the last values of all shown channels."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    ordered = sorted(rows, key=lambda row: row["skill_7_days"]["z500"])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 0.28 * len(rows) + 2.2), layout="constrained")
+    for row in rows:
+        demo = row["variant"].startswith("demo")
+        share = [100 * step / row["steps"] for step, _ in row["curve"]]
+        left.plot(share, [skill for _, skill in row["curve"]], color="C1" if demo else "0.7", zorder=2 if demo else 1,
+                  label="the demo's recipe, two seeds" if row["variant"] == "demo" else None)  # fmt: skip
+    left.axhline(0.0, color="0.4", linewidth=0.8)
+    left.set(xlabel=f"share of {budget} [%]", ylabel="skill of z500 at 7 days against climatology [1]")
+    left.legend(fontsize="small")
+    for name, marker in (("z500", "o"), ("t850", "s"), ("t2m", "^"), ("u10", "v")):
+        values = [row["skill_7_days"].get(name) for row in ordered]
+        right.plot(values, range(len(ordered)), marker, label=name, markersize=5, linestyle="none")
+    right.set_yticks(range(len(ordered)), [f"{row['variant']} ({row['steps']})" for row in ordered], fontsize="small")
+    right.set(xlabel="skill at 7 days against climatology [1]", title="variants (steps)")
+    right.grid(axis="x", color="0.9")
+    right.legend(fontsize="small")
+    fig.suptitle(f"Training recipes on the simulated atmosphere, {budget} each")
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(figure, dpi=110)
+    plt.close(fig)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=str(ROOT / "workflows" / "config" / "demo.yaml"))
+    parser.add_argument("--data", default=str(ROOT / "results" / "demo" / "data"), help="folder of the demo's store")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--seconds", type=float, default=0.0)
+    budget.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(json.loads(options.one))))
+        return
+    said = f"{options.seconds:g} s" if options.seconds else f"{options.steps} steps"
+    rows: list[dict[str, Any]] = []
+    for name in options.only:
+        case = {"variant": name, "set": VARIANTS[name], "config": options.config, "data": options.data,
+                "steps": options.steps, "seconds": options.seconds, "threads": options.threads}  # fmt: skip
+        found = in_fresh_process(__file__, case)
+        rows.append({k: v for k, v in found.items() if k not in ("config", "data", "threads")})
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "curve"}), flush=True)
+        done = [row for row in rows if "curve" in row]
+        write("recipe", {"budget": said, "threads": options.threads, "lead_hours": int(LEAD), "rows": rows})
+        if done:
+            draw(done, options.figure, budget=said)
+
+
+if __name__ == "__main__":
+    main()
