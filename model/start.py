@@ -19,9 +19,10 @@ from torch import Tensor
 
 from model import checkpoint
 from model.aggregate import CrossAttentionUnits
-from model.climax import CLIMAX_CHANNELS, load_climax, read_climax
+from model.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, read_climax
 from model.dchag import DCHAG, DCHAGConfig, interpolate_position
 from model.groups import Tree
+from model.plain_file import read_plain
 
 _MUST_AGREE = ("patch", "width", "depth", "heads", "mlp_ratio", "decoder_depth", "unit")
 _TOKENISER, _LEVEL, _LAST = "stage.tokeniser.", "stage.levels.", "head."
@@ -60,7 +61,7 @@ def starting_model(
     Args:
         shape: the model wanted.
         path: a checkpoint of ours, a folder of them (then the best, or the last without validation), the folder of a
-            training, or a file with a ClimaX state dict.
+            training, a model file of ours (.safetensors), or a file with a ClimaX state dict.
         seed: of what the file lacks.
         network_input: what the model will read; a checkpoint of ours must have read the same.
         climax_channels: the channels of a ClimaX file in its order; empty for those of the published 5.625 deg model.
@@ -69,17 +70,20 @@ def starting_model(
         ValueError: nothing there, or weights that do not fit the model, named.
     """
     model = DCHAG(shape, seed=seed)
+    if path.suffix == ".safetensors":
+        plain = read_plain(path)
+        _check_input(plain.network_input, network_input, path)
+        return model, copy_weights(plain.model, model, source=path)
     if path.is_file():
-        taken = load_climax(model, read_climax(path), channels=tuple(climax_channels) or CLIMAX_CHANNELS)
+        state = read_climax(path)
+        tokens = next((value.shape[1] for name, value in state.items() if name.endswith("pos_embed")), 0)
+        image = shape.image if tokens == model.grid[0] * model.grid[1] else CLIMAX_IMAGE
+        taken = load_climax(model, state, channels=tuple(climax_channels) or CLIMAX_CHANNELS, image=image)
         lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised))
         return model, Taken(path, len(taken.channels), len(taken.out_channels), lacking, taken.unused)
     found = _find(path)
     description = checkpoint.describe(found)
-    if description["network_input"] != network_input:
-        raise ValueError(
-            f"training.start_from must have read what model.network_input says, got {description['network_input']!r} "
-            f"in {found} and {network_input!r} here; set model.network_input to the former"
-        )
+    _check_input(description["network_input"], network_input, found)
     theirs = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
     prefix = description["weights"]
     checkpoint.load(found, {f"{prefix}.{name}": p.detach() for name, p in theirs.named_parameters()}, expected={})
@@ -151,6 +155,14 @@ def _find(path: Path) -> Path:
         f"training.start_from must be a checkpoint, a folder of them or a ClimaX file, got {path}; "
         "give the path of one, e.g. results/demo/train-.../checkpoints"
     )
+
+
+def _check_input(theirs: str, ours: str, path: Path) -> None:
+    if theirs != ours:
+        raise ValueError(
+            f"training.start_from must have read what model.network_input says, got {theirs!r} in {path} and {ours!r} "
+            "here; set model.network_input to the former"
+        )
 
 
 def _by_name(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:

@@ -319,8 +319,8 @@ class Training(Section):
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """bfloat16 is autocast around the model, for GPUs; float64 is for checks of one layout against another."""
     start_from: str | None = None
-    """Fine-tuning: a checkpoint of ours (its folder, or that of a training) or a file of ClimaX weights to start from.
-    Channels that it lacks start at random and are listed."""
+    """Fine-tuning: a checkpoint of ours (its folder, or that of a training), a .safetensors file of ours or a file of
+    ClimaX weights to start from. Channels that it lacks start at random and are listed."""
     climax_channels: list[str] = []
     """Channels of a ClimaX file in its order; empty means those of the published 5.625 degree model."""
     micro_batch: Positive | None = None

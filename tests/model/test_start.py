@@ -13,8 +13,10 @@ from torch import Tensor
 from model import checkpoint
 from model.dchag import DCHAG, DCHAGConfig
 from model.metrics_log import read_metrics
+from model.plain_file import write_plain
 from model.start import Taken, copy_weights, starting_model
 from model.train import run_train
+from pipeline.climatology import Normals
 from pipeline.config import Config
 
 Make = Callable[..., Config]
@@ -39,6 +41,12 @@ def scrambled(config: DCHAGConfig, seed: int) -> DCHAG:
 
 def taken(theirs: DCHAG, ours: DCHAG) -> Taken:
     return copy_weights(theirs, ours, source=Path("file"))
+
+
+def trained_shape(config: Config) -> DCHAGConfig:
+    newest = checkpoint.newest(config.paths.checkpoints)
+    assert newest is not None
+    return DCHAGConfig.from_dict(checkpoint.describe(newest)["model"])
 
 
 def images(model: DCHAG, channels: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -120,7 +128,7 @@ def test_climax_weights_start_a_model(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_begins_where_the_first_training_was_best(
-    experiment: Make, capsys: pytest.CaptureFixture[str]
+    experiment: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Catches a start that is forgotten, loads raw weights instead of averaged ones, or is loaded again at a resume."""
     first = experiment(steps=60, batch_size=8, learning_rate=5e-3, validate_every=60, checkpoint_every=60)
@@ -135,6 +143,12 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
     newest = checkpoint.newest(second.paths.checkpoints)
     assert newest is not None
     assert checkpoint.describe(newest)["start_from"] == str(first.paths.train)
+    best = checkpoint.best_or_last(first.paths.checkpoints)
+    assert best is not None
+    plain = write_plain(best, tmp_path / "model.safetensors", normals=Normals.open(first.paths.normals))
+    models = [starting_model(trained_shape(second), p, seed=3, network_input="state")[0] for p in (best, plain)]
+    values = [model.state_dict() for model in models]
+    assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
     second.paths.receipt("train").unlink()
     run_train(second)
     assert "taken over" not in capsys.readouterr().err
