@@ -71,7 +71,7 @@ class Fields:
         """
         ds = open_store(store, stage="python -m pipeline regrid")
         self.contract: dict[str, Any] = ds.attrs["contract"]
-        self.times = ds["time"].values.astype("datetime64[ns]")
+        self.times: NDArray[np.datetime64] = ds["time"].values.astype("datetime64[ns]")
         require_same_contract(
             {"store": normals.contract["store"]}, {"store": contract_digest(self.contract)},
             us=f"normals {normals.path}", them=f"store {store}", remedy="run python -m pipeline normals again",

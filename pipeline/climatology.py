@@ -210,7 +210,8 @@ class Normals:
             channels: short names, in the order wanted; all for None.
 
         Returns:
-            Fields of shape (T, ..., channel, latitude, longitude), float32, canonical units.
+            Fields of shape (T, ..., channel, latitude, longitude), float32, canonical units; read-only where they
+            are part of the climatology held in memory (one time, all channels).
 
         Raises:
             ValueError: a time off the hours of the climatology, NaT, or an unknown channel.
@@ -250,7 +251,11 @@ class Normals:
         """Fields (slot, channel, latitude, longitude) at sorted, unique slots of one hour."""
         if isinstance(self._climatology, np.ndarray):
             if np.array_equal(columns, np.arange(len(self.channels))):
-                return np.asarray(self._climatology[slots, hour])
+                if slots.size > 1:
+                    return np.asarray(self._climatology[slots, hour])
+                view = np.asarray(self._climatology[slots[0] : slots[0] + 1, hour])
+                view.flags.writeable = False
+                return view
             return np.asarray(self._climatology[slots[:, None], hour, columns[None, :]])
         low, high = int(slots[0]), int(slots[-1]) + 1
         left, right = int(columns.min()), int(columns.max()) + 1

@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,20 @@ from pipeline.provenance import read_receipt
 KILLS = int(os.environ.get("CHAGCAST_KILLS", "5"))
 
 
-def _train(path: str) -> None:
+def _train(path: str, ready: Event) -> None:
     torch.set_num_threads(1)
+    ready.set()
     run_train(load(path))
 
 
 def _start(path: Path) -> mp.process.BaseProcess:
+    """A training in a process of its own, its imports done."""
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch.distributed", "torch.distributed.fsdp", "model.train"])
-    process = context.Process(target=_train, args=(str(path),))
+    ready = context.Event()
+    process = context.Process(target=_train, args=(str(path), ready))
     process.start()
+    assert ready.wait(timeout=60)
     return process
 
 
@@ -44,7 +49,8 @@ def test_kills_at_random_moments_change_nothing(
     experiment: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Catches any state that survives a kill half: in a checkpoint, in the metrics, in what is kept or removed."""
-    config = experiment(steps=4 * KILLS, checkpoint_every=1, validate_every=2, batch_size=4)
+    total = 6 * KILLS
+    config = experiment(steps=total, checkpoint_every=1, validate_every=2, batch_size=4)
     undisturbed = config.model_copy(update={"directory": tmp_path / "undisturbed"})
     undisturbed.root.mkdir()
     (undisturbed.root / "data").symlink_to(config.root / "data")
@@ -52,16 +58,16 @@ def test_kills_at_random_moments_change_nothing(
     for some in (undisturbed, config):
         files.append(tmp_path / f"{some.root.name}.yaml")
         files[-1].write_text(dump(some))
-    began = time.monotonic()
     process = _start(files[0])
+    began = time.monotonic()
     process.join(timeout=120)
     assert process.exitcode == 0
     loop = read_receipt(undisturbed, stage="train")["facts"]["seconds"]
-    start = max(0.1, time.monotonic() - began - loop - 1.0)
+    start = max(0.05, time.monotonic() - began - loop)
     draw, done, writing = random.Random(20260101), 0, 0
     while done < KILLS:
         process = _start(files[1])
-        process.join(timeout=start + draw.uniform(0.0, 6.0) * loop / (4 * KILLS) + draw.random())
+        process.join(timeout=draw.uniform(0.0, start + 5 * loop / total))
         if process.exitcode is not None:
             assert process.exitcode == 0
             break
@@ -69,11 +75,11 @@ def test_kills_at_random_moments_change_nothing(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         done += 1
-        writing += any(p.name.startswith(".") for p in config.paths.checkpoints.glob(".*"))
+        writing += any(config.paths.checkpoints.glob(".*"))
     steps = [r["step"] for r in read_metrics(config.paths.metrics)] if config.paths.metrics.exists() else [0]
     with capsys.disabled():
         print(f"\n{done} kills, {writing} inside the writing of a checkpoint, the last after step {max(steps)}")
-    assert done >= min(KILLS, 3)
+    assert done >= KILLS // 2
     run_train(config)
     ours, theirs = (checkpoint.newest(c.paths.checkpoints) for c in (config, undisturbed))
     assert ours is not None

@@ -97,6 +97,15 @@ def test_fields_by_time(path: Path, in_memory: bool) -> None:
         np.testing.assert_array_equal(field[1], expected(slot, hour, 0))
 
 
+def test_a_field_in_memory_cannot_be_changed(path: Path) -> None:
+    """Catches arithmetic in place on a returned field that changes the climatology itself."""
+    normals = Normals.open(path).in_memory()
+    field = normals.climatology_at(np.array(["2003-12-31T12"], "datetime64[h]"))
+    np.testing.assert_array_equal(field[0, 2], expected(366, 12, 2))
+    with pytest.raises(ValueError, match="read-only"):
+        field += 1
+
+
 def test_some_channels_in_memory(path: Path) -> None:
     """Catches a rank that holds the climatology of channels it never reads, or of the wrong ones."""
     some = Normals.open(path).in_memory(channels=["u10", "z500"])
