@@ -80,7 +80,7 @@ $(DEMO_READY): | $(VENV)/bin/pip
 
 $(TEST_READY): | $(VENV)/bin/pip
 	@echo "installing what the tests need into $(VENV) (once; one to three minutes)"
-	@$(call INSTALL,dev baselines)
+	@$(call INSTALL,dev baselines cloud)
 	@rm -f $(VENV)/.demo-* $(VENV)/.test-* && touch $@ $(DEMO_READY)
 
 # The first interpreter that is new enough; pip is what venv puts in last, so a killed attempt is made again.

@@ -19,6 +19,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
     "simulate": "preprocess.sources.simulation",
+    "fetch": "preprocess.sources.fetch",
     "regrid": "preprocess.build",
     "normals": "preprocess.normals",
     "train": "model.train",
@@ -99,6 +100,12 @@ def plan(
 ) -> None:
     """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
     _run("plan", config, set_, log, module_name=PLANS[stage.value])
+
+
+@app.command()
+def fetch(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
+    """Download ERA5 from the Copernicus Climate Data Store, in monthly requests."""
+    _run("fetch", config, set_, log)
 
 
 @app.command()

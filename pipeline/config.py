@@ -17,7 +17,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.sections import Data, Evaluation, Forecast, Model, Section, Source, Training
+from pipeline.sections import Data, Evaluation, Forecast, Model, RemoteSource, Section, Source, Training
 
 
 class Config(Section):
@@ -97,7 +97,8 @@ class Paths:
         for key in ("layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile",
                     "tensorboard"):  # fmt: skip
             training.pop(key)
-        simulated = [parts["source"], d["channels"], d["step_hours"], d["period"]]
+        source = config.source.identity if isinstance(config.source, RemoteSource) else parts["source"]
+        simulated = [source, d["channels"], d["step_hours"], d["period"]]
         store = [simulated, d["regrid"]]
         normals = [store, d["splits"]["train"], d["normals"]]
         train = [normals, parts["model"], training, d["splits"]["validation"]]
@@ -106,6 +107,8 @@ class Paths:
         self.simulated = data / f"simulated-{_digest(simulated)}.zarr"
         self.store = data / f"store-{_digest(store)}.zarr"
         self.weights = data / "weights"
+        self.downloads = data / "downloads"
+        self.index = data / "index"
         self.normals = data / f"normals-{_digest(normals)}.zarr"
         self.train = self.root / f"train-{_digest(train)}"
         self.checkpoints = self.train / "checkpoints"
@@ -116,6 +119,7 @@ class Paths:
         self.report = self.root / "report.html"
         self._done = {
             "simulate": _digest(simulated),
+            "fetch": _digest(simulated),
             "regrid": _digest(store),
             "normals": _digest(normals),
             "train": _digest(train),
@@ -197,7 +201,7 @@ def _override(raw: dict[str, Any], item: str) -> None:
 def _explain(error: ValidationError, origin: str) -> str:
     lines = []
     for item in error.errors():
-        where = [part for part in item["loc"] if part not in {"simulation", "files", "arco", "weatherbench2"}]
+        where = [part for part in item["loc"] if part not in {"simulation", "files", "arco", "weatherbench2", "cds"}]
         key = ".".join(str(part) for part in where)
         if item["type"] == "extra_forbidden":
             known = _keys_at(where[:-1])

@@ -112,23 +112,71 @@ class FilesSource(Section):
     """Files holding static fields only (their time is ignored)."""
 
 
-class ArcoSource(Section):
+class RemoteSource(Section):
+    """What every source behind a network has: how patiently it is read. None of it changes a value."""
+
+    retries: Annotated[int, Field(ge=0)] = 6
+    """How often a request that failed for a passing reason is made again; waits double from 1 s to 60 s."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for a connection, and longest silence while data are coming, seconds."""
+    parallel_requests: Positive = 8
+    """Most requests under way at once."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that say which data these are, without those of patience; JSON-ready."""
+        return self.model_dump(mode="json", exclude=set(RemoteSource.model_fields))
+
+
+class ArcoSource(RemoteSource):
     """ARCO-ERA5 on Google Cloud Storage (0.25 degrees, hourly, 37 levels), read anonymously."""
 
     kind: Literal["arco"]
     url: str = "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3"
+    """gs://, http(s):// or a local path."""
     label: str = "ERA5"
+    preliminary: bool = False
+    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
 
 
-class WeatherBench2Source(Section):
-    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously."""
+class WeatherBench2Source(RemoteSource):
+    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously: 0.25 degrees, or ready coarse files."""
 
     kind: Literal["weatherbench2"]
     url: str = "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr"
+    """gs://, http(s):// or a local path."""
     label: str = "ERA5"
 
 
-Source = Annotated[SimulationSource | FilesSource | ArcoSource | WeatherBench2Source, Field(discriminator="kind")]
+class CdsSource(RemoteSource):
+    """ERA5 from the Copernicus Climate Data Store: `python -m pipeline fetch` downloads it in monthly requests."""
+
+    kind: Literal["cds"]
+    url: str | None = None
+    """Address of the API; None takes CDSAPI_URL or ~/.cdsapirc, where the key is too."""
+    label: str = "ERA5"
+    folder: str | None = None
+    """Where downloads are kept; None keeps them under data/downloads of the results."""
+    data_format: Literal["grib", "netcdf"] = "grib"
+    """grib is ERA5's own; netcdf is converted by the CDS, which allows less of it in a request."""
+    max_fields: Positive = 60000
+    """Most fields (variable x level x time) of one request; a month above it is split by days."""
+    parallel_requests: Positive = 4
+    """Most requests queued at the CDS at once."""
+    poll_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait between two looks at a queued request, seconds."""
+    preliminary: bool = False
+    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that say which data these are: not where they lie, nor how they were asked for."""
+        return self.model_dump(mode="json", include={"kind", "label", "preliminary"})
+
+
+Source = Annotated[
+    SimulationSource | FilesSource | ArcoSource | WeatherBench2Source | CdsSource, Field(discriminator="kind")
+]
 
 
 class Channels(Section):

@@ -7,7 +7,7 @@ step knows where the data came from.
 from __future__ import annotations
 
 from pipeline.config import Config
-from pipeline.sections import FilesSource, SimulationSource
+from pipeline.sections import CdsSource, FilesSource, SimulationSource
 from preprocess.sources.archive import Archive, Piece
 
 __all__ = ["Archive", "Piece", "open_source"]
@@ -37,7 +37,11 @@ def open_source(config: Config) -> Archive:
     if isinstance(source, FilesSource):
         from preprocess.sources.files import open_files
 
-        return open_files(source, channels=channels)
+        return open_files(source, channels=channels, index=config.paths.index)
+    if isinstance(source, CdsSource):
+        from preprocess.sources.cds import open_cds
+
+        return open_cds(config)
     from preprocess.sources.cloud import open_cloud
 
-    return open_cloud(source, channels=channels)
+    return open_cloud(source, channels=channels, data=config.data)

@@ -1,8 +1,9 @@
-"""ERA5 in public clouds: ARCO-ERA5 and WeatherBench 2, read anonymously through fsspec.
+"""ERA5 in public clouds: ARCO-ERA5 and WeatherBench 2, read anonymously.
 
-Contract: opening reads the consolidated metadata and the time axis, no field. ARCO-ERA5's time axis
-runs far beyond its data, which end at the attribute valid_time_stop (final ERA5; the whole of that
-day); later times, filled with NaN or with preliminary ERA5T, are left out.
+Contract: opening reads the metadata and the axes, no field. ARCO-ERA5's time axis is allocated from 1900 to
+2050 and full of NaN outside its data; its attributes tell where they are: final ERA5 from valid_time_start to
+valid_time_stop, preliminary ERA5T from then to valid_time_stop_era5t, all three whole days. Times outside are
+refused, preliminary ones too unless `source.preliminary` takes them; the contract then says from when on.
 """
 
 from __future__ import annotations
@@ -10,43 +11,98 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from pipeline.sections import ArcoSource, Channels, WeatherBench2Source
+from pipeline.sections import ArcoSource, Channels, Data, WeatherBench2Source
+from preprocess.console import say, stamp
 from preprocess.sources.archive import Archive, Piece
+from preprocess.sources.remote import open_zarr
+from preprocess.survey import TIME_NAMES
+
+_HOUR = np.timedelta64(1, "h")
 
 
-def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels) -> Archive:
+def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, data: Data) -> Archive:
     """Open a Zarr archive at an address.
 
     Args:
         source: its address (gs://, http:// or a local path) and label.
         channels: what is wanted.
+        data: period and step of the store to be made.
 
     Raises:
-        ValueError: the address cannot be opened; see also `Archive`.
+        ValueError: the address cannot be opened, or the period is not inside its data; see also `Archive`.
     """
-    options = {"token": "anon"} if source.url.startswith(("gs://", "gcs://")) else None
-    try:
-        raw = xr.open_zarr(source.url, chunks=None, storage_options=options)
-    except Exception as error:  # every protocol has its own exceptions
+    raw, store = open_zarr(source.url, patience=source)
+    time = next((name for name in TIME_NAMES if name in raw.dims), None)
+    if time is None:
+        raise ValueError(f"source.url must be an archive with a time axis, got none in {source.url}; check the address")
+    store.guard(raw, time=time)
+    first, last = wanted_span(data)
+    description = source.identity
+    if isinstance(source, ArcoSource):
+        version = arco_version(raw, first, last, preliminary=source.preliminary, url=source.url)
+        if version is not None:
+            description["version"] = version
+            if "ERA5T" in version:
+                say(f"source: {version}; ERA5T is preliminary and may still be corrected by ECMWF")
+    times = raw[time].values
+    if first < times[0] or last > times[-1]:
         raise ValueError(
-            f"source.url must be a Zarr archive that can be read from here, got {source.url} "
-            f"({type(error).__name__}: {error}); check the address and the network"
-        ) from error
-    return Archive(
-        [Piece.of(valid_times(raw), origin=source.url)],
-        channels=channels,
-        label=source.label,
-        description=source.model_dump(mode="json"),
-    )
+            f"data.period must lie inside the archive, got {stamp(first)} .. {stamp(last)}; {source.url} holds "
+            f"{stamp(times[0])} .. {stamp(times[-1])}: change data.period"
+        )
+    span = slice(int(np.searchsorted(times, first)), int(np.searchsorted(times, last, side="right")))
+    piece = Piece.of(raw.isel({time: span}), origin=source.url)
+    return Archive([piece], channels=channels, label=source.label, description=description)
 
 
-def valid_times(raw: xr.Dataset) -> xr.Dataset:
-    """The part of an archive that holds final data, by its valid_time_start and valid_time_stop."""
+def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
+    """First and last time of the store to be made."""
+    first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
+    step = np.timedelta64(data.step_hours, "h")
+    return first, first + (end - first) // step * step
+
+
+def arco_version(
+    raw: xr.Dataset, first: np.datetime64, last: np.datetime64, *, preliminary: bool, url: str
+) -> str | None:
+    """Which of ECMWF's releases the times from `first` to `last` belong to, by the archive's attributes.
+
+    Args:
+        raw: the archive.
+        first: earliest wanted time.
+        last: latest wanted time.
+        preliminary: whether ERA5T will do.
+        url: for messages.
+
+    Returns:
+        "ERA5", "ERA5T", or "ERA5, and ERA5T from <time> on"; None for an archive that does not tell.
+
+    Raises:
+        ValueError: times before or after the data, or preliminary ones that are not wanted.
+    """
     if "valid_time_stop" not in raw.attrs:
-        return raw
-    times = raw["time"].values
-    first = np.datetime64(str(raw.attrs.get("valid_time_start", times[0]))[:10], "D")
-    last = np.datetime64(str(raw.attrs["valid_time_stop"])[:10], "D")
-    day = times.astype("datetime64[D]")
-    inside = np.flatnonzero((day >= first) & (day <= last))
-    return raw.isel(time=slice(int(inside[0]), int(inside[-1]) + 1)) if inside.size else raw.isel(time=slice(0, 0))
+        return None
+    start = _day(raw, "valid_time_start") if "valid_time_start" in raw.attrs else first
+    final = _day(raw, "valid_time_stop") + 24 * _HOUR
+    stop = (
+        max(final, _day(raw, "valid_time_stop_era5t") + 24 * _HOUR) if "valid_time_stop_era5t" in raw.attrs else final
+    )
+    holds = f"{url} holds ERA5 for {stamp(start)} .. {stamp(final - _HOUR)}"
+    if stop > final:
+        holds += f" and preliminary ERA5T until {stamp(stop - _HOUR)}"
+    if first < start or last >= (stop if preliminary else final):
+        late = last >= final and last < stop
+        advice = (
+            "end data.period earlier, or take ERA5T with source.preliminary: true" if late else "change data.period"
+        )
+        raise ValueError(
+            f"data.period must lie inside the archive's data, got {stamp(first)} .. {stamp(last)}; {holds}: {advice}"
+        )
+    if last < final:
+        return "ERA5"
+    return "ERA5T" if first >= final else f"ERA5, and ERA5T from {stamp(final)} on"
+
+
+def _day(raw: xr.Dataset, attribute: str) -> np.datetime64:
+    """The beginning of the day an attribute names."""
+    return np.datetime64(str(raw.attrs[attribute])[:10], "ns")

@@ -25,12 +25,13 @@ _MANY = 50
 """Number of files from which opening shows that it is at work."""
 
 
-def open_files(source: FilesSource, *, channels: Channels) -> Archive:
+def open_files(source: FilesSource, *, channels: Channels, index: Path | None = None) -> Archive:
     """Open every file of a source as one archive.
 
     Args:
         source: patterns, label and files of constants.
         channels: what is wanted.
+        index: folder for the headers of GRIB files; None keeps none.
 
     Raises:
         ValueError: a pattern without a file, a file that cannot be read, or see `Archive`.
@@ -38,13 +39,13 @@ def open_files(source: FilesSource, *, channels: Channels) -> Archive:
     description = source.model_dump(mode="json")
     paths, constants = find(source.paths), find(source.constants)
     with console.status(f"opening {len(paths)} files") if len(paths) >= _MANY else nullcontext():
-        pieces = [piece for path in paths for piece in open_file(path)]
+        pieces = [piece for path in paths for piece in open_file(path, index=index)]
     return Archive(
         pieces,
         channels=channels,
         label=source.label,
         description=description,
-        constants=[piece for path in constants for piece in open_file(path)],
+        constants=[piece for path in constants for piece in open_file(path, index=index)],
     )
 
 
@@ -64,8 +65,12 @@ def find(patterns: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
-def open_file(path: Path) -> list[Piece]:
+def open_file(path: Path, *, index: Path | None = None) -> list[Piece]:
     """Open one file lazily.
+
+    Args:
+        path: the file.
+        index: folder for the headers of GRIB files; None keeps none.
 
     Returns:
         One piece for NetCDF and Zarr; for GRIB one for each block of times and levels.
@@ -78,7 +83,7 @@ def open_file(path: Path) -> list[Piece]:
     with path.open("rb") as file:
         head = file.read(4)
     if head == _GRIB:
-        return [Piece.of(raw, origin=str(path)) for raw in open_grib(path)]
+        return [Piece.of(raw, origin=str(path)) for raw in open_grib(path, index=index)]
     if head not in _NETCDF:
         raise ValueError(f"source file must be NetCDF or GRIB, got {path}, which begins with {head!r}; leave it out")
     if head.startswith(b"CDF"):

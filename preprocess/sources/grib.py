@@ -2,7 +2,8 @@
 
 Contract: the headers decide everything, file names nothing: valid time is validityDate and
 validityTime, the lead is endStep. A file is scanned once for its headers; a field is decoded when it is
-read. Nothing is written beside the user's files (no index). Messages of one variable, kind of level,
+read. Nothing is written beside the user's files; an index of headers may be kept elsewhere and holds for a
+file of the same path, length and date of change. Messages of one variable, kind of level,
 lead and grid make one raw dataset, split further where times lack levels, so that every raw dataset is
 a full block of times and levels.
 """
@@ -10,9 +11,11 @@ a full block of times and levels.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,14 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from pipeline import files
 from preprocess.survey import identify
 
-_DECODING = threading.Lock()
-"""ecCodes is not built for threads everywhere."""
+DECODING = threading.Lock()
+"""Held around every use of ecCodes, which is not built for threads everywhere."""
+
+_LAYOUT = 1
+"""Of the index; another number makes it anew."""
 
 _PRESSURE = {"isobaricInhPa": 1.0, "isobaricInPa": 0.01}
 _GRIDS = ("regular_ll", "regular_gg")
@@ -64,11 +71,12 @@ class Message:
     version: str
 
 
-def open_grib(path: Path) -> list[xr.Dataset]:
+def open_grib(path: Path, *, index: Path | None = None) -> list[xr.Dataset]:
     """Every variable of a GRIB file as lazy raw datasets.
 
     Args:
         path: the file.
+        index: folder where headers are kept, so that a file is scanned once; None keeps none.
 
     Returns:
         Datasets of one variable with dims (time, [level,] latitude, longitude), in CF spelling with
@@ -78,7 +86,7 @@ def open_grib(path: Path) -> list[xr.Dataset]:
         ValueError: not GRIB, cut short, a grid that is not rectilinear, or one field twice.
     """
     cubes: dict[tuple[Any, ...], list[Message]] = {}
-    for message in scan(path):
+    for message in headers(path, index=index):
         key = (message.name, message.param, message.surface, message.lead, message.grid, message.member)
         cubes.setdefault(key, []).append(message)
     members = sorted({m.member for group in cubes.values() for m in group if m.member is not None})
@@ -97,6 +105,29 @@ def open_grib(path: Path) -> list[xr.Dataset]:
     return datasets
 
 
+def headers(path: Path, *, index: Path | None) -> list[Message]:
+    """Headers of all messages of a file, from the index if it has them.
+
+    Raises:
+        ValueError: see `scan`.
+    """
+    if index is None:
+        return list(scan(path))
+    full, stat = str(path.resolve()), path.stat()
+    mark = [full, stat.st_size, stat.st_mtime_ns, str(eccodes.codes_get_api_version()), _LAYOUT]
+    kept = index / f"{hashlib.sha256(full.encode()).hexdigest()[:16]}.json"
+    try:
+        content = json.loads(kept.read_text())
+        if content["of"] == mark:
+            return [Message(**row | {"time": np.datetime64(row["time"], "ns")}) for row in content["messages"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no index, or one that is damaged: made anew below
+    found = list(scan(path))
+    rows = [asdict(m) | {"time": int(m.time.astype(np.int64))} for m in found]
+    files.write_json(kept, {"of": mark, "messages": rows})
+    return found
+
+
 def scan(path: Path) -> Iterator[Message]:
     """Headers of all messages of a file, in its order.
 
@@ -108,16 +139,17 @@ def scan(path: Path) -> Iterator[Message]:
         count = 0
         while True:
             cut = f"GRIB file must be whole, got {path}, which ends inside message {count + 1}; fetch it again"
-            try:
-                handle = eccodes.codes_grib_new_from_file(file, headers_only=True)
-            except eccodes.CodesInternalError as error:
-                raise ValueError(f"{cut} ({error})") from None
-            if handle is None:
-                break
-            try:
-                message = _header(handle)
-            finally:
-                eccodes.codes_release(handle)
+            with DECODING:
+                try:
+                    handle = eccodes.codes_grib_new_from_file(file, headers_only=True)
+                except eccodes.CodesInternalError as error:
+                    raise ValueError(f"{cut} ({error})") from None
+                if handle is None:
+                    break
+                try:
+                    message = _header(handle)
+                finally:
+                    eccodes.codes_release(handle)
             if message.offset + message.length > size:
                 raise ValueError(cut)
             count += 1
@@ -249,7 +281,7 @@ class _Field(BackendArray):
 
 def _decode(message: bytes, path: Path) -> NDArray[np.float32]:
     """Values of one message in the order of its grid; missing ones are NaN."""
-    with _DECODING:
+    with DECODING:
         try:
             handle = eccodes.codes_new_from_message(message)
         except eccodes.CodesInternalError as error:
@@ -269,7 +301,13 @@ def _grid(path: Path, message: Message) -> tuple[NDArray[np.float64], NDArray[np
     """Latitudes and longitudes in the order of the values."""
     with path.open("rb") as file:
         file.seek(message.offset)
-        handle = eccodes.codes_new_from_message(file.read(message.length))
+        body = file.read(message.length)
+    with DECODING:
+        return _grid_of(body, path)
+
+
+def _grid_of(body: bytes, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    handle = eccodes.codes_new_from_message(body)
     try:
         kind = eccodes.codes_get(handle, "gridType", ktype=str)
         flags: Mapping[str, int] = {

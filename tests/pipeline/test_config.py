@@ -285,6 +285,7 @@ def test_config_is_one_type() -> None:
         "files": {"paths": ["x.nc"]},
         "arco": {},
         "weatherbench2": {},
+        "cds": {},
     }
     for kind, extra in kinds.items():
         config = parse({**RAW, "source": {"kind": kind, **extra}})

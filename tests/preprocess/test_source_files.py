@@ -14,7 +14,6 @@ import xarray as xr
 
 from pipeline.sections import Channels, FilesSource
 from preprocess.sources import Archive
-from preprocess.sources.cloud import valid_times
 from preprocess.sources.files import find, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
 
@@ -343,13 +342,3 @@ def test_faulty_grib(tmp_path: Path) -> None:
             archive(tmp_path / "cut.grib")
     with pytest.raises(ValueError, match=r"hold a field once, got '2t' at 2001-01-01T00.* twice"):
         archive(grib(tmp_path / "twice.grib", [field, field]))
-
-
-def test_times_of_arco() -> None:
-    """Catches the empty years at both ends of ARCO-ERA5's time axis taken for data."""
-    times = np.arange("1999-12-30", "2000-01-06", np.timedelta64(6, "h"), dtype="datetime64[ns]")
-    raw = xr.Dataset(coords={"time": times}, attrs={"valid_time_start": "1999-12-31", "valid_time_stop": "2000-01-03"})
-    found = valid_times(raw)["time"].values
-    assert str(found[0])[:13] == "1999-12-31T00"
-    assert str(found[-1])[:13] == "2000-01-03T18"
-    assert valid_times(raw.drop_attrs())["time"].size == times.size

@@ -1,0 +1,230 @@
+"""ERA5 from the Copernicus Climate Data Store: which requests an experiment needs, and what came of them.
+
+Contract: a request is one variable on all its levels, or all variables without levels, for the days of one month
+that have the same hours, and never more than `source.max_fields` fields; static fields are one more. Its file
+name carries a hash of what is asked, so experiments that share a folder share downloads. A download counts when
+the folder's manifest records it and the file has the recorded length. `preprocess.sources.fetch` downloads;
+opening reads the files as any others (`preprocess.sources.files`), and refuses ERA5T unless it is wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import files
+from pipeline import variables as catalogue
+from pipeline.config import Config
+from pipeline.sections import CdsSource
+from preprocess.console import stamp
+from preprocess.sources.archive import Archive, Piece
+from preprocess.sources.cloud import wanted_span
+from preprocess.sources.files import open_file
+
+PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
+NAMES = {"orog": "geopotential"}
+"""CDS names that differ from ERA5's long name; without levels, geopotential is that of the surface."""
+PRELIMINARY = "0005"
+"""ECMWF's experiment version of ERA5T."""
+BYTES_OF_FIELD = {"grib": 2 * 721 * 1440, "netcdf": 4 * 721 * 1440}
+"""At most: GRIB packs 16 bits a value."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to the CDS and the file it fills.
+
+    Args:
+        title: what messages and the file call it, e.g. "z_2001-01".
+        variables: short names.
+        levels: hPa; empty for a request without levels.
+        times: all times asked for.
+        data_format: "grib" or "netcdf".
+    """
+
+    title: str
+    variables: tuple[str, ...]
+    levels: tuple[int, ...]
+    times: tuple[np.datetime64, ...]
+    data_format: str
+
+    @property
+    def dataset(self) -> str:
+        """The CDS's name of the collection."""
+        return PRESSURE if self.levels else SINGLE
+
+    @property
+    def fields(self) -> int:
+        """What the CDS counts."""
+        return len(self.variables) * max(len(self.levels), 1) * len(self.times)
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """The request as the CDS reads it."""
+        texts = [str(t.astype("datetime64[m]")) for t in self.times]
+        inputs: dict[str, Any] = {
+            "product_type": ["reanalysis"],
+            "variable": [NAMES.get(v, catalogue.BY_SHORT[v].long) for v in self.variables],
+            "year": sorted({t[:4] for t in texts}),
+            "month": sorted({t[5:7] for t in texts}),
+            "day": sorted({t[8:10] for t in texts}),
+            "time": sorted({t[11:16] for t in texts}),
+            "data_format": self.data_format,
+            "download_format": "unarchived",
+        }
+        if self.levels:
+            inputs["pressure_level"] = [str(p) for p in self.levels]
+        return inputs
+
+    @cached_property
+    def file(self) -> str:
+        """Name of its file."""
+        digest = hashlib.sha256(json.dumps([self.dataset, self.inputs], sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.title}-{digest}.{'grib' if self.data_format == 'grib' else 'nc'}"
+
+    def __str__(self) -> str:
+        span = stamp(self.times[0]) + (f" .. {stamp(self.times[-1])}" if len(self.times) > 1 else "")
+        return f"{', '.join(self.variables)} at {span}"
+
+
+def plan(config: Config) -> list[Request]:
+    """Every request an experiment needs, static fields first, then by month.
+
+    Raises:
+        ValueError: one day of one variable has more fields than a request may have.
+    """
+    source, data = config.source, config.data
+    assert isinstance(source, CdsSource)
+    first, last = wanted_span(data)
+    step = np.timedelta64(data.step_hours, "h")
+    times = np.arange(first, last + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
+    groups: dict[str, tuple[list[str], list[int]]] = {}
+    for channel in data.channels.dynamic:
+        name = "single" if channel.level is None else channel.variable
+        variables, levels = groups.setdefault(name, ([], []))
+        if channel.variable not in variables:
+            variables.append(channel.variable)
+        if channel.level is not None:
+            levels.append(channel.level)
+    requests = []
+    if data.channels.static:
+        static = tuple(c.variable for c in data.channels.static)
+        requests.append(Request("constants", static, (), (times[0],), source.data_format))
+    for month, within in _by_month(times):
+        for name, (variables, levels) in groups.items():
+            per_time = len(variables) * max(len(levels), 1)
+            for part in _split(within, per_time=per_time, most=source.max_fields):
+                title = f"{name}_{month}"
+                requests.append(Request(title, tuple(variables), tuple(levels), tuple(part), source.data_format))
+    return requests
+
+
+def _by_month(times: NDArray[np.datetime64]) -> Iterable[tuple[str, list[NDArray[np.datetime64]]]]:
+    """(month, its days, each as its times)."""
+    days = times.astype("datetime64[D]")
+    months = days.astype("datetime64[M]")
+    for month in np.unique(months):
+        within = times[months == month]
+        yield str(month), [within[within.astype("datetime64[D]") == day] for day in np.unique(days[months == month])]
+
+
+def _split(days: Sequence[NDArray[np.datetime64]], *, per_time: int, most: int) -> Iterable[list[np.datetime64]]:
+    """Days of one month in as few blocks as may be asked at once: equal hours, and not too many fields."""
+    blocks: dict[tuple[str, ...], list[NDArray[np.datetime64]]] = {}
+    for day in days:
+        blocks.setdefault(tuple(str(t)[11:16] for t in day), []).append(day)
+    for hours, same in blocks.items():
+        count = most // (per_time * len(hours))
+        if not count:
+            raise ValueError(
+                f"source.max_fields must allow one day of one variable, got {most} for {per_time * len(hours)} fields; "
+                "raise it, or take fewer levels or a longer data.step_hours"
+            )
+        parts = -(-len(same) // count)
+        for part in np.array_split(np.arange(len(same)), parts):
+            yield [t for i in part for t in same[i]]
+
+
+class Folder:
+    """The downloads and the record of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = path / "manifest.json"
+
+    @classmethod
+    def of(cls, config: Config) -> Folder:
+        """The folder of an experiment."""
+        assert isinstance(config.source, CdsSource)
+        given = config.source.folder
+        return cls(config.paths.downloads if given is None else Path(given).expanduser())
+
+    def recorded(self) -> dict[str, Any]:
+        """What was downloaded, by file name."""
+        found: dict[str, Any] = files.read_json(self.manifest) if self.manifest.exists() else {}
+        return found
+
+    def missing(self, requests: Sequence[Request]) -> list[Request]:
+        """Requests whose file is not there, or not as long as it was when it was recorded."""
+        recorded = self.recorded()
+
+        def whole(request: Request) -> bool:
+            path = self.path / request.file
+            return request.file in recorded and path.exists() and path.stat().st_size == recorded[request.file]["bytes"]
+
+        return [r for r in requests if not whole(r)]
+
+
+def open_cds(config: Config) -> Archive:
+    """Open the downloads of an experiment; reads headers only.
+
+    Raises:
+        ValueError: downloads are missing or hold ERA5T that is not wanted; see also `Archive`.
+    """
+    source = config.source
+    assert isinstance(source, CdsSource)
+    folder, requests = Folder.of(config), plan(config)
+    missing = folder.missing(requests)
+    if missing:
+        raise ValueError(
+            f"downloads must be complete in {folder.path}, got {len(requests) - len(missing)} of {len(requests)} files "
+            f"(the first that is missing: {missing[0]}); run python -m pipeline fetch"
+        )
+    pieces: list[Piece] = []
+    constants: list[Piece] = []
+    for request in requests:
+        target = constants if request.title == "constants" else pieces
+        target += open_file(folder.path / request.file, index=config.paths.index)
+    preliminary = [t for piece in pieces for t in preliminary_times(piece)]
+    if preliminary and not source.preliminary:
+        raise ValueError(
+            f"downloads must hold final ERA5, got preliminary ERA5T from {stamp(min(preliminary))} on; end data.period "
+            f"earlier, take it with source.preliminary: true, or delete those files in {folder.path} and fetch again"
+        )
+    version = f"ERA5, and ERA5T from {stamp(min(preliminary))} on" if preliminary else "ERA5"
+    return Archive(
+        pieces,
+        channels=config.data.channels,
+        label=source.label,
+        description=source.identity | {"version": version},
+        constants=constants,
+    )
+
+
+def preliminary_times(piece: Piece) -> list[np.datetime64]:
+    """Times of a raw dataset that belong to ERA5T."""
+    found, name = piece.survey, piece.survey.names.get("expver")
+    if name is None or found.times is None or PRELIMINARY not in found.versions:
+        return []
+    values = np.array([str(v).strip().zfill(4) for v in np.ravel(piece.raw[name].values)])
+    if values.size != found.times.size:
+        return list(found.times)  # both versions along a dimension: any time may be preliminary
+    return list(found.times[values == PRELIMINARY])
