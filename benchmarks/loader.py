@@ -36,6 +36,8 @@ from pipeline.climatology import Normals
 from pipeline.config import Config, load
 
 LEAD = 168
+BUFFER = 64
+"""Samples that climate-learn draws from; its default of 10,000 would hold six gigabytes before the first batch."""
 
 
 def one(case: dict[str, Any]) -> dict[str, Any]:
@@ -98,15 +100,15 @@ def climate_learn(shards: Path, *, batch: int) -> Iterator[int]:
     steps = LEAD // names["step_hours"]
     module = IterDataModule(
         "direct-forecasting", str(shards), str(shards), names["inputs"], names["outputs"], src="era5", history=1,
-        window=1, pred_range=steps, subsample=1, buffer_size=64, batch_size=batch, num_workers=0,
+        window=1, pred_range=steps, subsample=1, buffer_size=BUFFER, batch_size=batch, num_workers=0,
     )  # fmt: skip
     module.setup()
     for x, _, _, _ in module.train_dataloader():
         yield len(x)
 
 
-def write_shards(config: Config, folder: Path, *, shard: int) -> None:
-    """The training periods as climate-learn wants them: one .npz a shard, (time, 1, lat, lon) for each variable."""
+def write_shards(config: Config, folder: Path, *, shard: int, samples: int) -> None:
+    """As many shards as the samples need, the way climate-learn reads them: (time, 1, lat, lon) for each variable."""
     store = zarr.open_group(config.paths.store, mode="r")
     state: Any = store["state"]
     channels = [str(name) for name in store["channel"][:]]  # type: ignore[index]
@@ -117,7 +119,9 @@ def write_shards(config: Config, folder: Path, *, shard: int) -> None:
     inputs = [*channels, *fields.static_channels]
     for split in ("train", "val", "test"):
         (folder / split).mkdir(parents=True)
-    for number, first in enumerate(range(0, len(times) - shard + 1, shard)):
+    each = shard - LEAD // config.data.step_hours
+    number_of_shards = min(len(times) // shard, -(-(samples + BUFFER + config.training.batch_size) // each))
+    for number, first in enumerate(range(0, number_of_shards * shard, shard)):
         values = state[int(times[first]) : int(times[first]) + shard]
         content = {name: values[:, i : i + 1] for i, name in enumerate(channels)}
         for i, name in enumerate(fields.static_channels):
@@ -152,7 +156,7 @@ def main() -> None:
         raise SystemExit(f"store must exist, got none at {config.paths.store}; run make demo first")
     folder = Path(tempfile.mkdtemp())
     try:
-        write_shards(config, folder, shard=options.shard)
+        write_shards(config, folder, shard=options.shard, samples=options.samples)
         rows = []
         for loader in ("floor", "store", "floor", "store", "memory", "climate-learn"):
             samples = options.samples * 8 if loader == "memory" else options.samples

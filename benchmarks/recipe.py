@@ -4,7 +4,8 @@ Every variant differs from the demo's configuration in the settings named below 
 short run measures a variant's time per step and the number of steps follows, so that a larger model pays for its
 size (and the schedule ends with the time); with --steps, all take as many steps. The score is the skill against
 climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
-another seed makes: `demo` runs with two seeds to show it. Needs the demo's store: `make demo` first.
+another seed makes: `demo` runs with two seeds to show it. Variants in benchmarks/results/recipe.json with the same budget are
+not run again. Needs the demo's store: `make demo` first.
 
     python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
     python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.support.measure import in_fresh_process, write
+from benchmarks.support.measure import RESULTS, in_fresh_process, write
 from model.metrics_log import read_metrics
 from model.train import run_train
 from pipeline.config import Config, load
@@ -105,6 +106,15 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int, validations: i
     return config
 
 
+def earlier(budget: str, *, threads: int) -> list[dict[str, Any]]:
+    """Variants measured before with the same budget; they are not measured again."""
+    path = RESULTS / "recipe.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    same = found.get("budget") == budget and found.get("threads") == threads
+    rows: list[dict[str, Any]] = found["rows"] if same else []
+    return rows
+
+
 def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
     """Curves of z500 skill against the share of the budget, and the last values of all shown channels."""
     import matplotlib as mpl
@@ -151,11 +161,14 @@ def main() -> None:
         print(json.dumps(one(json.loads(options.one))))
         return
     said = f"{options.seconds:g} s" if options.seconds else f"{options.steps} steps"
-    rows: list[dict[str, Any]] = []
+    rows = earlier(said, threads=options.threads)
     for name in options.only:
+        if any(row["variant"] == name and "curve" in row for row in rows):
+            continue
         case = {"variant": name, "set": VARIANTS[name], "config": options.config, "data": options.data,
                 "steps": options.steps, "seconds": options.seconds, "threads": options.threads}  # fmt: skip
         found = in_fresh_process(__file__, case)
+        rows = [row for row in rows if row["variant"] != name]
         rows.append({k: v for k, v in found.items() if k not in ("config", "data", "threads")})
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "curve"}), flush=True)
         done = [row for row in rows if "curve" in row]
