@@ -4,8 +4,8 @@ Every variant differs from the demo's configuration in the settings named below 
 short run measures a variant's time per step and the number of steps follows, so that a larger model pays for its
 size (and the schedule ends with the time); with --steps, all take as many steps. The score is the skill against
 climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
-another seed makes: `demo` runs with two seeds to show it. Variants in benchmarks/results/recipe.json with the same budget are
-not run again. Needs the demo's store: `make demo` first.
+another seed makes: `demo` runs with two seeds to show it. What benchmarks/results/recipe.json holds of the same budget
+is not run again. Needs the demo's store: `make demo` first.
 
     python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
     python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
