@@ -19,7 +19,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from model.samples import Order, Prefetch, find_pairs, make_batch
 from pipeline.climatology import Normals
 from pipeline.config import Config, load
 
+Start = Callable[[], Iterator[int]]
+"""Begins to read: sizes of the batches as they come."""
 LEAD = 168
 BUFFER = 64
 """Samples that climate-learn draws from; its default of 10,000 would hold six gigabytes before the first batch."""
@@ -48,21 +50,14 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
     steps = range(max(1, samples // batch))
     began = time.perf_counter()
     if case["loader"] == "climate-learn":
-        source: Iterator[int] = climate_learn(Path(case["shards"]), batch=batch)
+        start = climate_learn(Path(case["shards"]), batch=batch)
     elif case["loader"] == "floor":
-        source = floor(config, steps, threads=case["threads"])
+        start = floor(config, steps, threads=case["threads"])
     else:
-        fields = open_fields(config, threads=case["threads"])
-        pairs = find_pairs(fields.times, lead_hours=[LEAD], periods=config.data.splits.train)
-        order = Order(pairs, seed=0)
-        if case["loader"] == "memory":
-            fields.load(pairs.used_times, progress=False)
-        else:
-            fields.hold_climatology()
-        source = (len(b.x) for b in Prefetch(lambda s: make_batch(fields, pairs, order.batch(s, size=batch)), steps))
+        start = ours(config, steps, threads=case["threads"], memory=case["loader"] == "memory")
     ready = time.perf_counter() - began
     began, first, count = time.perf_counter(), 0.0, 0
-    for size in source:
+    for size in start():
         count += size
         if not first:
             first = time.perf_counter() - began
@@ -77,21 +72,42 @@ def open_fields(config: Config, *, threads: int) -> Fields:
     return Fields(config.paths.store, normals, network_input=config.model.network_input, readers=threads)
 
 
-def floor(config: Config, steps: range, *, threads: int) -> Iterator[int]:
+def ours(config: Config, steps: range, *, threads: int, memory: bool) -> Start:
+    """The trainer's loader: fields from the store, or from memory once it has been read."""
+    fields = open_fields(config, threads=threads)
+    pairs = find_pairs(fields.times, lead_hours=[LEAD], periods=config.data.splits.train)
+    order, batch = Order(pairs, seed=0), config.training.batch_size
+    if memory:
+        fields.load(pairs.used_times, progress=False)
+    else:
+        fields.hold_climatology()
+
+    def start() -> Iterator[int]:
+        for made in Prefetch(lambda step: make_batch(fields, pairs, order.batch(step, size=batch)), steps):
+            yield len(made.x)
+
+    return start
+
+
+def floor(config: Config, steps: range, *, threads: int) -> Start:
     """The same times in the same order, decompressed and dropped."""
     array: Any = zarr.open_group(config.paths.store, mode="r")["state"]
     times = open_fields(config, threads=1).times
     pairs = find_pairs(times, lead_hours=[LEAD], periods=config.data.splits.train)
     order, batch = Order(pairs, seed=0), config.training.batch_size
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for step in steps:
-            items = order.batch(step, size=batch)
-            wanted = np.concatenate([pairs.init[items.start], pairs.valid[items.start, items.lead]])
-            list(pool.map(lambda t: array[int(t)], wanted))
-            yield batch
+
+    def start() -> Iterator[int]:
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            for step in steps:
+                items = order.batch(step, size=batch)
+                wanted = np.concatenate([pairs.init[items.start], pairs.valid[items.start, items.lead]])
+                list(pool.map(lambda time: array[int(time)], wanted))
+                yield batch
+
+    return start
 
 
-def climate_learn(shards: Path, *, batch: int) -> Iterator[int]:
+def climate_learn(shards: Path, *, batch: int) -> Start:
     """Its own training loader, in this process as ours."""
     import_climate_learn()
     from climate_learn.data.itermodule import IterDataModule
@@ -103,8 +119,12 @@ def climate_learn(shards: Path, *, batch: int) -> Iterator[int]:
         window=1, pred_range=steps, subsample=1, buffer_size=BUFFER, batch_size=batch, num_workers=0,
     )  # fmt: skip
     module.setup()
-    for x, _, _, _ in module.train_dataloader():
-        yield len(x)
+
+    def start() -> Iterator[int]:
+        for x, _, _, _ in module.train_dataloader():
+            yield len(x)
+
+    return start
 
 
 def write_shards(config: Config, folder: Path, *, shard: int, samples: int) -> None:
