@@ -145,6 +145,13 @@ def check_stores(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int
     Raises:
         ValueError: every reason at once.
     """
+    _raise(
+        store_faults(forecast, truth, leads=leads, name=name), f"forecast {name!r} must be comparable with the store"
+    )
+
+
+def store_faults(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int], name: str) -> list[str]:
+    """Every reason why a forecast store cannot be scored against a training store; see `check_stores`."""
     faults: list[str] = []
     for label, ds, dims in (
         (f"forecast {name!r}", forecast, ("init_time", "lead_time", "channel", "latitude", "longitude")),
@@ -175,7 +182,7 @@ def check_stores(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int
             if doubled.size or len(np.unique(times)) != len(times):
                 faults.append(f"{label}: duplicates, first {_iso(doubled[0]) if doubled.size else 'unsorted'}")
         faults += _contract_faults(forecast.attrs.get("contract", {}), truth.attrs.get("contract", {}))
-    _raise(faults, f"forecast {name!r} must be comparable with the store")
+    return faults
 
 
 @dataclass(frozen=True)
@@ -236,12 +243,13 @@ def common_init_times(models: Mapping[str, Times], truth: Times, *, leads: Seque
     return Alignment(everything[keep], hours, dropped)
 
 
-def check_outside(valid: Times, periods: Sequence[Mapping[str, str]]) -> None:
+def check_outside(valid: Times, periods: Sequence[Mapping[str, str]], *, who: str = "the climatology") -> None:
     """Refuse to score where models were fitted.
 
     Args:
         valid: valid times, any shape.
         periods: training periods, {"start": ISO time, "end": ISO time}.
+        who: was fitted there.
 
     Raises:
         ValueError: a valid time lies inside one.
@@ -252,8 +260,8 @@ def check_outside(valid: Times, periods: Sequence[Mapping[str, str]]) -> None:
         if inside.any():
             raise ValueError(
                 f"forecasts must be valid outside the training periods, got {int(inside.sum())} of {inside.size} valid "
-                f"times within {period['start']} .. {period['end']}, first {_iso(valid[inside].min())}; choose another "
-                "test period"
+                f"times within {period['start']} .. {period['end']}, where {who} was fitted, first "
+                f"{_iso(valid[inside].min())}; choose another test period"
             )
 
 

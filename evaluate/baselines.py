@@ -2,8 +2,8 @@
 
 Contract: a baseline is issued for the same init times and leads as the model it is compared with, and
 knows nothing a forecaster would not have at the init time. Persistence is the state at the init time;
-climatology is the training years' day-of-year x hour mean at the valid time; damped persistence is
-climatology plus the anomaly at the init time times a factor fitted on training years.
+climatology is the training years' day-of-year x hour mean at the valid time. Those with fitted numbers,
+damped persistence and linear regression, are made by `evaluate.fitted`.
 """
 
 from __future__ import annotations
@@ -75,22 +75,6 @@ def climatology(batch: Batch, t: int, lead: int) -> Field:
     return batch.climatology(t, lead)
 
 
-def damped_persistence(factors: NDArray[np.floating]) -> Predictor:
-    """Climatology at the valid time + factor x anomaly at the init time.
-
-    Args:
-        factors: shape (lead, channel), from `fit_damping`. The batch's `normals` must hold init times too.
-    """
-    scale = np.asarray(factors, dtype=np.float32)[:, :, None]
-
-    def forecast(batch: Batch, t: int, lead: int) -> Field:
-        init = key(batch.init_times[t])
-        value: Field = batch.climatology(t, lead) + scale[lead] * (batch.states[init] - batch.normals[init])
-        return value
-
-    return forecast
-
-
 def fit_damping(anomaly_at_init: Any, anomaly_at_valid: Any, *, weight: xr.DataArray, dims: Sequence[str]) -> Any:
     """The factor that minimises the mean squared error of damped persistence, by least squares.
 
@@ -105,7 +89,11 @@ def fit_damping(anomaly_at_init: Any, anomaly_at_valid: Any, *, weight: xr.DataA
 
 
 PREDICTORS: dict[str, Predictor] = {"persistence": persistence, "climatology": climatology}
-"""Baselines by their name in the configuration."""
+"""Baselines that need no fit, by their name in the configuration."""
+NAMES = ("persistence", "climatology", "damped_persistence", "linear")
+"""All baselines."""
+TWINS = ("ceiling", "coarse")
+"""References that a simulated atmosphere makes of itself (`python -m pipeline twins`)."""
 
 
 def persistence_forecast(truth: xr.DataArray, *, init_times: align.Times, leads: Sequence[int]) -> xr.DataArray:

@@ -21,6 +21,10 @@ from evaluate import style
 from evaluate.align import lead_title
 
 SIZE = (4.5, 3.15)
+DASHES = {
+    "climatology": (4, 2), "persistence": (1.2, 1.4), "damped_persistence": (3, 1, 1, 1), "linear": (6, 1.5),
+    "ceiling": (2, 1), "coarse": (5, 1, 1, 1, 1, 1),
+}  # fmt: skip
 
 
 def _panel(text: style.Text) -> tuple[Any, Any]:
@@ -65,8 +69,8 @@ def lead_curve(
             if not np.isfinite(value).any():
                 continue
             x = line["lead"].to_numpy(float) / unit_hours
-            own = model not in style.BASELINES
-            dashes: Any = {"climatology": (4, 2), "persistence": (1.2, 1.4)}.get(model, ())
+            own = model not in style.BASELINES and model not in style.REFERENCES
+            dashes: Any = DASHES.get(model, ())
             axes.plot(x, value, color=colours[model], label=name, marker="o", markersize=5 if own else 4,
                       linewidth=2.2 if own else 1.6, dashes=dashes, zorder=4 if own else 3)  # fmt: skip
             low, high = line["ci_low"].to_numpy(float), line["ci_high"].to_numpy(float)
@@ -86,7 +90,8 @@ def lead_curve(
         else:
             axes.set_ylim(0, highest * 1.25)
         axes.set_ylabel(f"{text.title.split(',')[0].split(' ')[0]} [{text.unit}]")
-        axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
+        small = {"fontsize": 6.8, "ncols": 2, "columnspacing": 1.0} if len(names) > 4 else {}
+        axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3, **small)
     return style.save(figure, path, pdf=pdf)
 
 

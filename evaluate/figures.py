@@ -147,7 +147,7 @@ class Gallery:
 
     def curves(self) -> list[dict[str, Any]]:
         """RMSE, ACC and skill against lead time by variable."""
-        names = {m: f"model ({m})" if m == self.model else m for m in self.models}
+        names = self._names()
         groups = []
         for channel in self.channels:
             spec = parse_channel(channel)
@@ -237,6 +237,15 @@ class Gallery:
         if skill is not None:
             panels.append(Panel(skill, "Skill of the validation pairs at each lead during training."))
         return panels
+
+    def _names(self) -> dict[str, str]:
+        """What legends call each model of scores.csv; those on fewer init times say so."""
+        counts = self.frame.groupby("model", sort=False)["n_init"].first()
+        names = {}
+        for m, n in counts.items():
+            fewer = f", {n} init times" if n != self.facts["n_init"] else ""
+            names[str(m)] = f"model ({m})" if m == self.model else f"{style.model_title(str(m))}{fewer}"
+        return names
 
     def _text(self, title: str, subtitle: str, unit: str) -> style.Text:
         return style.Text(title, subtitle, self.note, unit)

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evaluate import style, words
+from evaluate import standing, style, words
 from evaluate.align import lead_title
 from evaluate.figures import Gallery, Panel, dates
 from evaluate.regions import TITLES
@@ -33,7 +33,7 @@ from pipeline.store import open_store
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 LIMIT = 10_000_000
 """Bytes of the page."""
-STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score")
+STAGES = ("simulate", "regrid", "normals", "train", "forecast", "twins", "baselines", "score")
 _NUM_CASE_CHANNELS = 2
 
 
@@ -141,6 +141,7 @@ def render(
         if intervals
         else f"No confidence intervals are given ({bootstrap['intervals']}); read differences as hints."
     )
+    common = standing.read_common(config.paths.scores, frame)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -164,6 +165,11 @@ def render(
         "times, false discovery rate 10%)."
         if intervals
         else "Too few init times to test where skill is significant.",
+        standing=[
+            (title, standing.standing(common, metric=metric, **chosen))
+            for metric, title in (("acc", "Anomaly correlation"), ("skill", "Skill against climatology"))
+        ],
+        standing_note=standing.note(facts),
         overview=figures["overview"],
         curves=figures["curves"],
         maps=figures["maps"],

@@ -4,6 +4,10 @@ Contract: reads the training store, the normals and one or more forecast stores;
 `scores.csv` (tidy), `scores.nc` (maps, spectra) and `sums.nc` (the sums per init time that both are made
 of, from which other intervals, or scores of more init times, follow without reading a field again).
 `sums.nc` also is the checkpoint: a run that was killed goes on from it. The receipt is written last.
+
+References that are too dear to be made at every init time (evaluation.twins) do not cut the sample of the
+others: `scores_common.csv` compares all models on the init times that the twins have, and `scores.csv` holds
+the twins' rows from there, which say in n_init on how many init times they stand.
 """
 
 from __future__ import annotations
@@ -11,16 +15,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evaluate import align, baselines, bootstrap, tables
+from evaluate import align, baselines, bootstrap, compare, fitted, tables
 from evaluate.reader import Reader
 from evaluate.regions import region_weights
 from evaluate.streaming import Kernel, Sums
@@ -48,12 +53,14 @@ class Scored:
         alignment: init times and leads, and what was left out.
         left_out: regions that could not be made, with reasons.
         spacing_hours: the usual spacing of the init times.
+        fits: what is worth knowing of the fitted baselines.
     """
 
     sums: Sums
     alignment: align.Alignment
     left_out: dict[str, str]
     spacing_hours: float
+    fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def run_score(config: Config) -> None:
@@ -63,65 +70,86 @@ def run_score(config: Config) -> None:
         ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    table, maps, sums = (paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc"))
+    table, maps, sums, common = (
+        paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc", "scores_common.csv")
+    )
     if paths.receipt("score").exists() and table.exists() and maps.exists():
         console.print(f"score: complete in {paths.scores}", markup=False)
         return
     truth = open_store(paths.store, stage="python -m pipeline regrid")
     normals = Normals.open(paths.normals)
-    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
-    name = str(forecast.attrs["contract"]["model"])
+    models = compare.open_models(config)
+    name = next(iter(models))
+    twins = compare.open_twins(config)
+    if all(np.array_equal(ds["init_time"].values, models[name]["init_time"].values) for ds in twins.values()):
+        models, twins = models | twins, {}
+    options: dict[str, Any] = {
+        "leads": config.forecast.lead_hours, "names": config.evaluation.baselines,
+        "map_channels": config.evaluation.variables, "console": console, "fits_folder": paths.fitted,
+        "channels": config.evaluation.channels,
+    }  # fmt: skip
     with files.lock(paths.scores / "score.lock"):
-        scored = score_stores(
-            {name: forecast}, truth, normals, leads=config.forecast.lead_hours, names=config.evaluation.baselines,
-            map_channels=config.evaluation.variables, checkpoint=sums, console=console,
-        )  # fmt: skip
+        scored = score_stores(models, truth, normals, checkpoint=sums, **options)
         facts = describe(scored, truth, normals, config)
         facts |= {"missing_times": _facts(paths.store).get("missing_times", []), "model": name}
-        write_scores(scored, truth, table=table, maps=maps, facts=facts)
-    provenance.write_receipt(config, stage="score", outputs=[table, maps, sums], facts=facts)
-    console.print(f"score: {facts['n_init']} init times, {table}", markup=False)
+        facts["models"] = {
+            m: {"init_times": facts["n_init"], "contract": contract_digest(ds.attrs.get("contract", {}))}
+            for m, ds in models.items()
+        }
+        rows = [table_of(scored, truth, facts)]
+        if twins:
+            both = score_stores(
+                models | twins, truth, normals, checkpoint=paths.scores / "sums_common.nc", **options
+            )  # fmt: skip
+            shared = describe(both, truth, normals, config)
+            frame = table_of(both, truth, shared)
+            files.write_text(common, frame.to_csv(index=False, float_format="%.7g"))
+            rows.append(frame[frame["model"].isin(twins)])
+            facts["twins"] = {
+                "models": list(twins), "table": common.name, "n_init": shared["n_init"], "of": facts["n_init"],
+                "first_init": shared["first_init"], "last_init": shared["last_init"],
+                "init_spacing_hours": shared["init_spacing_hours"], "bootstrap": shared["bootstrap"],
+            }  # fmt: skip
+        files.write_text(table, pd.concat(rows).to_csv(index=False, float_format="%.7g"))
+        write_maps(scored, truth, maps=maps, facts=facts)
+    outputs = [table, maps, sums, *([common] if twins else [])]
+    provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts)
+    beside = f"; {', '.join(twins)} on {facts['twins']['n_init']} of them, {common}" if twins else ""
+    console.print(f"score: {facts['n_init']} init times, {table}{beside}", markup=False)
 
 
 def score_stores(
     forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, normals: Normals, *, leads: Sequence[int],
     names: Sequence[str] = ("persistence", "climatology"), map_channels: Sequence[str], checkpoint: Path | None = None,
-    console: Console | None = None, batch_size: int | None = None,
+    console: Console | None = None, batch_size: int | None = None, fits_folder: Path | None = None,
+    channels: Sequence[str] = (),
 ) -> Scored:  # fmt: skip
     """Sum every statistic of every model over common init times.
 
     Args:
-        forecasts: forecast stores by model name, all with the channels of the first.
+        forecasts: forecast stores by model name.
         truth: training store.
         normals: of the training periods, on the same grid.
         leads: hours; every forecast must have them.
-        names: baselines, from `evaluate.baselines.PREDICTORS`.
+        names: baselines, from `evaluate.baselines.NAMES`.
         map_channels: channels that get maps and spectra.
         checkpoint: file to save to now and then, and to go on from.
         console: for the progress bar; silent when absent.
         batch_size: init times read at once; chosen by memory when absent.
+        fits_folder: where fitted baselines are kept.
+        channels: that are scored; the first model's when empty.
 
     Raises:
         ValueError: stores that cannot be compared (every reason at once), no common init time, or a NaN.
     """
-    clash = sorted(set(forecasts) & set(names))
-    if clash:
-        raise ValueError(f"model names must differ from the baselines', got {clash}; rename the experiment")
-    for name, ds in forecasts.items():
-        align.check_stores(ds, truth, leads=leads, name=name)
+    channels = list(channels or map(str, next(iter(forecasts.values()))["channel"].values))
+    alignment = compare.require_comparable(forecasts, truth, normals, leads=leads, names=names, channels=channels)
     grid = Grid.from_dataset(truth)
-    if not normals.grid.allclose(grid):
-        raise ValueError(
-            f"normals must lie on the store's grid {grid}, got {normals.grid}; run the normals stage again"
-        )
-    channels = list(map(str, next(iter(forecasts.values()))["channel"].values))
-    for name, ds in forecasts.items():
-        lacking = [c for c in channels if c not in ds["channel"].values]
-        if lacking:
-            raise ValueError(f"forecast {name!r} must have the channels of the others, got none of {lacking}")
-    inits = {name: ds["init_time"].values for name, ds in forecasts.items()}
-    alignment = align.common_init_times(inits, truth["time"].values, leads=leads)
-    align.check_outside(alignment.valid_times, normals.contract.get("train", []))
+    fits = fitted.fit(
+        [n for n in names if n in fitted.NAMES], truth, normals, leads=leads, channels=channels, folder=fits_folder,
+        console=console,
+    )  # fmt: skip
+    predictors = baselines.PREDICTORS | {n: f.predictor for n, f in fits.items()}
     gaps = np.diff(alignment.init_times) / np.timedelta64(1, "h")
     spacing = float(np.median(gaps)) if gaps.size else 24.0
     regions = region_weights(grid, land_sea_mask=_land_sea_mask(truth))
@@ -130,7 +158,7 @@ def score_stores(
     )  # fmt: skip
     inside = (np.abs(grid.latitude) >= SPECTRUM_BAND[0]) & (np.abs(grid.latitude) <= SPECTRUM_BAND[1])
     rows = grid.cell_area.sum(axis=1) * (inside if inside.any() else 1.0)
-    models = {name: baselines.stored(name) for name in forecasts} | {n: baselines.PREDICTORS[n] for n in names}
+    models = {name: baselines.stored(name) for name in forecasts} | {n: predictors[n] for n in names}
     kernel = Kernel(
         models, channels=channels, leads=alignment.leads.tolist(), regions=regions, map_channels=map_channels,
         block_of=_map_blocks(len(alignment.init_times), spacing), spectrum_rows=rows,
@@ -139,10 +167,10 @@ def score_stores(
         "init_times": np.datetime_as_string(alignment.init_times, "h").tolist(), "leads": alignment.leads.tolist(),
         "models": list(models), "channels": channels, "map_channels": list(map_channels), "normals": normals.digest,
         "stores": [contract_digest(ds.attrs.get("contract", {})) for ds in [truth, *forecasts.values()]],
-        "batch_size": reader.batch_size, "layout": 1,
+        "fits": {n: f.digest for n, f in fits.items()}, "batch_size": reader.batch_size, "layout": 1,
     }  # fmt: skip
     sums = _stream(reader, kernel, checkpoint=checkpoint, key=key, console=console)
-    return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing)
+    return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing, {n: f.facts for n, f in fits.items()})
 
 
 def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config) -> dict[str, Any]:
@@ -162,6 +190,7 @@ def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config
         "climatology": {"kind": normals.kind, "years": normals.contract.get("years", []),
                         "periods": [f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train],
                         "window_days": config.data.normals.window_days},
+        "fitted_baselines": {n: dict(f) for n, f in scored.fits.items()},
         "regions": list(map(str, scored.sums.regional.sums["region"].values)),
         "regions_left_out": scored.left_out,
         "bootstrap": {"kind": "moving block, stretched percentile", "confidence": 0.95, "block_init_times": block,
@@ -172,12 +201,15 @@ def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config
     }  # fmt: skip
 
 
-def write_scores(scored: Scored, truth: xr.Dataset, *, table: Path, maps: Path, facts: dict[str, Any]) -> None:
-    """Finish all metrics and write the table and the maps."""
+def table_of(scored: Scored, truth: xr.Dataset, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """All metrics finished, as rows of scores.csv."""
     scores = tables.regional_scores(scored.sums, block=facts["bootstrap"]["block_init_times"])
-    units = dict(zip(map(str, truth["channel"].values), map(str, truth["unit"].values), strict=True))
-    frame = tables.to_table(scores, units=units, num_init=facts["n_init"])
-    files.write_text(table, frame.to_csv(index=False, float_format="%.7g"))
+    return tables.to_table(scores, units=_units(truth), num_init=facts["n_init"])
+
+
+def write_maps(scored: Scored, truth: xr.Dataset, *, maps: Path, facts: dict[str, Any]) -> None:
+    """Write maps and spectra."""
+    units = _units(truth)
     ds = tables.map_scores(scored.sums)
     mask = _land_sea_mask(truth)
     if mask is not None:
@@ -241,6 +273,10 @@ def _land_sea_mask(truth: xr.Dataset) -> Any:
     if "static" not in truth or "lsm" not in truth["static_channel"].values:
         return None
     return truth["static"].sel(static_channel="lsm").values
+
+
+def _units(truth: xr.Dataset) -> dict[str, str]:
+    return dict(zip(map(str, truth["channel"].values), map(str, truth["unit"].values), strict=True))
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -33,6 +33,15 @@ UNDER = "#f6cfae"
 
 COLOURS = ("#0a6bc2", "#008f6b", "#a33ea1", "#b8860b", "#3f3f95")
 """Models, in order."""
+REFERENCES = {
+    "damped_persistence": "#e08a4f", "linear": "#9a6a00", "resnet": "#7b5ea7", "unet": "#b0609a",
+    "coarse": "#5f9c3f", "ceiling": "#1d6b34",
+}  # fmt: skip
+"""Colours of further models that everybody knows."""
+MODEL_TITLES = {
+    "damped_persistence": "damped persistence", "linear": "linear regression", "resnet": "ResNet", "unet": "U-Net",
+    "coarse": "coarse core", "ceiling": "ceiling (perfect model)",
+}  # fmt: skip
 BASELINES = {"persistence": "#d1571b", "climatology": "#68717d", "truth": "#1c2430"}
 
 RC: dict[str, Any] = {
@@ -157,10 +166,19 @@ def data_phrase(label: str) -> str:
     return "the simulated atmosphere" if label == "simulated" else label
 
 
+def model_title(model: str) -> str:
+    """What tables and legends call a model.
+
+    >>> model_title("linear"), model_title("mine")
+    ('linear regression', 'mine')
+    """
+    return MODEL_TITLES.get(model, model)
+
+
 def model_colours(models: list[str]) -> Mapping[str, str]:
     """A colour for every model; baselines keep theirs."""
-    own = [m for m in models if m not in BASELINES]
-    return {**BASELINES, **{m: COLOURS[i % len(COLOURS)] for i, m in enumerate(own)}}
+    own = [m for m in models if m not in BASELINES and m not in REFERENCES]
+    return {**BASELINES, **REFERENCES, **{m: COLOURS[i % len(COLOURS)] for i, m in enumerate(own)}}
 
 
 def _from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,8 +16,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate import bootstrap
-from evaluate.baselines import PREDICTORS
+from evaluate import baselines, bootstrap
 from evaluate.metrics import METRICS, Metric, unit_of
 from evaluate.statistics import STATISTICS
 from evaluate.streaming import MAP_STATISTICS, Sums
@@ -64,7 +63,7 @@ def choose_block(sums: Sums, *, channels: Sequence[str], spacing_hours: float) -
     """
     errors = sums.regional.sums["squared_error"].sel(region="globe", channel=list(channels))
     models = errors["model"].values.tolist()
-    errors = errors.sel(model=[m for m in models if m not in PREDICTORS] or models)
+    errors = errors.sel(model=[m for m in models if m not in {*baselines.NAMES, *baselines.TWINS}] or models)
     series = errors.transpose("init_time", ...).values.reshape(errors.sizes["init_time"], -1)
     return bootstrap.block_length(series, shortest=max(1, round(72.0 / spacing_hours)))
 

@@ -212,6 +212,7 @@ def _open_store(config: Config, fields: Fields, init: NDArray[np.int64], *, dige
             "lead_hours": lead_hours.tolist(),
             "store": contract_digest(fields.contract),
             "normals": fields.normals.digest,
+            "train": fields.normals.contract.get("train", []),
             "checkpoint": digest,
             "model": config.name,
         },

@@ -24,6 +24,8 @@ STAGES = {
     "normals": "preprocess.normals",
     "train": "model.train",
     "forecast": "model.forecast",
+    "twins": "preprocess.twins",
+    "baselines": "evaluate.trained",
     "score": "evaluate.score",
     "report": "evaluate.report",
 }
@@ -130,6 +132,18 @@ def train(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -
 def forecast(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Issue forecasts from every init time of the test period."""
     _run("forecast", config, set_, log)
+
+
+@app.command()
+def twins(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
+    """Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a coarser core."""
+    _run("twins", config, set_, log)
+
+
+@app.command()
+def baselines(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
+    """Train climate-learn's networks on the same store and issue their forecasts; resumes at the last checkpoint."""
+    _run("baselines", config, set_, log)
 
 
 @app.command()

@@ -17,7 +17,16 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.sections import Data, Evaluation, Forecast, Model, RemoteSource, Section, Source, Training
+from pipeline.sections import (
+    Data,
+    Model,
+    RemoteSource,
+    Section,
+    SimulationSource,
+    Source,
+    Training,
+)
+from pipeline.sections_evaluation import Evaluation, Forecast
 
 
 class Config(Section):
@@ -54,9 +63,15 @@ class Config(Section):
                 f"got {self.forecast.init_step_hours}"
             )
         known = [c.name for c in self.data.channels.dynamic]
-        for name in self.evaluation.variables:
-            if name not in known:
-                raise ValueError(f"evaluation.variables must be channels of the store, got {name!r}; it has {known}")
+        for key, names in (("variables", self.evaluation.variables), ("channels", self.evaluation.channels)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"evaluation.{key} must be channels of the store, got {name!r}; it has {known}")
+        twins = self.evaluation.twins
+        if twins.models and not isinstance(self.source, SimulationSource):
+            raise ValueError(
+                f"evaluation.twins.models must be empty for data that are not simulated, got {twins.models}"
+            )
         rows, columns = self.data.regrid.grid.shape
         if rows % self.model.patch or columns % self.model.patch:
             raise ValueError(f"model.patch must divide the grid {rows} x {columns}, got {self.model.patch}")
@@ -79,6 +94,12 @@ class Config(Section):
     def simulated(self) -> bool:
         """Whether the data come from the embedded atmosphere."""
         return self.source.kind == "simulation"
+
+
+def twin_step_hours(config: Config) -> int:
+    """Spacing of the twins' init times: what is asked for, rounded up so that each is one of the forecasts'."""
+    asked, step = config.evaluation.twins.init_step_hours, config.forecast.init_step_hours
+    return -(-asked // step) * step
 
 
 class Paths:
@@ -109,11 +130,19 @@ class Paths:
         self.weights = data / "weights"
         self.downloads = data / "downloads"
         self.index = data / "index"
+        self.fitted = data / f"baselines-{_digest([normals, parts['forecast']['lead_hours']])}"
         self.normals = data / f"normals-{_digest(normals)}.zarr"
         self.train = self.root / f"train-{_digest(train)}"
         self.checkpoints = self.train / "checkpoints"
         self.metrics = self.train / "metrics.jsonl"
         self.forecast = self.root / f"forecast-{_digest(forecast)}.zarr"
+        twins = [store, d["splits"]["test"], parts["forecast"]["lead_hours"], parts["evaluation"]["twins"]]
+        twins.append(twin_step_hours(config))
+        self.twins = {str(m): self.root / f"{m}-{_digest(twins)}.zarr" for m in config.evaluation.twins.models}
+        networks = [train, parts["forecast"], d["splits"]["test"], parts["evaluation"]["trained_budget"]]
+        names = [str(name) for name in config.evaluation.trained_baselines]
+        self.trained_folder = self.root / f"baselines-{_digest(networks)}"
+        self.trained = {name: self.root / f"{name}-{_digest(networks)}.zarr" for name in names}
         self.scores = self.root / f"scores-{_digest(scores)}"
         self.figures = self.scores / "figures"
         self.report = self.root / "report.html"
@@ -124,6 +153,8 @@ class Paths:
             "normals": _digest(normals),
             "train": _digest(train),
             "forecast": _digest(forecast),
+            "twins": _digest(twins),
+            "baselines": _digest([networks, names]),
             "score": _digest(scores),
             "report": _digest(scores),
         }

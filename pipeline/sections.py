@@ -396,30 +396,3 @@ class Training(Section):
                 f"got {len(self.lead_weights)} for {len(self.lead_hours)} leads"
             )
         return self
-
-
-class Forecast(Section):
-    """Which forecasts are issued from the test period."""
-
-    lead_hours: LeadHours = [168, 336, 720]
-    """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
-    init_step_hours: Positive = 24
-    """Spacing of init times; the last init is the longest lead before the end of the test period."""
-    batch_size: Positive = 32
-
-
-class Evaluation(Section):
-    """What is scored and drawn."""
-
-    variables: list[str] = ["z500", "t850", "t2m", "u10"]
-    """Channels with maps and lead-time curves; scores.csv has every channel."""
-    map_lead_hours: list[Positive] = []
-    """Leads that get maps; empty means all of forecast.lead_hours."""
-    baselines: list[Literal["persistence", "climatology"]] = ["persistence", "climatology"]
-
-    @field_validator("variables")
-    @classmethod
-    def _channels(cls, value: list[str]) -> list[str]:
-        for name in value:
-            catalogue.parse_channel(name)
-        return value

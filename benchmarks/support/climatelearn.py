@@ -1,13 +1,11 @@
-"""climate-learn beside a CPU build of torchvision, which lacks two operators that its import asks for."""
+"""climate-learn for benchmarks: importable on a machine without torchvision's compiled operators."""
 
 from __future__ import annotations
 
-import torch
+from evaluate.climatelearn import repair_torchvision
 
 
 def import_climate_learn() -> None:
     """Makes `import climate_learn` work."""
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+    repair_torchvision()
     import climate_learn  # noqa: F401

@@ -43,7 +43,7 @@ _CONSTANT = 3.5449077018110318
 _SIGMA_15 = (
     0.0, 0.03, 0.065, 0.105, 0.155, 0.21, 0.27, 0.34, 0.42, 0.505, 0.595, 0.69, 0.78, 0.865, 0.94, 1.0,
 )  # fmt: skip
-_NODES = {21: 16, 31: 24, 42: 32, 63: 48, 85: 64, 106: 80}
+_NODES = {10: 8, 15: 12, 21: 16, 31: 24, 42: 32, 63: 48, 85: 64, 106: 80}
 
 
 def sigma_boundaries(levels: int) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ class Atmosphere:
     """A planet with an atmosphere.
 
     Args:
-        truncation: triangular truncation, one of 21, 31, 42, 63, 85, 106.
+        truncation: triangular truncation, one of 10, 15, 21, 31, 42, 63, 85, 106; below 21 only for coarse forecasts.
         levels: number of sigma layers.
         time_step_minutes: must divide 60.
         seed: of the noise in the initial state; nothing else is random.

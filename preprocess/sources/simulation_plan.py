@@ -32,7 +32,7 @@ REVISION = 1
 """Of the simulated planet: raised whenever its numbers change, so that no store mixes two of them."""
 LABEL = "simulated"
 TITLE = "SIMULATED atmosphere (not ERA5, not observations)"
-LONGEST_STEP = {21: 40, 31: 26, 42: 20, 63: 13, 85: 10, 106: 8}
+LONGEST_STEP = {10: 60, 15: 45, 21: 40, 31: 26, 42: 20, 63: 13, 85: 10, 106: 8}
 """Longest stable time step in minutes by truncation."""
 _SLAB_BYTES = 256 << 20
 _CHUNK_BYTES = 4 << 20
@@ -222,12 +222,17 @@ def time_step(source: SimulationSource, *, step_hours: int) -> int:
     """
     asked = source.time_step_minutes
     if asked is None:
-        return max(m for m in range(1, LONGEST_STEP[source.truncation] + 1) if step_hours * 60 % m == 0)
+        return longest_step(source.truncation, step_hours=step_hours)
     if step_hours * 60 % asked:
         raise ValueError(
             f"source.time_step_minutes must divide data.step_hours ({step_hours} h), got {asked}; leave it out"
         )
     return asked
+
+
+def longest_step(truncation: int, *, step_hours: int) -> int:
+    """The longest stable time step in minutes that divides `step_hours`."""
+    return max(m for m in range(1, LONGEST_STEP[truncation] + 1) if step_hours * 60 % m == 0)
 
 
 @functools.lru_cache(maxsize=4)

@@ -112,7 +112,7 @@ def test_table_has_every_row_and_the_sample(scored: Config) -> None:
     frame, _ = read_scores(scored.paths.scores)
     facts = provenance.read_receipt(scored, stage="score")["facts"]
     channels = scored.data.channels.dynamic
-    assert len(frame) == 3 * len(channels) * 2 * len(facts["regions"]) * len(METRICS)
+    assert len(frame) == (1 + len(baselines.NAMES)) * len(channels) * 2 * len(facts["regions"]) * len(METRICS)
     assert frame["n_init"].unique().tolist() == [facts["n_init"]]
     assert facts["n_init"] == 205  # 1 January to 24 July: the last init is the longest lead before the period's end
     assert (facts["first_init"], facts["last_init"]) == ("2002-01-01T00", "2002-07-24T00")

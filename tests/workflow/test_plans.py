@@ -30,7 +30,7 @@ def test_every_experiment_plans_its_stages(path: Path, tmp_path: Path) -> None:
     """Catches a configuration that does not validate or lacks a stage, and a dry run that writes something."""
     found = planned(run(path, tmp_path, "--dry-run"))
     simulated = yaml.safe_load(path.read_text())["source"]["kind"] == "simulation"
-    assert sorted(found) == sorted([*STAGES, "simulate"] if simulated else STAGES)
+    assert sorted(found) == sorted([*STAGES, "simulate", "twins"] if simulated else STAGES)
     assert all(f"--config {path}" in line for line in found.values())
     assert [p.name for p in tmp_path.iterdir() if p.name != ".snakemake"] == []
 
@@ -38,7 +38,7 @@ def test_every_experiment_plans_its_stages(path: Path, tmp_path: Path) -> None:
 def finish(config: Path, folder: Path, *overrides: str) -> None:
     """Pretend that all stages have run: write their receipts, oldest first, and the report."""
     settings = load(config, overrides)
-    for i, stage in enumerate(["simulate", *STAGES]):
+    for i, stage in enumerate(["simulate", "regrid", "twins", *STAGES[1:]]):
         path = folder / settings.paths.receipt(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
@@ -48,22 +48,26 @@ def finish(config: Path, folder: Path, *overrides: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("override", "first"),
+    ("override", "first", "others"),
     [
-        (None, None),
-        ("training.steps=7", "train"),
-        ("training.checkpoint_every=7", None),
-        ("forecast.init_step_hours=48", "forecast"),
-        ("evaluation.variables=[z500]", "score"),
-        ("data.regrid.method=conservative", "regrid"),
+        (None, None, []),
+        ("training.steps=7", "train", []),
+        ("training.checkpoint_every=7", None, []),
+        ("forecast.init_step_hours=48", "forecast", ["twins"]),
+        ("evaluation.variables=[z500]", "score", []),
+        ("evaluation.twins.perturbation=0.2", "score", ["twins"]),
+        ("evaluation.trained_baselines=[unet]", "score", ["baselines"]),
+        ("data.regrid.method=conservative", "regrid", ["twins"]),
     ],
 )
-def test_a_changed_setting_reruns_what_follows_it(override: str | None, first: str | None, tmp_path: Path) -> None:
+def test_a_changed_setting_reruns_what_follows_it(
+    override: str | None, first: str | None, others: list[str], tmp_path: Path
+) -> None:
     """Catches work that is redone for nothing, and old results shown for new settings."""
     config = WORKFLOWS / "config" / "demo.yaml"
     finish(config, tmp_path)
     found = planned(run(config, tmp_path, "--dry-run", overrides=(override,) if override else ()))
-    assert sorted(found) == sorted(STAGES[STAGES.index(first) :] if first else [])
+    assert sorted(found) == sorted([*others, *STAGES[STAGES.index(first) :]] if first else [])
     if first:
         assert f"--set '{override}'" in found[first] or f"--set {override}" in found[first]
 

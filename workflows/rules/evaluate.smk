@@ -3,6 +3,9 @@ rule score:
         store=receipt("regrid"),
         normals=receipt("normals"),
         forecast=receipt("forecast"),
+        twins=receipt("twins") if SETTINGS.paths.twins else [],
+        baselines=receipt("baselines") if SETTINGS.paths.trained else [],
+        compared=[entry.path for entry in SETTINGS.evaluation.compare],
     output:
         report(receipt("score"), caption="../report/score.rst", category="Skill"),
     log:
