@@ -5,7 +5,7 @@ short run measures a variant's time per step and the number of steps follows, so
 size (and the schedule ends with the time); with --steps, all take as many steps. The score is the skill against
 climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
 another seed makes: `demo` runs with two seeds to show it. What benchmarks/results/recipe.json holds of the same budget
-is not run again. Needs the demo's store: `make demo` first.
+is not run again. Needs the demo's store: `make demo` first. Writes docs/recipe.md and its figure too.
 
     python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
     python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
@@ -31,6 +31,7 @@ from pipeline.provenance import read_receipt
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "docs" / "images" / "recipe.png"
+PAGE = ROOT / "docs" / "recipe.md"
 LEAD = "168"
 VARIANTS: dict[str, list[str]] = {
     "demo": [],
@@ -145,6 +146,30 @@ def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
     plt.close(fig)
 
 
+def page(rows: list[dict[str, Any]], *, budget: str, threads: int) -> str:
+    """docs/recipe.md: the figure and the table, best first."""
+    demo = next((row["skill_7_days"]["z500"] for row in rows if row["variant"] == "demo"), None)
+    shown = [name for name in ("z500", "t850", "t2m", "u10") if name in rows[0]["skill_7_days"]]
+    lines = [
+        "# A training recipe for the demo",
+        "",
+        f"Written by benchmarks/recipe.py: {budget} for each variant, {threads} thread(s), the simulated atmosphere.",
+        "Skill against climatology at 7 days, of the fixed validation pairs; 1 is perfect, 0 is climatology.",
+        "",
+        "![Skill at seven days of the variants](images/recipe.png)",
+        "",
+        f"| variant | settings | steps | parameters | {' | '.join(shown)} | z500 against the demo |",
+        f"|---|---|---|---|{'---|' * len(shown)}---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["skill_7_days"]["z500"]):
+        skill = row["skill_7_days"]
+        against = f"{skill['z500'] - demo:+.3f}" if demo is not None else ""
+        settings = ", ".join(f"`{item}`" for item in row["set"]) or "as the demo"
+        values = " | ".join(f"{skill[name]:.3f}" for name in shown)
+        lines.append(f"| {row['variant']} | {settings} | {row['steps']} | {row['parameters']} | {values} | {against} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(ROOT / "workflows" / "config" / "demo.yaml"))
@@ -154,7 +179,6 @@ def main() -> None:
     budget.add_argument("--steps", type=int, default=300)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--figure", type=Path, default=FIGURE)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -174,7 +198,8 @@ def main() -> None:
         done = [row for row in rows if "curve" in row]
         write("recipe", {"budget": said, "threads": options.threads, "lead_hours": int(LEAD), "rows": rows})
         if done:
-            draw(done, options.figure, budget=said)
+            draw(done, FIGURE, budget=said)
+            PAGE.write_text(page(done, budget=said, threads=options.threads))
 
 
 if __name__ == "__main__":
