@@ -124,12 +124,12 @@ def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
     import matplotlib.pyplot as plt
 
     ordered = sorted(rows, key=lambda row: row["skill_7_days"]["z500"])
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 0.28 * len(rows) + 2.2), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, max(4.0, 0.28 * len(rows) + 2.2)), layout="constrained")
     for row in rows:
         demo = row["variant"].startswith("demo")
         share = [100 * step / row["steps"] for step, _ in row["curve"]]
         left.plot(share, [skill for _, skill in row["curve"]], color="C1" if demo else "0.7", zorder=2 if demo else 1,
-                  label="the demo's recipe, two seeds" if row["variant"] == "demo" else None)  # fmt: skip
+                  label="the demo's recipe" if row["variant"] == "demo" else None)  # fmt: skip
     left.axhline(0.0, color="0.4", linewidth=0.8)
     left.set(xlabel=f"share of {budget} [%]", ylabel="skill of z500 at 7 days against climatology [1]")
     left.legend(fontsize="small")
