@@ -55,7 +55,10 @@ class Variable:
 
 
 CATALOGUE: tuple[Variable, ...] = (
-    Variable("z", "geopotential", "geopotential", "m2 s-2", "Geopotential", True, False, -1e4, 4.6e5, 129),
+    Variable(
+        "z", "geopotential", "geopotential", "m2 s-2", "Geopotential", True, False, -1e4, 4.6e5, 129,
+        ("gh", "hgt", "geopotential_height"),
+    ),
     Variable("t", "temperature", "air_temperature", "K", "Temperature", True, False, 150.0, 350.0, 130),
     Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -350.0, 350.0, 131),
     Variable("v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -350.0, 350.0, 132),

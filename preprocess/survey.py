@@ -153,7 +153,8 @@ def identify(name: str, attrs: Mapping[str, Any], *, on_levels: bool) -> str | N
             if alias and alias.lower() in {n.lower() for n in v.names}:
                 return v.short
     if not on_levels:
-        return "orog" if name.lower() in {n.lower() for n in catalogue.BY_SHORT["z"].names} else None
+        z = catalogue.BY_SHORT["z"]  # heights ("gh") without levels may be those of the tropopause or of 0 degrees C
+        return "orog" if name.lower() in (z.short, z.long) else None
     for v in fitting:
         if attrs.get("standard_name") == v.standard_name:
             return v.short

@@ -49,6 +49,9 @@ def assert_same(found: xr.Dataset, ds: xr.Dataset, *, tolerance: float = 0.0) ->
         ("ta", {"standard_name": "air_temperature"}, True, "t"),
         ("ta", {"standard_name": "air_temperature"}, False, None),
         ("sst", {"units": "K"}, False, None),
+        ("gh", {"GRIB_paramId": 156}, True, "z"),
+        ("hgt", {}, True, "z"),
+        ("gh", {"GRIB_paramId": 156}, False, None),
     ],
 )
 def test_identify(name: str, attrs: dict[str, Any], on_levels: bool, short: str | None) -> None:

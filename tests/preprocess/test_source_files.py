@@ -13,7 +13,9 @@ import pytest
 import xarray as xr
 
 from pipeline.sections import Channels, FilesSource
+from pipeline.variables import STANDARD_GRAVITY
 from preprocess.sources import Archive
+from preprocess.sources import grib as gribs
 from preprocess.sources.files import find, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
 
@@ -342,3 +344,36 @@ def test_faulty_grib(tmp_path: Path) -> None:
             archive(tmp_path / "cut.grib")
     with pytest.raises(ValueError, match=r"hold a field once, got '2t' at 2001-01-01T00.* twice"):
         archive(grib(tmp_path / "twice.grib", [field, field]))
+
+
+def test_heights_become_geopotential(tmp_path: Path, time_axis: Callable[..., np.ndarray]) -> None:
+    """Catches geopotential height in metres, as GFS has it, that is refused or not multiplied by gravity."""
+    time = time_axis(1)[0]
+    path = grib(tmp_path / "gh.grib", [{"name": "gh", "time": time, "level": 500, "value": 5500.0}])
+    found = archive(path, channels=Channels(variables=["z"], levels=[500], statics=[])).dataset()["z"].values
+    assert abs(found.min() - 5500.0 * STANDARD_GRAVITY) < 0.1
+
+
+def test_headers_are_scanned_once(
+    tmp_path: Path, time_axis: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches headers scanned at every start, and an index believed for a file that has changed or when damaged."""
+    times, index = time_axis(3), tmp_path / "index"
+
+    def fields(*values: float) -> list[dict[str, Any]]:
+        return [{"name": "2t", "time": t, "value": v} for t, v in zip(times, values, strict=False)]
+
+    path = grib(tmp_path / "t.grib", fields(270.0, 280.0))
+    scanned: list[Path] = []
+    original = gribs.scan
+    monkeypatch.setattr(gribs, "scan", lambda p: (scanned.append(p), original(p))[1])
+    first = open_file(path, index=index)
+    again = open_file(path, index=index)
+    assert len(scanned) == 1
+    xr.testing.assert_identical(first[0].raw.load(), again[0].raw.load())
+    grib(path, fields(270.0, 280.0, 290.0))
+    assert open_file(path, index=index)[0].raw.sizes["time"] == 3
+    kept = next(index.iterdir())
+    kept.write_text(kept.read_text()[:-40])
+    assert open_file(path, index=index)[0].raw.sizes["time"] == 3
+    assert len(scanned) == 3

@@ -29,8 +29,9 @@ def test_lint(tmp_path: Path) -> None:
 def test_every_experiment_plans_its_stages(path: Path, tmp_path: Path) -> None:
     """Catches a configuration that does not validate or lacks a stage, and a dry run that writes something."""
     found = planned(run(path, tmp_path, "--dry-run"))
-    simulated = yaml.safe_load(path.read_text())["source"]["kind"] == "simulation"
-    assert sorted(found) == sorted([*STAGES, "simulate", "twins"] if simulated else STAGES)
+    kind = yaml.safe_load(path.read_text())["source"]["kind"]
+    first = {"simulation": ["simulate", "twins"], "cds": ["fetch"]}.get(kind, [])
+    assert sorted(found) == sorted([*STAGES, *first])
     assert all(f"--config {path}" in line for line in found.values())
     assert [p.name for p in tmp_path.iterdir() if p.name != ".snakemake"] == []
 

@@ -1,6 +1,6 @@
 rule regrid:
     input:
-        source=receipt("simulate") if SETTINGS.simulated else [],
+        source=[receipt(s) for s, kind in (("simulate", "simulation"), ("fetch", "cds")) if kind == SETTINGS.source.kind],
     output:
         report(receipt("regrid"), caption="../report/regrid.rst", category="Data"),
     log:
