@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from pipeline import variables as catalogue
 from pipeline.sections import ArcoSource, Channels, Data, WeatherBench2Source
 from preprocess.console import say, stamp
 from preprocess.sources.archive import Archive, Piece
@@ -32,6 +33,7 @@ def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, 
         ValueError: the address cannot be opened, or the period is not inside its data; see also `Archive`.
     """
     raw, store = open_zarr(source.url, patience=source)
+    raw = named(raw)
     time = next((name for name in TIME_NAMES if name in raw.dims), None)
     if time is None:
         raise ValueError(f"source.url must be an archive with a time axis, got none in {source.url}; check the address")
@@ -53,6 +55,16 @@ def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, 
     span = slice(int(np.searchsorted(times, first)), int(np.searchsorted(times, last, side="right")))
     piece = Piece.of(raw.isel({time: span}), origin=source.url)
     return Archive([piece], channels=channels, label=source.label, description=description)
+
+
+def named(raw: xr.Dataset) -> xr.Dataset:
+    """The fields that bear a name of the catalogue.
+
+    Derived fields, such as WeatherBench 2's "u_component_of_geostrophic_wind", may still carry the attributes of
+    the field they were made from and would be taken for it.
+    """
+    known = {name.lower() for variable in catalogue.CATALOGUE for name in variable.names}
+    return raw.drop_vars([name for name in raw.data_vars if str(name).lower() not in known])
 
 
 def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:

@@ -18,7 +18,7 @@ from pipeline import store
 from pipeline.config import Config, parse
 from preprocess.build import run_regrid
 from preprocess.sources import open_source, remote
-from preprocess.sources.cloud import arco_version
+from preprocess.sources.cloud import arco_version, named
 from preprocess.sources.remote import open_zarr, passing
 from tests.preprocess.servers.layouts import edit_attributes, write_archive
 from tests.preprocess.servers.web import KINDS, Faults, Web, serving
@@ -261,6 +261,14 @@ def test_preliminary_times_are_told(archives: Path, tmp_path: Path) -> None:
     assert open_source(config).description["version"] == "ERA5, and ERA5T from 2001-01-04T00:00 on"
 
 
+def test_derived_fields_are_not_taken_for_their_origin(atmosphere: Callable[..., xr.Dataset]) -> None:
+    """Catches geostrophic wind that kept the attributes of the wind read as wind, or refused as a second one."""
+    raw = atmosphere(("u",)).rename({"u": "u_component_of_wind"})
+    raw["u_component_of_wind"].attrs |= {"standard_name": "eastward_wind", "short_name": "u"}
+    raw["u_component_of_geostrophic_wind"] = raw["u_component_of_wind"]
+    assert list(named(raw).data_vars) == ["u_component_of_wind"]
+
+
 def test_versions_of_arco() -> None:
     """Catches the last valid day counted for its first hour only, and archives that tell less."""
     raw = xr.Dataset(attrs=VALID)
@@ -284,6 +292,9 @@ def test_store_travels_to_workers(web: Web, tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(patient))
     assert again.fields == patient.fields
     assert again.retries == patient.retries
+    sent = pickle.loads(pickle.dumps(raw))
+    np.testing.assert_array_equal(sent["2m_temperature"][40].values, raw["2m_temperature"][40].values)
+    assert np.isfinite(sent["2m_temperature"][40].values).all()
 
 
 def test_patience_is_no_part_of_the_store() -> None:
