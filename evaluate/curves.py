@@ -21,6 +21,8 @@ from evaluate import style
 from evaluate.align import lead_title
 
 SIZE = (4.5, 3.15)
+AXES = (0.145, 0.16, 0.825, 0.655)
+"""Left, bottom, width, height of the axes, as shares of the panel."""
 DASHES = {
     "climatology": (4, 2), "persistence": (1.2, 1.4), "damped_persistence": (3, 1, 1, 1), "linear": (6, 1.5),
     "ceiling": (2, 1), "coarse": (5, 1, 1, 1, 1, 1),
@@ -29,7 +31,7 @@ DASHES = {
 
 def _panel(text: style.Text) -> tuple[Any, Any]:
     figure = plt.figure(figsize=SIZE)
-    axes = figure.add_axes((0.145, 0.16, 0.825, 0.655))
+    axes = figure.add_axes(AXES)
     style.write_words(figure, text)
     return figure, axes
 
@@ -42,6 +44,22 @@ def lead_axis(axes: Any, leads: Sequence[int]) -> float:
     axes.set_xlim(0, max(ticks) * 1.04)
     axes.set_xlabel(f"lead time [{word}]")
     return unit
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """Inside the panel where it is short, else below, in a taller figure, so that it covers no line."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= 4:
+        axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
+        return
+    rows = -(-len(labels) // 2)
+    height = SIZE[1] + 0.19 * rows + 0.1
+    share = SIZE[1] / height
+    left, bottom, width, tall = AXES
+    figure.set_size_inches(SIZE[0], height)
+    axes.set_position((left, 1.0 - (1.0 - bottom) * share, width, tall * share))
+    figure.legend(handles, labels, loc="lower left", ncols=2, fontsize=7.2, handlelength=2.6, columnspacing=1.2,
+                  bbox_to_anchor=(0.02, 0.0))  # fmt: skip
 
 
 def lead_curve(
@@ -90,8 +108,7 @@ def lead_curve(
         else:
             axes.set_ylim(0, highest * 1.25)
         axes.set_ylabel(f"{text.title.split(',')[0].split(' ')[0]} [{text.unit}]")
-        small = {"fontsize": 6.8, "ncols": 2, "columnspacing": 1.0} if len(names) > 4 else {}
-        axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3, **small)
+        _legend(figure, axes)
     return style.save(figure, path, pdf=pdf)
 
 

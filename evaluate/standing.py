@@ -74,7 +74,11 @@ def standing(
                 top = found[models.index("ceiling")][0]
                 share = found[0][0] / top if top > 0 else np.nan
                 cells.append(
-                    {"value": f"{100 * share:.0f}%" if np.isfinite(share) else "–", "interval": "", "tone": ""}
+                    {
+                        "value": f"{100 * max(share, 0.0):.0f}%" if np.isfinite(share) else "–",
+                        "interval": "",
+                        "tone": "",
+                    }
                 )
             lines.append({"lead": lead_title(lead), "cells": cells})
         groups.append({"title": parse_channel(channel).title, "rows": lines})
