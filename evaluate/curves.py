@@ -53,7 +53,7 @@ def _legend(figure: Any, axes: Any) -> None:
         axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
         return
     rows = -(-len(labels) // 2)
-    height = SIZE[1] + 0.19 * rows + 0.1
+    height = SIZE[1] + 0.18 * rows - 0.12
     share = SIZE[1] / height
     left, bottom, width, tall = AXES
     figure.set_size_inches(SIZE[0], height)
