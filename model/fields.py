@@ -24,6 +24,7 @@ from rich.progress import track
 from torch import Tensor
 
 from model.history import channel_and_hours, earlier_name, history_hours
+from model.initial import as_in_training
 from model.normalise import Scaling, standardise_static
 from pipeline.climatology import Normals
 from pipeline.store import contract_digest, open_store, require_same_contract
@@ -43,6 +44,7 @@ class Fields:
         target_channels: names of the V channels of `targets`: those read at the init time itself.
         history_hours: how much earlier the earlier states are [h].
         contract: the store's.
+        trained_on: the training store's contract: the same, unless `like` was given.
         scaling: means and spreads of `channels`.
         normals: means, spreads and climatology.
         static_SHW: normalised static fields.
@@ -57,6 +59,7 @@ class Fields:
         channels: Sequence[str] | None = None,
         network_input: Literal["state", "anomaly"] = "state",
         readers: int = 4,
+        like: Path | None = None,
     ) -> None:
         """Open a store; nothing but coordinates and statics is read yet.
 
@@ -68,13 +71,21 @@ class Fields:
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
+            like: the training store, where `store` holds initial states from elsewhere: its channels are read and its
+                static fields are used.
+
+        Raises:
+            ValueError: normals of another store, or initial states that lack channels or lie on another grid.
         """
         ds = open_store(store, stage="python -m pipeline regrid")
         self.contract: dict[str, Any] = ds.attrs["contract"]
+        self.trained_on = self.contract
+        if like is not None:
+            ds, self.trained_on = as_in_training(ds, like=like, name=str(store))
         self.times: NDArray[np.datetime64] = ds["time"].values.astype("datetime64[ns]")
         require_same_contract(
-            {"store": normals.contract["store"]}, {"store": contract_digest(self.contract)},
-            us=f"normals {normals.path}", them=f"store {store}", remedy="run python -m pipeline normals again",
+            {"store": normals.contract["store"]}, {"store": contract_digest(self.trained_on)},
+            us=f"normals {normals.path}", them=f"store {like or store}", remedy="run python -m pipeline normals again",
         )  # fmt: skip
         everything = tuple(str(name) for name in ds["channel"].values)
         statics = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()

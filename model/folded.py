@@ -13,6 +13,7 @@ batch, S patches of a slab, A heads, E width of a head, D = A * E.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,19 @@ from torch.autograd.function import once_differentiable
 
 SLAB_BYTES = 4 * 2**20
 """Weighted pixels of one slab: what decides the transient memory. On a GPU slabs are 128 times as large."""
+_GPU_TIMES = 128
+
+
+@contextmanager
+def slabs_as_on_gpu() -> Iterator[None]:
+    """Let slabs on the CPU be as large as on a GPU, to rehearse one."""
+    global SLAB_BYTES
+    before = SLAB_BYTES
+    SLAB_BYTES = before * _GPU_TIMES
+    try:
+        yield
+    finally:
+        SLAB_BYTES = before
 
 
 def pixel_attention(patches_UMQN: Tensor, logit_UMQA: Tensor, value_UMQD: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -90,7 +104,7 @@ class _PixelAttention(torch.autograd.Function):
 
 def _slabs(patches_UMQN: Tensor, heads: int) -> Iterator[slice]:
     U, M, Q, N = patches_UMQN.shape
-    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else 128)
+    budget = SLAB_BYTES * (1 if patches_UMQN.device.type == "cpu" else _GPU_TIMES)
     size = max(1, budget // (U * M * Q * heads * 4))
     count = -(-N // size)
     size = -(-N // count)

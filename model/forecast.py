@@ -1,17 +1,18 @@
-"""Forecasts: direct, at any set of leads, from every init time of the test period, streamed into a Zarr store.
+"""Forecasts: direct at any set of leads, or rolled out, streamed into a Zarr store by one or several ranks.
 
-Contract: the store holds physical fields, climatology at the valid time plus the predicted anomaly, for init times
-whose own time and every valid time exist and lie in the test period; the others are listed. The order of work is
-fixed by the configuration, so a run that was killed ends bit-identical to one that was not. An untrained model
-gives the climatology exactly.
+Contract: the store holds physical fields. Init times are those of the test period whose own time and every valid time
+exist and lie in it, the others are listed; or those of initial states from elsewhere, all of them. The order of work
+is fixed by the configuration, so a run that was killed ends bit-identical to one that was not. An untrained model gives
+the climatology exactly. Rank 0 alone writes.
 
-Letters: N init times of a slab, E leads, B batch, C input channels, V predicted channels, H/W grid.
+Letters: N init times of a slab, E leads, V predicted channels, H/W grid.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from model import checkpoint
-from model.dchag import DCHAG, DCHAGConfig
+from model.dchag import DCHAGConfig
 from model.fields import Fields
+from model.history import history_hours
+from model.parallel import launch, wrap
+from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
+from model.predict import Predictor, divide, load_model, own_channels
 from model.samples import find_pairs
 from pipeline import provenance
 from pipeline.climatology import Normals
@@ -34,17 +38,24 @@ from pipeline.sections import Period
 from pipeline.store import ArraySpec, SlabStore, contract_digest, read_manifest
 
 _SLAB_INITS = 16
+_SLAB_BYTES = 2**30
+"""Most that a slab may take in memory; on fine grids it holds fewer init times."""
 _CHUNK_CHANNELS = 16
 
 
-def run_forecast(config: Config) -> None:
+def run_forecast(config: Config, *, initial: Path | None = None) -> None:
     """Issue the forecasts of a configuration, or go on where an earlier call was stopped.
 
+    Args:
+        config: the experiment.
+        initial: a store of states to go on from instead of the test period's.
+
     Raises:
-        ValueError: an earlier stage is missing, the checkpoint belongs to other data, or no init time qualifies.
+        ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
+            or no init time qualifies.
     """
-    paths, console = config.paths, Console(stderr=True)
-    if paths.receipt("forecast").exists() and paths.forecast.exists():
+    paths, console = config.paths, Console(stderr=True, soft_wrap=True)
+    if initial is None and paths.receipt("forecast").exists() and paths.forecast.exists():
         read_manifest(paths.forecast, stage="python -m pipeline forecast")
         console.print(f"forecast: already complete, {paths.forecast}")
         return
@@ -52,31 +63,91 @@ def run_forecast(config: Config) -> None:
     found = checkpoint.best_or_last(paths.checkpoints)
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
-    trained = checkpoint.describe(found)
-    fields = Fields(
-        paths.store, Normals.open(paths.normals), channels=trained["model"]["channels"],
-        network_input=trained["network_input"],
+    with launch.process_group(world_size=None) as device:
+        console.quiet = not launch.is_main()
+        job = prepare(config, found, device=device, initial=initial)
+        if job.missing.size:
+            console.print(
+                f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
+            )
+        _fill_store(config, job, console=console)
+        if launch.is_main():
+            provenance.write_receipt(config, stage="forecast", outputs=[job.path], facts=job.facts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a rank needs to issue forecasts.
+
+    Attributes:
+        predictor: the model and its fields.
+        mesh: of the ranks.
+        init: positions of the init times.
+        missing: times asked for that cannot be used.
+        digest: of the model's weights.
+        path: of the forecast store.
+        facts: for the receipt.
+    """
+
+    predictor: Predictor
+    mesh: DeviceMesh
+    init: NDArray[np.int64]
+    missing: NDArray[np.datetime64]
+    digest: str
+    path: Path
+    facts: dict[str, Any]
+
+
+def prepare(config: Config, path: Path, *, device: torch.device, initial: Path | None) -> Job:
+    """Open everything on this rank.
+
+    Args:
+        config: the experiment.
+        path: the checkpoint.
+        device: of this rank.
+        initial: see `run_forecast`.
+    """
+    options, layout = config.forecast, config.training.layout
+    ranks = launch.world_size()
+    mesh = build_mesh(channel=layout.channel if ranks > 1 else 1, device_type=device.type)
+    description = checkpoint.describe(path)
+    shape = DCHAGConfig.from_dict(description["model"])
+    if options.rollout_hours and history_hours(shape.channels):
+        raise ValueError(
+            "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours), "
+            f"got {options.rollout_hours}; issue direct forecasts"
+        )
+    opened: dict[str, Any] = {"network_input": description["network_input"]}
+    if initial is not None:
+        opened["like"] = config.paths.store
+    normals = Normals.open(config.paths.normals)
+    whole = Fields(initial or config.paths.store, normals, channels=shape.channels, **opened)
+    own = whole
+    if axis_size(mesh, CHANNEL) > 1:
+        own = Fields(initial or config.paths.store, normals, channels=own_channels(shape, mesh), **opened)
+    model, digest = load_model(
+        path, whole, device=device, weights=options.weights, mesh=mesh if ranks > 1 else None,
+        layout=wrap.Layout(trunk=layout.trunk, data=layout.sharding),
     )  # fmt: skip
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, digest = load_model(found, fields, device=device)
-    init, missing = init_times(
-        fields.times, lead_hours=config.forecast.lead_hours, period=config.data.splits.test,
-        step_hours=config.forecast.init_step_hours, history_hours=fields.history_hours,
-    )  # fmt: skip
+    if initial is None:
+        init, missing = init_times(
+            whole.times, lead_hours=options.lead_hours, period=config.data.splits.test,
+            step_hours=options.init_step_hours, history_hours=whole.history_hours,
+        )  # fmt: skip
+    else:
+        init, missing = _complete(whole)
     facts = {
         "init_times": len(init),
-        "first": str(np.datetime_as_string(fields.times[init[0]], unit="h")),
-        "last": str(np.datetime_as_string(fields.times[init[-1]], unit="h")),
+        "first": str(np.datetime_as_string(whole.times[init[0]], unit="h")),
+        "last": str(np.datetime_as_string(whole.times[init[-1]], unit="h")),
         "missing_init_times": [str(np.datetime_as_string(t, unit="h")) for t in missing],
-        "checkpoint": found.name,
+        "initial": str(initial) if initial else "test period",
+        "rollout_hours": options.rollout_hours,
+        "checkpoint": path.name,
         "checkpoint_digest": digest,
     }
-    if missing.size:
-        console.print(f"forecast: {missing.size} init times left out, the store lacks them or a valid time of theirs")
-    with _open_store(config, fields, init, digest=digest) as store:
-        _fill_store(config, store, model, fields, init, console=console)
-        store.finish(facts)
-    provenance.write_receipt(config, stage="forecast", outputs=[paths.forecast], facts=facts)
+    predictor = Predictor(model, whole, own, description["network_input"])
+    return Job(predictor, mesh, init, missing, digest, _path(config, initial), facts)
 
 
 def init_times(
@@ -116,80 +187,67 @@ def init_times(
     return chosen, wanted[~np.isin(wanted, pairs.times[chosen])]
 
 
-def load_model(path: Path, fields: Fields, *, device: torch.device) -> tuple[DCHAG, str]:
-    """The trained model for a store's fields, with averaged weights where training kept them.
+def forecast_fields(config: Config, job: Job, init: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """Forecasts of some init times, made by all ranks together.
 
     Args:
-        path: a checkpoint.
-        fields: the store that forecasts start from; its contract and normals must be those of training.
-        device: where to put it.
+        config: the experiment.
+        job: of this rank.
+        init: positions of N init times.
 
     Returns:
-        The model in evaluation mode, and a digest of its weights that does not depend on how they were saved.
-
-    Raises:
-        ValueError: the checkpoint belongs to other data.
+        (N, E, V, H, W), canonical units, on rank 0; None on the others.
     """
-    description = checkpoint.describe(path)
-    model = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    prefix = description["weights"]
-    checkpoint.load(
-        path, {f"{prefix}.{name}": p for name, p in parameters.items()},
-        expected={"contract": fields.contract, "normals": fields.normals.digest},
+    options, mesh = config.forecast, job.mesh
+    ranks = axis_size(mesh, DATA)
+    mine = init[divide(len(init), ranks=ranks, rank=data_rank(mesh))]
+    if options.rollout_hours is None:
+        values = job.predictor.direct(mine, lead_hours=options.lead_hours, batch_size=options.batch_size)
+    else:
+        values = job.predictor.roll_out(
+            mine, lead_hours=options.lead_hours, step_hours=options.rollout_hours, batch_size=options.batch_size
+        )
+    if channel_rank(mesh) > 0:
+        return None
+    if ranks == 1:
+        return values
+    parts = launch.gather_to_main(
+        torch.from_numpy(values).to(job.predictor.device), group=mesh.get_group(DATA)
     )  # fmt: skip
-    return model.to(device).eval(), weights_digest(parameters)
+    return None if parts is None else torch.cat(parts)[: len(init)].cpu().numpy()
 
 
-def weights_digest(parameters: dict[str, Tensor]) -> str:
-    """A short hash of names, shapes and values."""
-    digest = hashlib.sha256()
-    for name in sorted(parameters):
-        values = parameters[name].cpu().contiguous().numpy()
-        digest.update(f"{name}{values.shape}{values.dtype}".encode())
-        digest.update(values.view(np.uint8).data)
-    return digest.hexdigest()[:16]
+def _complete(states: Fields) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
+    """Positions of the states with all the earlier ones that the network reads, and the times of the others."""
+    everything = np.arange(len(states.times))
+    there = np.all([states.earlier(everything, hours=h) >= 0 for h in (0, *states.history_hours)], axis=0)
+    if not there.any():
+        raise ValueError(
+            f"initial states must come with those {', '.join(map(str, states.history_hours))} h earlier, which the "
+            f"network reads too, got {', '.join(np.datetime_as_string(states.times, unit='h'))}; put them in one folder"
+        )
+    return everything[there], states.times[~there]
 
 
-@torch.inference_mode()
-def forecast_fields(
-    model: DCHAG, fields: Fields, init: NDArray[np.int64], *, lead_hours: list[int], batch_size: int
-) -> NDArray[np.float32]:
-    """Physical forecasts.
-
-    Args:
-        model: in evaluation mode.
-        fields: the store.
-        init: positions of N init times in the store.
-        lead_hours: E leads [h].
-        batch_size: samples a forward pass.
-
-    Returns:
-        (N, E, V, H, W), canonical units.
-    """
-    device = next(model.parameters()).device
-    N, E = len(init), len(lead_hours)
-    out = np.empty((N * E, len(fields.channels), *fields.grid_shape), dtype=np.float32)
-    leads = np.tile(np.asarray(lead_hours, dtype=np.int64), N)
-    inits = np.repeat(init, E)
-    for first in range(0, N * E, batch_size):
-        part = slice(first, first + batch_size)
-        x_BCHW = fields.inputs(inits[part]).to(device)
-        lead_B = torch.from_numpy(leads[part].astype(np.float32)).to(device)
-        anomaly = model(x_BCHW, lead_B).float().cpu().numpy()
-        valid = fields.times[inits[part]] + leads[part].astype("timedelta64[h]")
-        climatology = fields.normals.climatology_at(valid, channels=fields.channels)
-        out[part] = fields.scaling.physical(anomaly, climatology)
-    return out.reshape(N, E, *out.shape[1:])
+def _path(config: Config, initial: Path | None) -> Path:
+    """Of the forecast store: one of its own for other initial states, also where their files have the same names."""
+    path = config.paths.forecast
+    if initial is None:
+        return path
+    manifest = read_manifest(initial)
+    content = contract_digest({"axis": manifest["axis"], "slabs": manifest["slabs"]})[:8]
+    return path.with_name(f"{path.stem}-from-{manifest['axis']['first'][:13]}-{content}.zarr")
 
 
-def _open_store(config: Config, fields: Fields, init: NDArray[np.int64], *, digest: str) -> SlabStore:
+def _open_store(config: Config, job: Job) -> SlabStore:
+    fields, init = job.predictor.whole, job.init
     lead_hours = np.asarray(config.forecast.lead_hours, dtype=np.int64)
+    channels = fields.coords.sel(channel=list(fields.channels))
     coords = xr.Dataset(
         coords={
             "init_time": ("init_time", fields.times[init]),
             "lead_time": ("lead_time", lead_hours.astype("timedelta64[h]").astype("timedelta64[ns]")),
-            **{name: fields.coords[name] for name in ("channel", "variable", "level", "unit", "latitude", "longitude")},
+            **{name: channels[name] for name in ("channel", "variable", "level", "unit", "latitude", "longitude")},
         }
     )
     coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
@@ -201,42 +259,51 @@ def _open_store(config: Config, fields: Fields, init: NDArray[np.int64], *, dige
         chunks=(1, 1, min(_CHUNK_CHANNELS, len(fields.channels)), *fields.grid_shape),
         attrs={"long_name": "forecast state", "units": "see coordinate unit"},
     )
-    data = "simulated atmosphere" if source["label"] == "simulated" else source["label"]
+    label, learned = source["label"], fields.trained_on["source"]["label"]
+    data = "simulated atmosphere" if label == "simulated" else label
+    if label != "simulated" and learned == "simulated":
+        data = f"{label}, by a model of the simulated atmosphere"
+        source = {**source, "label": data}
+    values = len(lead_hours) * len(fields.channels) * fields.grid_shape[0] * fields.grid_shape[1]
+    extra: dict[str, Any] = {"rollout_hours": config.forecast.rollout_hours} if config.forecast.rollout_hours else {}
+    if fields.trained_on is not fields.contract:
+        extra["initial"] = contract_digest(fields.contract)
     return SlabStore(
-        config.paths.forecast, arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=_SLAB_INITS,
+        job.path, arrays={"state": spec}, coords=coords, slab_dim="init_time",
+        slab_size=max(1, min(_SLAB_INITS, _SLAB_BYTES // (4 * values))),
         contract={
             "kind": "forecast",
             "channels": list(fields.channels),
             "grid": fields.contract["grid"],
             "source": source,
             "lead_hours": lead_hours.tolist(),
-            "store": contract_digest(fields.contract),
+            "store": contract_digest(fields.trained_on),
             "normals": fields.normals.digest,
             "train": fields.normals.contract.get("train", []),
-            "checkpoint": digest,
+            "checkpoint": job.digest,
             "model": config.name,
+            **extra,
         },
         attrs={"title": f"Forecasts of {config.name} from {data}"},
     )  # fmt: skip
 
 
-def _fill_store(
-    config: Config, store: SlabStore, model: DCHAG, fields: Fields, init: NDArray[np.int64], *,
-    console: Console,
-) -> None:  # fmt: skip
+def _fill_store(config: Config, job: Job, *, console: Console) -> None:
     progress: Any = Progress(
         TextColumn("forecast"), BarColumn(), MofNCompleteColumn(), TextColumn("init times"), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
-    pending = store.pending()
-    done = store.length - sum(len(slab) for slab in pending)
-    with progress:
-        task = progress.add_task("forecast", total=store.length, completed=done)
+    with _open_store(config, job) if launch.is_main() else nullcontext() as store, progress:
+        pending = launch.from_main(store.pending() if store else [])
+        done = len(job.init) - sum(len(slab) for slab in pending)
+        task = progress.add_task("forecast", total=len(job.init), completed=done)
         for slab in pending:
-            values = forecast_fields(
-                model, fields, init[slab.slice], lead_hours=config.forecast.lead_hours,
-                batch_size=config.forecast.batch_size,
-            )  # fmt: skip
-            store.write(slab, {"state": values})
+            values = forecast_fields(config, job, job.init[slab.slice])
+            if store and values is not None:
+                store.write(slab, {"state": values})
             progress.advance(task, len(slab))
-    console.print(f"forecast: {store.length} init times x {len(config.forecast.lead_hours)} leads, {store.path}")
+        if store:
+            store.finish(job.facts)
+            console.print(
+                f"forecast: {store.length} init times x {len(config.forecast.lead_hours)} leads, {store.path}"
+            )

@@ -71,19 +71,23 @@ def check_checkout() -> None:
 
 
 def _run(
-    stage: str, config: Path, overrides: list[str] | None, log: Path | None, *, module_name: str | None = None
-) -> None:
+    stage: str, config: Path, overrides: list[str] | None, log: Path | None, *, module_name: str | None = None,
+    **options: Any,
+) -> None:  # fmt: skip
     from pipeline.config import load
-    from pipeline.logs import logged
+    from pipeline.logs import logged, speaks_first
 
     check_checkout()
     settings = load(config, overrides or [])
     try:
         with logged(log):
+            if stage == "forecast" and settings.forecast.initial is not None:
+                options["initial"] = importlib.import_module("preprocess.initial").prepare_initial(settings)
             module: Any = importlib.import_module(module_name or STAGES[stage])
-            getattr(module, f"run_{stage}")(settings)
+            getattr(module, f"run_{stage}")(settings, **options)
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        if speaks_first():
+            print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -99,9 +103,16 @@ def plan(
     set_: SetOption = None,
     log: LogOption = None,
     stage: Annotated[Planned, typer.Option("--stage", help="What to look ahead at.")] = Planned.preprocess,
+    memory: Annotated[str | None, typer.Option("--memory", help="Of one rank, e.g. 16GB (train).")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
+    ] = None,
 ) -> None:
     """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
-    _run("plan", config, set_, log, module_name=PLANS[stage.value])
+    given = {name: value for name, value in (("memory", memory), ("device", device)) if value is not None}
+    if given and stage is not Planned.train:
+        raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got --stage {stage.value}")
+    _run("plan", config, set_, log, module_name=PLANS[stage.value], **given)
 
 
 @app.command()
@@ -129,9 +140,16 @@ def train(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -
 
 
 @app.command()
-def forecast(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Issue forecasts from every init time of the test period."""
-    _run("forecast", config, set_, log)
+def forecast(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    initial: Annotated[
+        Path | None, typer.Option("--initial", help="States to go on from: a file, a folder of files, or a store.")
+    ] = None,
+) -> None:
+    """Issue forecasts from every init time of the test period, or from given states."""
+    _run("forecast", config, [*(set_ or []), *([f"forecast.initial={initial}"] if initial else [])], log)
 
 
 @app.command()
@@ -170,13 +188,20 @@ def schema() -> None:
 
 def main() -> int:
     """Run a command; user errors become one message and status 2."""
+    from pipeline.logs import speaks_first
+
     try:
         app(standalone_mode=True)
     except (ValueError, OSError) as error:
         if os.environ.get("CHAGCAST_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        if speaks_first():
+            print(f"error: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        if speaks_first(patience=2.0):
+            raise
+        return 1
     return 0
 
 

@@ -62,6 +62,12 @@ class Config(Section):
                 f"forecast.init_step_hours must be a multiple of data.step_hours ({self.data.step_hours}), "
                 f"got {self.forecast.init_step_hours}"
             )
+        step = self.forecast.rollout_hours
+        if step and (step % self.data.step_hours or any(hours % step for hours in self.forecast.lead_hours)):
+            raise ValueError(
+                f"forecast.rollout_hours must be a multiple of data.step_hours ({self.data.step_hours}) and divide "
+                f"every lead of {self.forecast.lead_hours}, got {step}"
+            )
         known = [c.name for c in self.data.channels.dynamic]
         for key, names in (("variables", self.evaluation.variables), ("channels", self.evaluation.channels)):
             for name in names:
@@ -123,6 +129,9 @@ class Paths:
         store = [simulated, d["regrid"]]
         normals = [store, d["splits"]["train"], d["normals"]]
         train = [normals, parts["model"], training, d["splits"]["validation"]]
+        for key, default in (("rollout_hours", None), ("weights", "average"), ("initial", None)):
+            if parts["forecast"][key] == default:  # as before they could be chosen
+                parts["forecast"].pop(key)
         forecast = [train, parts["forecast"], d["splits"]["test"]]
         scores = [forecast, parts["evaluation"]]
         self.simulated = data / f"simulated-{_digest(simulated)}.zarr"

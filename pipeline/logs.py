@@ -3,7 +3,7 @@
 Contract: the terminal sees every byte at once, progress bars included; the file gets whole lines only,
 without colours and without the frames of a progress bar that were drawn over. What C libraries write past
 Python is shown and not kept. An error leaves its traceback in the file, whatever the terminal shows. Ranks
-other than the first write no file.
+other than the first keep files of their own beside it, and of ranks that fail the first shows why.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import os
 import re
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+RANKS_FOLDER = "CHAGCAST_RANKS"
+"""Environment variable: folder that the ranks of one machine share while they run; absent where there is one rank."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _ERASE = re.compile(r"\x1b\[[0-2]?K|\x1b\[[0-9]*A")
 """Erasing a line, or going up to one: what stood there before is drawn over."""
@@ -77,11 +80,13 @@ def logged(path: Path | None) -> Iterator[None]:
     """Keep a copy of standard output and standard error in a file, after what earlier runs left there.
 
     Args:
-        path: the log; None keeps nothing.
+        path: the log of the first rank; rank 3's is <name>.rank3.log. None keeps nothing.
     """
-    if path is None or os.environ.get("RANK", "0") != "0":
+    if path is None:
         yield
         return
+    if (rank := os.environ.get("RANK", "0")) != "0":
+        path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     output, errors = sys.stdout, sys.stderr
     with path.open("a", encoding="utf-8") as file:
@@ -98,3 +103,24 @@ def logged(path: Path | None) -> Iterator[None]:
             for tee in tees:
                 tee.finish()
             sys.stdout, sys.stderr = output, errors
+
+
+def speaks_first(*, patience: float = 0.0) -> bool:
+    """Whether this process, which is about to fail, should say why: one rank of a machine does, others are silent.
+
+    Args:
+        patience: seconds to leave the word to another rank. A rank whose partner has gone fails too, and not with
+            the reason.
+    """
+    folder = os.environ.get(RANKS_FOLDER)
+    if not folder or not Path(folder).is_dir():
+        return True
+    spoken = Path(folder, "spoken")
+    end = time.monotonic() + patience
+    while time.monotonic() < end and not spoken.exists():
+        time.sleep(0.05)
+    try:
+        spoken.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -23,6 +23,13 @@ class Forecast(Section):
     init_step_hours: Positive = 24
     """Spacing of init times; the last init is the longest lead before the end of the test period."""
     batch_size: Positive = 32
+    rollout_hours: Positive | None = None
+    """Apply the model again and again with this lead instead of once for each lead; all leads are multiples of it."""
+    weights: Literal["average", "model"] = "average"
+    """Which weights: the moving average where training kept one, or those of the last step."""
+    initial: str | None = None
+    """Issue forecasts from these states instead of the test period: a file (NetCDF, GRIB), a folder of them, a Zarr
+    archive, or a store of this project. The same as --initial."""
 
 
 class Compared(Section):

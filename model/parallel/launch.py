@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
 _PATIENCE = timedelta(minutes=30)
 """A collective that takes longer means that a rank is gone."""
 
 
 @contextmanager
-def process_group(*, world_size: int) -> Iterator[torch.device]:
+def process_group(*, world_size: int | None) -> Iterator[torch.device]:
     """Join the ranks of this run; a group that exists already is used and left as it is.
 
     Args:
-        world_size: ranks that the layout asks for.
+        world_size: ranks that the layout asks for; None takes as many as were started.
 
     Yields:
         The device of this rank.
@@ -58,6 +60,11 @@ def is_main() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def world_size() -> int:
+    """Ranks of this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def local_ranks() -> int:
     """Ranks on this machine, which share its memory."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -72,6 +79,26 @@ def sum_over_ranks(values: Tensor, *, group: dist.ProcessGroup | None = None) ->
 def wait_for_ranks() -> None:
     """Return when every rank has come here."""
     dist.barrier()
+
+
+def from_main(value: T) -> T:
+    """Rank 0's value on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_to_main(values: Tensor, *, group: dist.ProcessGroup) -> list[Tensor] | None:
+    """Cut -> whole on rank 0: the parts of a group's ranks, in order; None on the others.
+
+    Args:
+        values: this rank's part, of equal shape on all.
+        group: ranks, rank 0 of all among them.
+    """
+    first = dist.get_rank() == 0
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))] if first else None
+    dist.gather(values, parts, group=group, group_dst=0)
+    return parts
 
 
 class _StopSignal:
@@ -95,8 +122,8 @@ def stop_signal() -> Iterator[_StopSignal]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(started: int, asked: int) -> None:
-    if started != asked:
+def _check(started: int, asked: int | None) -> None:
+    if asked is not None and started != asked:
         raise ValueError(
             f"training.layout must ask for as many ranks as were started, got {asked} asked for and {started} "
             f"started; run torchrun --nproc-per-node {asked} -m pipeline train ..., or change training.layout"

@@ -90,7 +90,7 @@ def distribute(
     *,
     mesh: DeviceMesh,
     layout: Layout | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     start: DCHAG | None = None,
@@ -101,7 +101,7 @@ def distribute(
         config: the function.
         mesh: from `build_mesh`.
         layout: how it lies on the mesh; by default a replicated trunk and FSDP.
-        seed: of the initial parameters, which do not depend on mesh or layout.
+        seed: of the initial parameters, which do not depend on mesh or layout; None leaves them unset.
         device: where parameters live, the CPU by default.
         dtype: of the parameters.
         start: the whole model, whose parameters are the initial ones instead of those of the seed.
@@ -114,9 +114,13 @@ def distribute(
     _check_trunk(config, layout, ranks)
     plan = plan_for(config, ranks=ranks)
     model = DCHAG(config, groups=plan.groups[channel_rank(mesh)], seed=seed)
-    if start is not None:
-        _copy_held(start, model)
-    return cut(model.to(device=device, dtype=dtype), plan=plan, mesh=mesh, layout=layout)
+    if seed is None and start is None:
+        _place_unset(model, device=device, dtype=dtype)
+    else:
+        if start is not None:
+            _copy_held(start, model)
+        model = model.to(device=device, dtype=dtype)
+    return cut(model, plan=plan, mesh=mesh, layout=layout)
 
 
 def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) -> DCHAG:
@@ -140,6 +144,15 @@ def _copy_held(whole: DCHAG, part: DCHAG) -> None:
     rows, values = part.cut_rows(), dict(whole.named_parameters())
     for name, parameter in part.named_parameters():
         parameter.copy_(values[name][list(rows[name].rows)] if name in rows else values[name])
+
+
+def _place_unset(model: DCHAG, *, device: torch.device | None, dtype: torch.dtype) -> None:
+    """Parameters without values where they shall live: nothing is copied, and fake ones stay fake."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device=device, dtype=dtype)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
 
 
 class ChannelGather:

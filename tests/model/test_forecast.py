@@ -13,8 +13,9 @@ import zarr
 from rich.console import Console
 
 from model import checkpoint, forecast
-from model.forecast import init_times, load_model, run_forecast, weights_digest
+from model.forecast import init_times, run_forecast
 from model.parallel.launch import process_group
+from model.predict import load_model, weights_digest
 from model.train import Trainer, run_train
 from pipeline.climatology import Normals
 from pipeline.config import Config

@@ -98,3 +98,11 @@ def test_cluster_profile_is_understood(tmp_path: Path) -> None:
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     profile = WORKFLOWS / "profiles" / "slurm"
     assert "train" in planned(run(None, tmp_path, "--dry-run", "--workflow-profile", str(profile)))
+
+
+def test_ranks_of_the_layout_are_started(tmp_path: Path) -> None:
+    """Catches training or forecasts on one rank where the layout asks for several, and other stages on several."""
+    overrides = ("training.layout.data=2", "training.layout.channel=3")
+    found = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
+    start = "python -m model.parallel.torchrun --standalone --nproc-per-node=6 -m pipeline"
+    assert {stage for stage, line in found.items() if start in line} == {"train", "forecast"}

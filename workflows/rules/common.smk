@@ -60,10 +60,10 @@ def beside(folder: str, stage: str, suffix: str) -> Path:
 
 
 def launch(ranks: int = 1) -> str:
-    """What follows `python` before the stage's name; torchrun starts several ranks on one machine."""
+    """What follows `python` before the stage's name; torchrun starts the layout's ranks on one machine."""
     if ranks == 1:
         return "-m pipeline"
-    return f"-m torch.distributed.run --standalone --nproc-per-node={ranks} -m pipeline"
+    return f"-m model.parallel.torchrun --standalone --nproc-per-node={ranks} -m pipeline"
 
 
 CONFIG_FILE = configuration_file()

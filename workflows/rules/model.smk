@@ -44,5 +44,6 @@ rule forecast:
         "forecast: forecasts from every init time of the test period"
     params:
         options=OPTIONS,
+        launch=launch(SETTINGS.training.layout.world_size),
     shell:
-        "python -m pipeline forecast {params.options} --log {log:q}"
+        "python {params.launch} forecast {params.options} --log {log:q}"

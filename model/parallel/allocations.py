@@ -1,0 +1,95 @@
+"""How many bytes of tensors live on a device, op by op, in a real run or in one with fake tensors.
+
+Contract: counts every storage that an operation gives out, once, until nothing holds it; storages that are resized
+in place (as sharding does) count what they hold now. What an operation allocates inside itself and frees again
+(scratch of matrix libraries, buffers of the network) is not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Allocations(TorchDispatchMode):
+    """Counts while entered; enter it after the fake mode, if there is one.
+
+    Args:
+        device_type: of the tensors to count.
+        block: bytes that the device's allocator gives out multiples of.
+
+    Attributes:
+        peak: most bytes that lived at once since the start.
+    """
+
+    def __init__(self, device_type: str, *, block: int = 1) -> None:
+        super().__init__()
+        self.device_type, self.block = device_type, block
+        self.peak = 0
+        self._held: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
+        self._total = 0
+        self._fake_mode: Any = None
+
+    def __enter__(self) -> Allocations:
+        self._fake_mode = active_fake_mode()
+        super().__enter__()
+        return self
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(issubclass(t, DTensor) for t in types):
+            return NotImplemented  # DTensor turns it into operations on local tensors, which come here
+        fake = self._fake_mode is not None
+        if fake and self._real(args, kwargs):
+            with unset_fake_temporarily():
+                return func(*args, **(kwargs or {}))
+        if fake and func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0  # a fake tensor has no value; any finite one will do
+        if fake and func is torch.ops._c10d_functional.wait_tensor.default:
+            return args[0]  # as in a real run, where it makes no copy
+        result = func(*args, **(kwargs or {}))
+        if active_fake_mode() is self._fake_mode:  # another one: DTensor works out shapes, and allocates nothing
+            self._note(leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
+        return result
+
+    def _real(self, args: Any, kwargs: Any) -> bool:
+        """Whether an operation is on real tensors only: those of the mesh, whose numbers matter."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        return bool(tensors) and not any(isinstance(t, FakeTensor) for t in tensors)
+
+    def _note(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.device.type == self.device_type:
+                storage = tensor.untyped_storage()
+                key = id(storage)
+                if key not in self._held:
+                    self._held[key] = (weakref.ref(storage, self._forget(key)), 0)
+                self._resize(key, storage)
+        if self._total > self.peak:  # a storage may have been emptied since it was last seen
+            for key, (reference, _) in list(self._held.items()):
+                if (storage_there := reference()) is not None:
+                    self._resize(key, storage_there)
+            self.peak = max(self.peak, self._total)
+
+    def _resize(self, key: int, storage: torch.UntypedStorage) -> None:
+        reference, before = self._held[key]
+        size = -(-int(storage.nbytes()) // self.block) * self.block
+        self._held[key] = reference, size
+        self._total += size - before
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        def forget(_: Any) -> None:
+            _, size = self._held.pop(key, (None, 0))
+            self._total -= size
+
+        return forget

@@ -1,0 +1,54 @@
+"""torchrun with a plain end: the ranks' own exit status, and no report beneath the message that a rank has shown.
+
+Contract: options are those of torchrun. A user's mistake on any rank ends the run with status 2, an error with 1, a
+signal with 128 plus its number; SIGTERM (preemption) reaches every rank and waits for their checkpoint. Of the
+messages that ranks show when they fail, the first counts (`pipeline.logs.speaks_first`). CPU threads are shared out.
+
+    python -m model.parallel.torchrun --standalone --nproc-per-node=2 -m pipeline train --config FILE
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args, run
+
+from pipeline.logs import RANKS_FOLDER
+
+_SECONDS_TO_SAVE = "600"
+"""How long ranks may take to save after SIGTERM before they are killed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the ranks of this machine and wait for them; returns the exit status."""
+    options = parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
+    if options.nproc_per_node.isdigit():
+        share = max(1, len(os.sched_getaffinity(0)) // int(options.nproc_per_node))
+        os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="chagcast-") as folder:
+        os.environ[RANKS_FOLDER] = folder
+        try:
+            run(options)
+        except ChildFailedError as error:
+            return _status([failure.exitcode for failure in error.failures.values()])
+        except SignalException as error:
+            return 128 + int(error.sigval)
+    return 0
+
+
+def _status(codes: Sequence[int]) -> int:
+    """One status for all ranks: a user's mistake before an error, an error before a signal."""
+    statuses = [code if code >= 0 else 128 - code for code in codes if code]
+    return next((s for wanted in (2, 1) for s in statuses if s == wanted), max(statuses, default=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""One real ERA5 state is enough to issue a forecast: from the file to physical fields, as the command line does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.predict import limits
+from model.train import run_train
+from pipeline.__main__ import _run
+from pipeline.config import dump, parse
+from pipeline.store import ArraySpec, open_store
+from tests.model.conftest import raw_config, write_store
+
+
+@pytest.mark.slow
+def test_a_forecast_from_one_real_state(
+    shared_reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a road from file to forecast with a piece missing, units or levels mixed up on the way."""
+    from tests.model import conftest
+
+    content = raw_config(tmp_path / "results", steps=2, batch_size=2)
+    content["data"]["channels"] = {"variables": ["z", "t", "u", "v", "q"], "statics": ["lsm", "orog"]}
+    content["data"]["regrid"]["resolution"] = 22.5
+    content["evaluation"]["variables"] = ["z500"]
+    content["forecast"] = {"lead_hours": [24, 72], "rollout_hours": 24}
+    config = parse(content)
+    low, high = limits(tuple(c.name for c in config.data.channels.dynamic))
+
+    def plausible(times: np.ndarray, grid: object) -> np.ndarray:
+        noise = np.random.default_rng(1).uniform(0.3, 0.7, (len(times), len(low), 8, 16))
+        return (low + (high - low) * noise).astype(np.float32)
+
+    def whole_times(*, dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...]) -> ArraySpec:
+        return ArraySpec(dims=dims, shape=shape, chunks=(1, *shape[1:]))
+
+    monkeypatch.setattr(conftest, "synthetic_state", plausible)
+    monkeypatch.setattr(conftest, "ArraySpec", whole_times)
+    write_store(config)
+    run_train(config)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(config))
+    real = shared_reference / "real" / "era5_tl31_19590102T00.nc"
+    _run("forecast", path, [f"forecast.initial={real}"], None)
+    (issued,) = config.root.glob("forecast-*-from-1959-01-02T00-*.zarr")
+    ds = open_store(issued)
+    assert ds["state"].shape == (1, 2, 75, 8, 16)
+    assert ds["init_time"].values.astype("datetime64[h]").astype(str).tolist() == ["1959-01-02T00"]
+    assert ((ds["state"].values >= low) & (ds["state"].values <= high)).all()
+    assert "ERA5, by a model of the simulated atmosphere" in ds.attrs["title"]
+    (states,) = config.root.glob("initial/*/data/store-*.zarr")
+    t850 = open_store(states)["state"].sel(channel="t850").values
+    assert 225 < t850.min() < t850.mean() < t850.max() < 310
