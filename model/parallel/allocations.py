@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while entered; enter it after the fake mode, if there is one.
 
     Args:
@@ -32,7 +32,7 @@ class Allocations(TorchDispatchMode):
     """
 
     def __init__(self, device_type: str, *, block: int = 1) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device_type, self.block = device_type, block
         self.peak = 0
         self._held: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
@@ -41,7 +41,7 @@ class Allocations(TorchDispatchMode):
 
     def __enter__(self) -> Allocations:
         self._fake_mode = active_fake_mode()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_dispatch__(

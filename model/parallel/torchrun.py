@@ -27,7 +27,10 @@ _SECONDS_TO_SAVE = "600"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the ranks of this machine and wait for them; returns the exit status."""
-    options = parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "-m" in given:  # what follows is the ranks' own: without the dashes torchrun takes --log for one of its options
+        given.insert(given.index("-m") + 1, "--")
+    options = parse_args(given)  # type: ignore[no-untyped-call]
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
     if options.nproc_per_node.isdigit():
         share = max(1, len(os.sched_getaffinity(0)) // int(options.nproc_per_node))
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="chagcast-") as folder:
         os.environ[RANKS_FOLDER] = folder
         try:
-            run(options)
+            run(options)  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
             return _status([failure.exitcode for failure in error.failures.values()])
         except SignalException as error:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from model import checkpoint
 from model.fields import Fields
-from model.forecast import load_model
 from model.plain_file import FORMAT, read_plain, write_plain
-from model.train import forecast_checkpoint, run_train
+from model.predict import load_model
+from model.train import run_train
 from pipeline.climatology import Normals
 from pipeline.config import Config
 
@@ -30,7 +30,7 @@ def trained(experiment: Callable[..., Config]) -> Config:
 def test_the_file_is_the_forecast_model(trained: Config, tmp_path: Path) -> None:
     """Catches raw weights in place of averaged ones, scales in another order, a lost description."""
     normals = Normals.open(trained.paths.normals)
-    source = forecast_checkpoint(trained.paths.checkpoints)
+    source = checkpoint.best_or_last(trained.paths.checkpoints)
     assert source is not None
     plain = read_plain(write_plain(source, tmp_path / "model.safetensors", normals=normals))
     fields = Fields(trained.paths.store, normals)
@@ -50,7 +50,7 @@ def test_the_file_is_the_forecast_model(trained: Config, tmp_path: Path) -> None
 
 def test_other_normals_are_refused(trained: Config, tmp_path: Path) -> None:
     """Catches a file whose scales are not those of training."""
-    source = forecast_checkpoint(trained.paths.checkpoints)
+    source = checkpoint.best_or_last(trained.paths.checkpoints)
     normals = Normals.open(trained.paths.normals)
     object.__setattr__(normals, "digest", "other")
     assert source is not None
@@ -61,7 +61,7 @@ def test_other_normals_are_refused(trained: Config, tmp_path: Path) -> None:
 
 def test_wrong_files_are_named(trained: Config, tmp_path: Path) -> None:
     """Catches a pickle that is run, half a file, another program's tensors, and a tensor that is missing."""
-    source, target = forecast_checkpoint(trained.paths.checkpoints), tmp_path / "model.safetensors"
+    source, target = checkpoint.best_or_last(trained.paths.checkpoints), tmp_path / "model.safetensors"
     assert source is not None
     write_plain(source, target, normals=Normals.open(trained.paths.normals))
     bad = tmp_path / "bad.safetensors"

@@ -18,7 +18,6 @@ import zarr
 from model import checkpoint
 from model.metrics_log import read_metrics
 from pipeline.config import Config, dump, parse
-from pipeline.store import open_store, verify_store
 from tests.parallel.test_train_ranks import raw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +72,7 @@ def run_sbatch(config: Config, folder: Path) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 def test_preempted_ranks_save_and_go_on(two_ranks: Config, tmp_path: Path) -> None:
-    """Catches SIGTERM that does not reach the ranks, a status that hides it, and forecasts that need one rank."""
+    """Catches SIGTERM that does not reach the ranks, a status that hides it, and a script for clusters that fails."""
     long = parse(two_ranks.model_dump(mode="json") | {"training": {**two_ranks.training.model_dump(), "steps": 4000}})
     with subprocess.Popen(
         command(long, "train"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
@@ -98,10 +97,6 @@ def test_preempted_ranks_save_and_go_on(two_ranks: Config, tmp_path: Path) -> No
     done = run_sbatch(two_ranks, tmp_path)
     assert done.returncode == 0, done.stdout
     assert two_ranks.paths.receipt("train").exists()
-    done = run(two_ranks, "forecast")
-    assert done.returncode == 0, done.stdout
-    assert verify_store(two_ranks.paths.forecast) == []
-    assert np.isfinite(open_store(two_ranks.paths.forecast)["state"].values).all()
 
 
 @pytest.mark.slow
