@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dask.array
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -84,21 +85,26 @@ def checked(array: xr.DataArray, *, short: str, origin: str) -> xr.DataArray:
         ValueError: (when computed) naming variable, level, time, value and range.
     """
     levels = [None] if "level" not in array.dims else [int(p) for p in array["level"].values]
-    timed = "time" in array.dims
-    times = array["time"] if timed else xr.DataArray(np.array("NaT", "datetime64[ns]"))
-    core = [d for d in array.dims if d != "time"]
+    order = [d for d in ("time", "level", "latitude", "longitude") if d in array.dims]
+    array = array.transpose(*order)
 
     def look(block: NDArray[Any], when: NDArray[np.datetime64]) -> NDArray[Any]:
+        if block.size == 0:
+            return block
         stack = block.reshape(when.size, len(levels), -1)
         for i, j in _suspects(stack, short, levels):
             _refuse(stack[i, j], short=short, level=levels[j], time=when.ravel()[i], origin=origin)
         return block
 
-    result: xr.DataArray = xr.apply_ufunc(
-        look, array, times, input_core_dims=[core, []], output_core_dims=[core], dask="parallelized",
-        output_dtypes=[array.dtype], keep_attrs=True,
-    )  # fmt: skip
-    return result.transpose(*array.dims)
+    times = array["time"].values if "time" in array.dims else np.array(["NaT"], "datetime64[ns]")
+    if array.chunks is None:
+        look(array.values, times)
+        return array
+    array = array.chunk({d: -1 for d in order if d != "time"})
+    # Block by block: apply_ufunc would copy every block to join it with its (absent) neighbours.
+    blocks = array.data.chunks[0] if "time" in array.dims else (1,)
+    when = dask.array.from_array(times, chunks=(blocks,))[(..., *[None] * (len(order) - 1))]
+    return array.copy(data=dask.array.map_blocks(look, array.data, when, dtype=array.dtype, meta=array.data._meta))
 
 
 def alignment(grid: Grid, other: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

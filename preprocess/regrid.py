@@ -148,20 +148,20 @@ class Apply:
 
     def to_array(self, array: xr.DataArray) -> xr.DataArray:
         """Apply to one variable, lazily if it is on Dask."""
-        if array.chunks is not None:
+        array = array.transpose(..., *_HORIZONTAL)
+        if array.chunks is None:
+            data: Any = self(array.values)
+        else:
             array = array.chunk(dict.fromkeys(_HORIZONTAL, -1))
-        result: xr.DataArray = xr.apply_ufunc(
-            self,
-            array,
-            input_core_dims=[_HORIZONTAL],
-            output_core_dims=[_HORIZONTAL],
-            exclude_dims=set(_HORIZONTAL),
-            dask="parallelized",
-            output_dtypes=[array.dtype if self.copy else weighted_dtype(array.dtype)],
-            dask_gufunc_kwargs={"output_sizes": dict(zip(_HORIZONTAL, self.shape, strict=True))},
-            keep_attrs=True,
-        )
-        return result
+            # Block by block: apply_ufunc would copy every block to join it with its (absent) neighbours.
+            data = array.data.map_blocks(
+                self,
+                dtype=array.dtype if self.copy else weighted_dtype(array.dtype),
+                chunks=(*array.data.chunks[:-2], *((n,) for n in self.shape)),
+                meta=np.empty((0,) * array.ndim, array.dtype if self.copy else weighted_dtype(array.dtype)),
+            )
+        coords = {name: c for name, c in array.coords.items() if not set(_HORIZONTAL) & set(c.dims)}
+        return xr.DataArray(data, coords=coords, dims=array.dims, name=array.name, attrs=array.attrs)
 
 
 def weighted_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -67,7 +67,6 @@ def make(path: Path, *, steps: int, seed: int = 0) -> Path:
 
 def chunks(path: Path, *, steps: int) -> list[Path]:
     """The chunk files that a regrid run of all 80 channels reads."""
-    files = [path / BY_SHORT[s].long / f"{t}.0.0.0" for t in range(steps) for s in ON_LEVELS[:]]
     files = [path / BY_SHORT[s].long / f"{t}.{'0.0.0' if s in ON_LEVELS else '0.0'}"
              for t in range(steps) for s in (*ON_LEVELS, *SURFACE)]  # fmt: skip
     return [*files, *(path / BY_SHORT[s].long / "0.0" for s in STATIC)]
@@ -121,4 +120,4 @@ def _array(
 
 
 def _axis(group: zarr.Group, name: str, values: NDArray[np.generic], attrs: dict[str, str]) -> None:
-    group.create_array(name, data=values, attributes={"_ARRAY_DIMENSIONS": [name], **attrs})
+    group.create_array(name, data=values, fill_value=None, attributes={"_ARRAY_DIMENSIONS": [name], **attrs})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -267,17 +267,27 @@ class Archive:
     def _read(self, short: str, levels: Sequence[int], number: int, positions: Sequence[int]) -> xr.DataArray:
         piece = self.pieces[number]
         item = piece.survey.found[short]
-        raw = piece.raw[[item.raw]]
+        raw, found = _with_levels(piece, short, levels)
         dim = _time_dim(piece)
         if dim is not None:
             raw = raw.isel({dim: as_slice(positions)})
         blocks = {d: _block(raw[item.raw], dim) if d == dim else -1 for d in raw[item.raw].dims}
         raw = raw.chunk(blocks, token=uuid.uuid4().hex)
         assert piece.survey.grid is not None
-        field = canonical(raw, piece.survey, select={short: levels})[short]
+        field = canonical(raw, found, select={short: levels})[short]
         field = field.chunk({d: -1 for d in field.dims if d != "time"})
         field = align(field, grid=piece.survey.grid, other=self.grid)
         return checked(field, short=short, origin=piece.survey.origin)
+
+
+def _with_levels(piece: Piece, short: str, levels: Sequence[int]) -> tuple[xr.Dataset, Survey]:
+    """One variable with the levels wanted only, chosen before Dask, so that a backend need not read the others."""
+    item = piece.survey.found[short]
+    raw = piece.raw[[item.raw]]
+    if item.level_dim is None or item.level_dim not in raw[item.raw].dims:
+        return raw, piece.survey
+    raw = raw.isel({item.level_dim: as_slice([item.levels.index(p) for p in levels])})
+    return raw, replace(piece.survey, found={**piece.survey.found, short: replace(item, levels=tuple(levels))})
 
 
 def _require_global(piece: Piece) -> None:

@@ -238,6 +238,20 @@ def test_conservative_keeps_every_cell(source: Grid, target: Grid) -> None:
     assert abs(after / (source.cell_area.ravel() @ field) - 1) < 1e-12
 
 
+@settings(max_examples=40, deadline=None)
+@given(source=global_grids(), target=global_grids(), method=st.sampled_from(METHODS), seed=st.integers(0, 99))
+def test_values_stay_in_range_and_finite_at_the_poles(source: Grid, target: Grid, method: str, seed: int) -> None:
+    """Catches extrapolation beyond the source's values, and poles left empty, for targets with rows on both poles."""
+    inner = np.sort(target.latitude)
+    inner = inner[np.abs(inner) < 89.9]
+    poles = Grid(np.concatenate([[-90.0], inner, [90.0]]), target.longitude)
+    field = np.random.default_rng(seed).normal(size=source.size)
+    after = builtin_weights(source, poles, method=method) @ field
+    assert np.isfinite(after).all()
+    assert after.min() >= field.min() - 1e-12
+    assert after.max() <= field.max() + 1e-12
+
+
 def test_bilinear_does_not_keep_the_integral() -> None:
     """The check above can fail: bilinear from 0.25 to 5.625 degrees reads 4 of about 500 cells."""
     field = np.random.default_rng(7).normal(3.0, 1.0, ERA5.size)
