@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.sections import (
+    Compute,
     Data,
     Model,
     RemoteSource,
@@ -42,6 +43,7 @@ class Config(Section):
     training: Training = Training()
     forecast: Forecast = Forecast()
     evaluation: Evaluation = Evaluation()
+    compute: Compute = Compute()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -127,7 +129,7 @@ class Paths:
         source = config.source.identity if isinstance(config.source, RemoteSource) else parts["source"]
         simulated = [source, d["channels"], d["step_hours"], d["period"]]
         store = [simulated, d["regrid"]]
-        normals = [store, d["splits"]["train"], d["normals"]]
+        normals = [store, d["splits"]["train"], {k: v for k, v in d["normals"].items() if k != "keep_sums"}]
         train = [normals, parts["model"], training, d["splits"]["validation"]]
         for key, default in (("rollout_hours", None), ("weights", "average"), ("initial", None)):
             if parts["forecast"][key] == default:  # as before they could be chosen
@@ -155,6 +157,7 @@ class Paths:
         self.scores = self.root / f"scores-{_digest(scores)}"
         self.figures = self.scores / "figures"
         self.report = self.root / "report.html"
+        self.export = self.root / f"export-{_digest([store, d['splits']])}"
         self._done = {
             "simulate": _digest(simulated),
             "fetch": _digest(simulated),

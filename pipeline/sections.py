@@ -252,6 +252,9 @@ class Normals(Section):
 
     window_days: Annotated[int, Field(ge=1, le=183)] = 61
     """Width of the smoothing window of the day-of-year x hour climatology, days."""
+    keep_sums: bool = True
+    """Keep the sums of the training years beside the normals, about twice their size, so that adding a year reads
+    that year only."""
 
 
 class Data(Section):
@@ -279,6 +282,36 @@ class Data(Section):
                 f"splits.test must lie inside data.period, got {self.splits.test.start} .. {self.splits.test.end}"
             )
         return self
+
+
+class Slurm(Section):
+    """What a SLURM job of one worker asks for; see docs/cluster.md."""
+
+    queue: str | None = None
+    """Partition."""
+    account: str | None = None
+    walltime: str = "08:00:00"
+    interface: str | None = None
+    """Network interface of the compute nodes, e.g. ib0."""
+    directives: list[str] = []
+    """Further #SBATCH lines, e.g. --constraint=cpu."""
+    prologue: list[str] = []
+    """Shell lines before the worker starts, e.g. module load."""
+
+
+class Compute(Section):
+    """Where the regrid stage computes; no result depends on it."""
+
+    scheduler: Annotated[str, Field(pattern=r"^(threads|processes|slurm|(tcp|tls|ws|wss|ucx)://\S+)$")] = "threads"
+    """threads: this process; processes: workers on this machine; slurm: one job a worker; or the address of a
+    dask scheduler, e.g. tcp://10.0.0.1:8786."""
+    workers: Positive | None = None
+    """Number of workers; one a processor for `processes`, 8 for `slurm`; an address brings its own."""
+    threads: Positive | None = None
+    """Threads of each worker; all processors for `threads`, one for the others."""
+    memory: str = "4 GB"
+    """Memory of each worker."""
+    slurm: Slurm = Slurm()
 
 
 class Groups(Section):

@@ -14,7 +14,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,9 +121,29 @@ class SlabStore:
         self.attrs = dict(attrs or {})
         self.length = int(coords.sizes[slab_dim])
         self._stack = ExitStack()
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[SlabStore]:
+        """Hold the lock already while the first slab is being made; nothing else is touched.
+
+        Raises:
+            ValueError: another run writes this store.
+        """
+        with files.lock(self._lock_path):
+            self._held = True
+            try:
+                yield self
+            finally:
+                self._held = False
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}.lock")
 
     def __enter__(self) -> SlabStore:
-        self._stack.enter_context(files.lock(self.path.with_name(f"{self.path.stem}.lock")))
+        if not self._held:
+            self._stack.enter_context(files.lock(self._lock_path))
         try:
             self._open()
         except BaseException:
@@ -243,6 +263,9 @@ class SlabStore:
         """
         if set(data) != set(self.arrays):
             raise ValueError(f"slab must hold {sorted(self.arrays)}, got {sorted(data)}")
+        for name in self.arrays:
+            for half in (self.path / name / "c" / str(slab.index)).rglob("*.partial"):
+                half.unlink()  # zarr's name for what a kill cut short
         digest = hashlib.sha256()
         for name in sorted(self.arrays):
             spec = self.arrays[name]
@@ -267,6 +290,7 @@ class SlabStore:
         if note:
             entry["note"] = dict(note)
         self._manifest["slabs"][str(slab.index)] = entry
+        self._manifest["slabs"] = dict(sorted(self._manifest["slabs"].items(), key=lambda item: int(item[0])))
         files.write_json(manifest_path(self.path), self._manifest)
 
     def finish(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

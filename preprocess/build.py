@@ -2,15 +2,16 @@
 
 Contract: a slab is read once, all variables and levels together, checked, put on the target grid,
 stacked in catalogue order, written as one shard, read back and recorded. Memory is bounded by some
-source blocks and two slabs on the target grid; the next slab is read while one is written. No store is
-made before its first slab has passed every check. A killed run goes on at the first slab not
-recorded and ends with the same bytes. Times that the source lacks are listed, never filled.
+source blocks and two slabs on the target grid a worker; slabs are read while others are written. No store is
+made before its first slab has passed every check. A killed run goes on with the slabs not
+recorded and ends with the same bytes, whoever computed them. Slabs that a store of another period holds already are
+taken over. Times that the source lacks are listed, never filled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from pipeline import provenance, store
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.sections import Channels, Data
-from pipeline.variables import Channel
-from preprocess.canonical import align, alignment
+from preprocess.cluster import computed
 from preprocess.console import data_name, progress, say, stamp
-from preprocess.regrid import regrid, resolve_engine
-from preprocess.sources import Archive, open_source
+from preprocess.fields import Fields, Gridder, open_archive
+from preprocess.older import take_over
+from preprocess.sources import Archive
 
 CHUNK_CHANNELS = 16
 """Channels in the smallest piece of a store that can be read alone."""
@@ -39,11 +40,71 @@ def run_regrid(config: Config) -> None:
     if _complete(config):
         say(f"regrid: complete in {path}")
         return
-    archive = open_source(config)
+    archive = open_archive(config)
     times, missing = select_times(archive.times, config.data)
     _report(archive, times, missing, config)
     gridder = Gridder(archive, config)
-    contract = store_contract(archive, config.data, regrid=gridder.describe())
+    facts = _facts(archive, times, missing)
+    channels = config.data.channels
+    grid = config.data.regrid.grid
+    writer = store.SlabStore(
+        path,
+        arrays={"state": _spec(times.size, len(channels.dynamic), grid)},
+        coords=_coordinates(archive, times, gridder, channels=channels, grid=grid),
+        slab_dim="time",
+        slab_size=config.data.slab_times,
+        contract=store_contract(archive, config.data, regrid=gridder.describe()),
+        attrs={"title": f"Training store of {data_name(archive.label)}", "Conventions": "CF-1.11"},
+    )
+    with writer.held():
+        _fill(writer, Fields(config, archive, gridder), times, facts)
+    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
+    say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+
+
+def _fill(writer: store.SlabStore, fields: Fields, times: Times, facts: dict[str, Any]) -> None:
+    """Make every slab that is not there yet."""
+    pending = _pending(writer)
+    whole, some = take_over(writer, times, pending)
+    left = [slab for slab in pending if slab.index not in whole]
+    if pending:
+        store.free_space_check(writer.path, sum(len(slab) for slab in left) * _bytes_per_time(writer))
+    needed = {slab.index: times[slab.slice] for slab in left}
+    needed |= {i: needed[i][~older.holds(needed[i])] for i, older in some.items()}
+    tasks = [_Task(slab, needed[slab.index], fields) for slab in left]
+    with progress("times") as bar:
+        done = times.size - sum(len(slab) for slab in pending)
+        shown = bar.add_task(f"regrid {fields.archive.label}", total=times.size, completed=done)
+        results = computed(_call, tasks, compute=fields.config.compute)
+        first = next(results, None)  # checked in full before the store is made
+        with writer as opened:
+            for slab in pending:
+                if slab.index in whole:
+                    older, number = whole[slab.index]
+                    older.link(number, slab, opened)
+                    bar.advance(shown, len(slab))
+            for task, values in results if first is None else chain([first], results):
+                if task.slab.index in some:
+                    values = some[task.slab.index].complete(times[task.slab.slice], task.times, values)
+                opened.write(task.slab, {"state": values})
+                bar.advance(shown, len(task.slab))
+            opened.finish(facts)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The times of a slab that have to be read."""
+
+    slab: store.Slab
+    times: Times
+    fields: Fields
+
+
+def _call(task: _Task) -> NDArray[np.float32]:
+    return task.fields(task.times)
+
+
+def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
     facts = {
         "label": archive.label,
         "times": int(times.size),
@@ -55,34 +116,11 @@ def run_regrid(config: Config) -> None:
     leads, counts = np.unique(archive.lead_hours(times), return_counts=True)
     if leads.max() > 0:
         facts["times_by_lead_hours"] = {f"{lead:g}": int(n) for lead, n in zip(leads, counts, strict=True)}
-    channels = config.data.channels
-    grid = config.data.regrid.grid
-    writer = store.SlabStore(
-        path,
-        arrays={"state": _spec(times.size, len(channels.dynamic), grid)},
-        coords=_coordinates(archive, times, gridder, channels=channels, grid=grid),
-        slab_dim="time",
-        slab_size=config.data.slab_times,
-        contract=contract,
-        attrs={"title": f"Training store of {data_name(archive.label)}", "Conventions": "CF-1.11"},
-    )
-    pending = _pending(writer)
-    if pending:
-        store.free_space_check(path, sum(len(slab) for slab in pending) * len(channels.dynamic) * grid.size * 4)
-    with progress("times") as bar:
-        done = times.size - sum(len(slab) for slab in pending)
-        task = bar.add_task(f"regrid {archive.label}", total=times.size, completed=done)
-        fields = _ahead(archive, gridder, times, pending, channels.dynamic)
-        computed = next(fields, None)  # checked in full before the store is made
-        with writer as opened:
-            while computed is not None:
-                slab, values = computed
-                opened.write(slab, {"state": values})
-                bar.advance(task, len(slab))
-                computed = next(fields, None)
-            opened.finish(facts)
-    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
-    say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+    return facts
+
+
+def _bytes_per_time(writer: store.SlabStore) -> int:
+    return 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
 
 
 def _complete(config: Config) -> bool:
@@ -131,33 +169,6 @@ def gaps(missing: Times, *, step_hours: int) -> list[str]:
     return [stamp(r[0]) if r.size == 1 else f"{stamp(r[0])} .. {stamp(r[-1])} ({r.size} times)" for r in runs]
 
 
-class Gridder:
-    """Puts fields of an archive on the target grid; fields that lie on it already are only put in order."""
-
-    def __init__(self, archive: Archive, config: Config) -> None:
-        settings = config.data.regrid
-        self.target = settings.grid
-        self.method = settings.method
-        self.directory = config.paths.weights
-        self.same = alignment(archive.grid, self.target) is not None
-        self.engine = resolve_engine(settings.engine)
-        if self.same:
-            say(f"regrid: the source lies on the target grid {self.target}; nothing to interpolate")
-        elif settings.engine == "auto" and self.engine == "builtin":
-            say("regrid: xESMF is not installed here; using the built-in weights (engine: builtin)")
-
-    def describe(self) -> dict[str, str]:
-        """For the contract."""
-        return {"method": "none", "engine": "none"} if self.same else {"method": self.method, "engine": self.engine}
-
-    def __call__(self, ds: xr.Dataset) -> xr.Dataset:
-        """Fields on the target grid; lazy where `ds` is."""
-        grid = Grid.from_dataset(ds)
-        if alignment(grid, self.target) is not None:
-            return xr.Dataset({n: align(v, grid=grid, other=self.target) for n, v in ds.items()}, attrs=ds.attrs)
-        return regrid(ds, target=self.target, method=self.method, engine=self.engine, weights_directory=self.directory)
-
-
 def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> dict[str, Any]:
     """What makes a training store this training store."""
     return {
@@ -169,48 +180,6 @@ def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> d
         "source": archive.description,
         "regrid": regrid,
     }
-
-
-def stack(ds: xr.Dataset, channels: Sequence[Channel]) -> NDArray[np.float32]:
-    """Channels of a computed canonical dataset side by side.
-
-    Returns:
-        Shape (time, channel, latitude, longitude), float32, in the order of `channels`.
-    """
-    shape = (ds.sizes["time"], len(channels), ds.sizes["latitude"], ds.sizes["longitude"])
-    out = np.empty(shape, np.float32)
-    for i, channel in enumerate(channels):
-        field = ds[channel.variable]
-        if channel.level is not None:
-            field = field.sel(level=channel.level)
-        out[:, i] = field.transpose("time", "latitude", "longitude").values
-    return out
-
-
-def _ahead(
-    archive: Archive, gridder: Gridder, times: Times, pending: Sequence[store.Slab], channels: Sequence[Channel]
-) -> Iterator[tuple[store.Slab, NDArray[np.float32]]]:
-    """Computed slabs in order, one being read while the last is in the caller's hands."""
-
-    def compute(slab: store.Slab) -> NDArray[np.float32]:
-        try:
-            return stack(gridder(archive.dataset(times[slab.slice])).compute(), channels)
-        except ValueError:
-            # Blocks are read in any order: look again for the earliest time at fault, so that it is the one named.
-            for time in times[slab.slice]:
-                archive.dataset(np.array([time])).compute()
-            raise
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        waiting = [(slab, pool.submit(compute, slab)) for slab in pending[:1]]
-        for following in [*pending[1:], None]:
-            if not waiting:
-                return
-            slab, future = waiting.pop()
-            values = future.result()
-            if following is not None:
-                waiting.append((following, pool.submit(compute, following)))
-            yield slab, values
 
 
 def _pending(writer: store.SlabStore) -> list[store.Slab]:

@@ -199,7 +199,7 @@ def test_finished_work_is_left_alone(
     config = configure([source])
     run_regrid(config)
     before = tree(config)
-    monkeypatch.setattr(build, "open_source", lambda config: pytest.fail("the source was opened"))
+    monkeypatch.setattr(build, "open_archive", lambda config: pytest.fail("the source was opened"))
     run_regrid(config)
     assert "complete in" in capsys.readouterr().err
     assert tree(config) == before
@@ -453,7 +453,7 @@ def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path, monkeypatch: 
     assert found.attrs["title"] == "Training store of a simulated atmosphere"
     by_hand = regrid(ds[["t"]], target=TARGET, method="bilinear")["t"].values[:, 0]
     np.testing.assert_array_equal(found["state"].sel(channel="t850").values, by_hand)
-    monkeypatch.setattr(build, "open_source", lambda config: pytest.fail("looked again"))
+    monkeypatch.setattr(build, "open_archive", lambda config: pytest.fail("looked again"))
     run_regrid(config)
     manifest = store.manifest_path(config.paths.simulated)
     changed = json.loads(manifest.read_text())
@@ -466,7 +466,8 @@ def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path, monkeypatch: 
 def test_no_torch(root: Path) -> None:
     """Catches an import that the preprocess stage must not make."""
     code = (
-        "import sys, preprocess.build, preprocess.normals, preprocess.sources.cloud; sys.exit('torch' in sys.modules)"
+        "import sys, preprocess.build, preprocess.normals, preprocess.sources.cloud, preprocess.plan, "
+        "preprocess.export, preprocess.validate; sys.exit('torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(root)}
     assert subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=False).returncode == 0

@@ -1,0 +1,181 @@
+"""What stores of another period already hold: taken over, not read again from the source.
+
+Contract: a store of the same contract beside the new one (same channels, grid, step, source and method) holds the
+same fields at the same times. A slab of the same times is linked, file by file (copied where the file system knows no
+links); of a slab that has only some of its times there, those are read from the older store and the others from
+the source. Whatever is taken over is first compared with the digest that the older manifest recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline import files, store
+from preprocess.console import say
+
+_ARRAY = "state"
+Times = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, eq=False)
+class Older:
+    """One store of the same contract and another period.
+
+    Args:
+        path: its folder.
+        slab_size: times in a slab.
+        slabs: recorded slabs by number, each with start, stop and sha256.
+        times: its time axis.
+    """
+
+    path: Path
+    slab_size: int
+    slabs: Mapping[int, dict[str, Any]]
+    times: Times
+
+    @classmethod
+    def beside(cls, writer: store.SlabStore) -> Iterator[Older]:
+        """Usable stores in the folder of a new one, those with most times first."""
+        found = []
+        digest = store.contract_digest(writer.contract)
+        for manifest in writer.path.parent.glob("*.manifest.json"):
+            path = manifest.with_name(manifest.name.removesuffix(".manifest.json") + ".zarr")
+            if path == writer.path or not path.exists():
+                continue
+            try:
+                content = files.read_json(manifest)
+                if content["digest"] != digest or not content["slabs"]:
+                    continue
+                group: Any = zarr.open_group(path, mode="r")
+                hours = group["time"][:]
+            except (ValueError, KeyError, OSError):  # not a store of ours, or one being made
+                continue
+            times = np.datetime64(0, "ns") + hours.astype("timedelta64[h]")
+            slabs = {int(i): entry for i, entry in content["slabs"].items()}
+            found.append(cls(path, int(content["axis"]["slab_size"]), slabs, times.astype("datetime64[ns]")))
+        yield from sorted(found, key=lambda older: -older.times.size)
+
+    def same(self, times: Times, *, slab_size: int) -> int | None:
+        """The number of the slab that holds exactly these times in a shard of the same shape."""
+        at = np.searchsorted(self.times, times[0])
+        number = int(at) // self.slab_size
+        entry = self.slabs.get(number)
+        if slab_size != self.slab_size or entry is None or entry["start"] != at:
+            return None
+        return number if np.array_equal(self.times[entry["start"] : entry["stop"]], times) else None
+
+    def holds(self, times: Times) -> NDArray[np.bool_]:
+        """Which of some times lie in recorded slabs."""
+        recorded = np.zeros(self.times.size, dtype=bool)
+        for entry in self.slabs.values():
+            recorded[entry["start"] : entry["stop"]] = True
+        return np.isin(times, self.times[recorded])
+
+    def read(self, times: Times) -> NDArray[np.float32]:
+        """Fields of times that it holds.
+
+        Raises:
+            ValueError: they are not as recorded.
+        """
+        index = np.searchsorted(self.times, times)
+        parts = []
+        for number in np.unique(index // self.slab_size):
+            inside = index[index // self.slab_size == number]
+            parts.append(self._slab(int(number))[inside - self.slabs[int(number)]["start"]])
+        return np.concatenate(parts)
+
+    def _slab(self, number: int) -> NDArray[np.float32]:
+        return _read_slab(
+            self.path, self.slabs[number]["start"], self.slabs[number]["stop"], self.slabs[number]["sha256"]
+        )
+
+    def complete(self, times: Times, read: Times, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A slab put together: `values` at the times `read`, the others from here.
+
+        Raises:
+            ValueError: what is here is not as recorded.
+        """
+        whole = np.empty((times.size, *values.shape[1:]), np.float32)
+        ours = np.isin(times, read)
+        whole[ours] = values
+        whole[~ours] = self.read(times[~ours])
+        return whole
+
+    def link(self, number: int, slab: store.Slab, writer: store.SlabStore) -> None:
+        """Take over a whole slab: its files, compared with its digest, and its record.
+
+        Raises:
+            ValueError: the files are not as recorded.
+        """
+        old, new = (p / _ARRAY / "c" / str(i) for p, i in ((self.path, number), (writer.path, slab.index)))
+        shutil.rmtree(new, ignore_errors=True)
+        for file in sorted(p for p in old.rglob("*") if p.is_file()):
+            target = new / file.relative_to(old)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
+                files.sync(target)
+        entry = self.slabs[number]
+        _read_slab(writer.path, slab.start, slab.stop, entry["sha256"])
+        writer.record(slab, digest=entry["sha256"], note=entry.get("note"))
+
+
+@lru_cache(maxsize=1)
+def _read_slab(path: Path, start: int, stop: int, sha256: str) -> NDArray[np.float32]:
+    """The values of one slab, compared with its digest.
+
+    Raises:
+        ValueError: they differ, or cannot be read.
+    """
+    group: Any = zarr.open_group(path, mode="r")
+    try:
+        values = np.ascontiguousarray(group[_ARRAY][start:stop])
+    except Exception as error:  # any codec's complaint
+        raise ValueError(f"slab at {start} of {path} must be readable, got {error}; make the store anew") from None
+    if hashlib.sha256(values.view(np.uint8).data).hexdigest()[:32] != sha256:
+        raise ValueError(f"slab at {start} of {path} must match its recorded digest; make the store anew")
+    return values
+
+
+def take_over(
+    writer: store.SlabStore, times: Times, pending: Sequence[store.Slab]
+) -> tuple[dict[int, tuple[Older, int]], dict[int, Older]]:
+    """What older stores can give to the slabs of a new one.
+
+    Args:
+        writer: the new store, not opened yet.
+        times: its time axis.
+        pending: its slabs that are to be made.
+
+    Returns:
+        ({slab: (older store, slab there)} for whole slabs, {slab: older store} for those with some times there).
+    """
+    whole: dict[int, tuple[Older, int]] = {}
+    some: dict[int, Older] = {}
+    for older in Older.beside(writer):
+        for slab in pending:
+            if slab.index in whole:
+                continue
+            number = older.same(times[slab.slice], slab_size=writer.slab_size)
+            if number is not None:
+                whole[slab.index] = (older, number)
+                some.pop(slab.index, None)
+            elif slab.index not in some and older.holds(times[slab.slice]).any():
+                some[slab.index] = older
+    if whole or some:
+        names = sorted({o.path.name for o, _ in whole.values()} | {o.path.name for o in some.values()})
+        say(f"regrid: {len(whole)} slabs are taken over from {', '.join(names)}, which has the same fields")
+    return whole, some
