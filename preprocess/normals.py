@@ -6,7 +6,8 @@ a day of year and hour is the mean of the training fields at that hour, weighted
 `window_days` days in all around that day, periodic over a year of 366 slots; every day of the training
 years counts, so 29 February borrows from its neighbours. Where the training periods leave a day of the
 year without any data inside the window, no seasonal cycle can be known: the climatology is then the
-plain mean, and says so. The layout of the output is in `pipeline.climatology`, which reads it.
+plain mean, and says so. The sums are kept (`preprocess.sums`), so that further years read only themselves. The
+layout of the output is in `pipeline.climatology`, which reads it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from preprocess.moments import (
     merge,
     smooth,
 )  # fmt: skip
+from preprocess.sums import Sums, SumsWriter, about, sums_path, years_of
 
 SLOTS = layout.SLOTS
 
@@ -65,7 +67,7 @@ def run_normals(config: Config) -> None:
                 say(f"normals: complete in {path}")
                 return
             say(f"normals: {path} was made from other data; making it anew")
-        store.free_space_check(path, _size(ds))
+        store.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
         temporary = path.with_name(f".{path.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
         _write(temporary, config=config, contract=contract, times=times, chosen=chosen)
@@ -135,32 +137,46 @@ def _write(
     names = [str(name) for name in source["channel"][:]]
     hour_of, slot_of = layout.hours_of_day(times), layout.day_slots(times) - 1
     hours = np.unique(hour_of)
-    years = times[chosen].astype("datetime64[Y]").astype(np.int64) + 1970
+
+    held = about(contract["store"], state, times, chosen, hours=hours)
+    start = Sums.best(config.paths.normals.parent, held)
+    if start is not None:
+        say(f"normals: {len(start.years)} of {len(held['years'])} years are taken from {start.path.name}")
+        chosen = chosen[~np.isin(years_of(times[chosen]), start.years)]
 
     group: Any = zarr.open_group(path, mode="w", zarr_format=3)
     target = _create_climatology(group, channels=len(names), hours=hours.size, grid=grid, chunk=state.chunks[1])
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
-    moments: dict[int, list[Moments]] = {int(year): [] for year in np.unique(years)}
+    moments: dict[int, list[Moments]] = {int(year): [] for year in sorted(held["years"], key=int)}
     anomaly_std = np.empty(len(names))
     kind = ""
 
     per_channel = hours.size * SLOTS * grid.size * 8
     block = max(1, int(_SUMS_BYTES / per_channel) // state.chunks[1]) * state.chunks[1]
+    keep = None
+    if config.data.normals.keep_sums:
+        shape = (int(hours.size), SLOTS, len(names), grid.size)
+        keep = SumsWriter(sums_path(config.paths.normals), shape=shape, content=held)
     blocks = [range(i, min(i + block, len(names))) for i in range(0, len(names), block)]
     with progress("times") as bar:
         task = bar.add_task("normals", total=chosen.size * len(blocks))
         for columns in blocks:
             sums = DailySums.empty(hours=hours.size, channels=len(columns), cells=grid.size)
             by_year: dict[int, Moments] = {}
+            if start is not None:
+                sums, by_year = start.block(columns)
             for index, field in _training_fields(state, chosen, columns, slab=state.shards[0]):
                 moment = Moments.of(field, weights=weights)
                 _require_finite(moment, names=[names[c] for c in columns], time=times[index])
-                year = int(times[index].astype("datetime64[Y]").astype(np.int64) + 1970)
+                year = int(years_of(times[index]))
                 by_year[year] = by_year[year] + moment if year in by_year else moment
                 sums.add(field, hour=int(np.searchsorted(hours, hour_of[index])), slot=int(slot_of[index]))
                 bar.advance(task)
+            by_year = {year: by_year[year] for year in moments}
             for year, moment in by_year.items():
                 moments[year].append(moment)
+            if keep is not None:
+                keep.write(columns, sums, by_year)
             total = merge(list(by_year.values()))
             kernel, by_hour, kind = climatology_kernel(sums.count, window_days=config.data.normals.window_days)
             square = total.m2.copy()
@@ -201,6 +217,8 @@ def _write(
     )
     for file in sorted(path.rglob("*")):
         files.sync(file)
+    if keep is not None:
+        keep.finish()
     if kind != "day of year x hour":
         say(f"normals: the climatology is the {kind}; skill against it says less than against a seasonal one")
 
