@@ -40,6 +40,17 @@ class Planned(StrEnum):
     train = "train"
 
 
+EXPORTS = {"climax": "preprocess.export", "weatherbench2": "evaluate.interchange"}
+"""Who writes what others read."""
+
+
+class Layout(StrEnum):
+    """What `export` writes."""
+
+    climax = "climax"
+    weatherbench2 = "weatherbench2"
+
+
 app = typer.Typer(
     help="From ERA5 to a scored global forecast. Every stage reads one configuration file and can be killed and rerun.",
     no_args_is_help=True,
@@ -174,6 +185,42 @@ def score(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -
 def report(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
     """Draw the figures and write one self-contained report.html."""
     _run("report", config, set_, log)
+
+
+@app.command()
+def export(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    to: Annotated[
+        Layout,
+        typer.Option("--to", help="climax: the training store as .npz files; weatherbench2: the forecasts."),
+    ] = Layout.climax,
+) -> None:
+    """Write the training store for ClimaX and climate-learn, or the forecasts for WeatherBench 2."""
+    _run("export", config, set_, log, module_name=EXPORTS[to.value])
+
+
+@app.command()
+def validate(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Stores to look through; those of the configuration if none is given.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file (YAML).")] = None,
+    set_: SetOption = None,
+    log: LogOption = None,
+) -> None:
+    """Look through any training store or forecast and list every departure from the contract; status 2 if any."""
+    from pipeline.config import load
+    from pipeline.logs import logged
+
+    if config is None and not paths:
+        raise ValueError("validate must be given stores or --config, got neither")
+    check_checkout()
+    settings = None if config is None else load(config, set_ or [])
+    with logged(log):
+        module: Any = importlib.import_module("preprocess.validate")
+        module.run_validate(settings, list(paths or []))
 
 
 @app.command()

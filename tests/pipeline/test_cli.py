@@ -50,14 +50,14 @@ def written(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*")} - {"case.yaml"}
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "plan", None])
+@pytest.mark.parametrize("stage", [*STAGES, "plan", "export", "validate", None])
 def test_help_of_each_stage(stage: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a stage without help, and help that does not name the options everybody needs."""
     from typer.testing import CliRunner
 
     shown = CliRunner().invoke(cli.app, [stage, "--help"] if stage else ["--help"]).output
     if stage is None:
-        for name in (*STAGES, "plan", "schema"):
+        for name in (*STAGES, "plan", "export", "validate", "schema"):
             assert f" {name} " in shown
     else:
         for word in ("--config", "--set", "--log", "Repeatable"):
@@ -71,6 +71,9 @@ def test_each_stage_has_a_module_that_runs_it() -> None:
 
     for stage, module in cli.STAGES.items():
         assert callable(getattr(importlib.import_module(module), f"run_{stage}")), stage
+    assert callable(importlib.import_module(cli.PLANS["preprocess"]).run_plan)
+    for module in cli.EXPORTS.values():
+        assert callable(importlib.import_module(module).run_export), module
 
 
 @pytest.mark.parametrize(
