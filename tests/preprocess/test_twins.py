@@ -14,7 +14,8 @@ import xarray as xr
 from pipeline import provenance, store
 from pipeline.config import Config, parse, twin_step_hours
 from preprocess import twins
-from preprocess.build import Gridder, run_regrid
+from preprocess.build import run_regrid
+from preprocess.fields import Gridder
 from preprocess.sources import open_source, simulation
 from preprocess.sources.atmosphere import time_of
 from preprocess.sources.perturb import coarsened, perturbed
