@@ -244,6 +244,7 @@ def test_killed_at_random_moments(source: Path, configure: Configure, tmp_path: 
             process.wait()
             manifest = store.manifest_path(config.paths.store)
             partial += manifest.exists() and not files.read_json(manifest)["complete"]
+            print(f"kill {kills}: {partial} with a store half done", flush=True)
         else:
             assert tree(config) == tree(whole)
         if config.paths.receipt("regrid").exists():  # done: begin again from nothing
@@ -251,4 +252,3 @@ def test_killed_at_random_moments(source: Path, configure: Configure, tmp_path: 
     assert start().wait() == 0
     assert tree(config) == tree(whole)
     assert not list(config.paths.store.parent.glob(".*"))
-    print(f"{kills} kills, {partial} of them with a store half done")
