@@ -74,7 +74,7 @@ class RegionalSums:
         num = len(self._stretches[0][1])
         for k, piece in enumerate(self._stretches[0][1]):
             matrix[k, bands] = member[bands, piece.start]
-            matrix[k, turned] = whole[piece.start]
+            matrix[k, turned] = np.asarray(whole)[piece.start]
         for k, piece in enumerate(self._stretches[1][1]):
             inside = scattered[:, self._gathered[piece.start]].astype(np.float64)
             matrix[num + k, ~bands] = np.where(turned[~bands], -inside, inside)
@@ -110,13 +110,13 @@ class RegionalSums:
         shared = dict(zip(TRUTH_STATISTICS, (L[2 * M + 1], S[M]), strict=True))
         shape = (len(forecasts), C, self.totals.size)
         found = {name: np.empty(shape) for name in MODEL_STATISTICS}
-        values = {"error": L[M + 1 : 2 * M + 1], "absolute_error": L[:M], "squared_error": S[:M],
+        made = {"error": L[M + 1 : 2 * M + 1], "absolute_error": L[:M], "squared_error": S[:M],
                   "forecast_anomaly_squared": S[M + 1 :], "anomaly_product": X}  # fmt: skip
         same = {"error": -L[2 * M + 1], "absolute_error": L[M], "squared_error": S[M],
                 "forecast_anomaly_squared": 0.0, "anomaly_product": 0.0}  # fmt: skip
         for name, sums in found.items():
             sums[:] = same[name]
-            sums[own] = values[name]
+            sums[own] = made[name]
         return Found(found, shared)
 
     def _parts(self, channels: int, *, models: int) -> Iterator[tuple[slice, Field, Field]]:

@@ -7,7 +7,8 @@ of, from which other intervals, or scores of more init times, follow without rea
 
 References that are too dear to be made at every init time (evaluation.twins) do not cut the sample of the
 others: `scores_common.csv` compares all models on the init times that the twins have, and `scores.csv` holds
-the twins' rows from there, which say in n_init on how many init times they stand.
+the twins' rows from there, which say in n_init on how many init times they stand. `differences.csv` has RMSE and
+ACC of the model minus those of every other one, with paired intervals.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evaluate import align, baselines, bootstrap, compare, fitted, tables
+from evaluate import align, baselines, bootstrap, compare, fitted, paired, tables
 from evaluate.reader import Reader
 from evaluate.regions import region_weights
 from evaluate.streaming import Kernel, Sums
@@ -70,8 +71,8 @@ def run_score(config: Config) -> None:
         ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    table, maps, sums, common = (
-        paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc", "scores_common.csv")
+    table, maps, sums, common, paired_path = (
+        paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc", "scores_common.csv", "differences.csv")
     )
     if paths.receipt("score").exists() and table.exists() and maps.exists():
         console.print(f"score: complete in {paths.scores}", markup=False)
@@ -97,6 +98,7 @@ def run_score(config: Config) -> None:
             for m, ds in models.items()
         }
         rows = [table_of(scored, truth, facts)]
+        gaps = [_paired(scored, truth, facts, model=name)]
         if twins:
             both = score_stores(
                 models | twins, truth, normals, checkpoint=paths.scores / "sums_common.nc", **options
@@ -105,14 +107,16 @@ def run_score(config: Config) -> None:
             frame = table_of(both, truth, shared)
             files.write_text(common, frame.to_csv(index=False, float_format="%.7g"))
             rows.append(frame[frame["model"].isin(twins)])
+            gaps.append(_paired(both, truth, shared, model=name, against=list(twins)))
             facts["twins"] = {
                 "models": list(twins), "table": common.name, "n_init": shared["n_init"], "of": facts["n_init"],
                 "first_init": shared["first_init"], "last_init": shared["last_init"],
                 "init_spacing_hours": shared["init_spacing_hours"], "bootstrap": shared["bootstrap"],
             }  # fmt: skip
+        files.write_text(paired_path, pd.concat(gaps).to_csv(index=False, float_format="%.7g"))
         files.write_text(table, pd.concat(rows).to_csv(index=False, float_format="%.7g"))
         write_maps(scored, truth, maps=maps, facts=facts)
-    outputs = [table, maps, sums, *([common] if twins else [])]
+    outputs = [table, paired_path, maps, sums, *([common] if twins else [])]
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts)
     beside = f"; {', '.join(twins)} on {facts['twins']['n_init']} of them, {common}" if twins else ""
     console.print(f"score: {facts['n_init']} init times, {table}{beside}", markup=False)
@@ -205,6 +209,16 @@ def table_of(scored: Scored, truth: xr.Dataset, facts: Mapping[str, Any]) -> pd.
     """All metrics finished, as rows of scores.csv."""
     scores = tables.regional_scores(scored.sums, block=facts["bootstrap"]["block_init_times"])
     return tables.to_table(scores, units=_units(truth), num_init=facts["n_init"])
+
+
+def _paired(
+    scored: Scored, truth: xr.Dataset, facts: Mapping[str, Any], *, model: str, against: Sequence[str] | None = None
+) -> pd.DataFrame:
+    others = [str(m) for m in scored.sums.regional.sums["model"].values if m != model]
+    return paired.paired_table(
+        scored.sums, model=model, against=others if against is None else against,
+        block=facts["bootstrap"]["block_init_times"], units=_units(truth),
+    )  # fmt: skip
 
 
 def write_maps(scored: Scored, truth: xr.Dataset, *, maps: Path, facts: dict[str, Any]) -> None:

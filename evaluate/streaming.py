@@ -128,8 +128,8 @@ class Kernel:
                 if bad.any():
                     m = int(np.flatnonzero(bad)[0])
                     raise ValueError(_not_finite(list(self.models)[m], fields[m], o, c, batch, t, lead, self.channels))
-                for m, values in enumerate((*fields, o, c)):
-                    np.take(values, drawn, axis=0, out=shown[m, t, lead])
+                for m, whole in enumerate((*fields, o, c)):
+                    np.take(whole, drawn, axis=0, out=shown[m, t, lead])
         block = self.block_of[batch.start : batch.start + times]
         counts = np.bincount(block, minlength=int(self.block_of.max()) + 1)
         maps, blocks = self._maps(shown, block, len(counts))

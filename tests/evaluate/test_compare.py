@@ -179,6 +179,16 @@ def test_references_on_fewer_init_times_leave_the_sample_whole(build_experiment:
     ceiling = frame[(frame["model"] == "ceiling") & (frame["metric"] == "rmse")]["value"]
     assert len(ceiling)
     assert (ceiling == 0).all()
+    gaps = pd.read_csv(config.paths.scores / "differences.csv")
+    rows = {"variable": "z", "level": 500, "lead": 168, "metric": "rmse", "region": "globe"}
+    at = {m: g.loc[(g[list(rows)] == pd.Series(rows)).all(axis=1)] for m, g in (("gap", gaps), ("common", common))}
+    ours, best = (at["common"].query(f"model == '{m}'")["value"].item() for m in ("tiny", "ceiling"))
+    gap = at["gap"].query("against == 'ceiling'")
+    assert gap["value"].item() == pytest.approx(ours - best)
+    assert gap["n_init"].item() == n
+    against = gaps.groupby("against")["n_init"].first()
+    assert against["persistence"] == forecast.sizes["init_time"]
+    assert set(gaps["model"]) == {"tiny"}
     facts = provenance.read_receipt(config, stage="score")["facts"]
     assert facts["twins"]["n_init"] == n
     assert facts["twins"]["of"] == forecast.sizes["init_time"]
