@@ -7,6 +7,7 @@ reason in one error, and nothing is dropped silently. Models are compared on com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,21 @@ def lead_title(hours: int) -> str:
     if hours < 24 or hours % 24:
         return f"{hours} h"
     return "1 day" if hours == 24 else f"{hours // 24} days"
+
+
+def parse_lead(text: str) -> int:
+    """A lead in hours: "7d", "36h" or "168".
+
+    >>> parse_lead("7d"), parse_lead("36h"), parse_lead("168")
+    (168, 36, 168)
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = re.fullmatch(r"(\d+)\s*(d|days?|h|hours?|)", text.strip().lower())
+    if not found or int(found[1]) == 0:
+        raise ValueError(f"lead must look like 7d or 168h, got {text!r}")
+    return int(found[1]) * (24 if found[2].startswith("d") else 1)
 
 
 def valid_times(init_times: Times, leads: Sequence[int] | NDArray[np.int64]) -> Times:

@@ -19,10 +19,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate import curves, style, words
+from evaluate import curves, numbers, style, words
 from evaluate.align import lead_hours, lead_title
 from evaluate.maps import Globe, scale_for
-from evaluate.metrics import METRICS
+from evaluate.metrics import METRICS, unit_of
 from pipeline.climatology import Normals
 from pipeline.grid import Grid
 from pipeline.variables import parse_channel
@@ -113,6 +113,10 @@ class Gallery:
                 "skill [1]: above zero better than climatology",
             ),
         )  # fmt: skip
+        drawn = skill.sel(lead=list(self.leads)).rename("skill").to_dataset()
+        if self.tested:
+            drawn["significant"] = self.scores["significant"].sel(model=self.model, lead=list(self.leads))
+        self._numbers("skill_maps", drawn, "Skill against climatology", skill="1")
         self.tick()
         listed = ", ".join(self.channels)
         leads = ", ".join(lead_title(h) for h in self.leads)
@@ -139,6 +143,13 @@ class Gallery:
                             f"{spec.title} · {self.sample}", f"{title.split(' (')[0].lower()} [{unit}]",
                         ),
                     )  # fmt: skip
+                    drawn = fields.sel(lead=lead).rename(metric).to_dataset()
+                    if metric == "skill" and self.tested:
+                        drawn["significant"] = (drawn[metric].dims, ~self._doubtful(channel, lead))
+                    self._numbers(
+                        f"maps/{channel}_{metric}_{lead}h", drawn, f"{title} of {spec.title}, {lead_title(lead)}",
+                        **{metric: unit_of(METRICS[metric], spec.spec.unit)},
+                    )  # fmt: skip
                     self.tick()
                     panels.append(Panel(png, self._map_alt(title, spec.title, lead, values, unit)))
                 metrics.append({"title": title, "figures": panels})
@@ -160,6 +171,8 @@ class Gallery:
                     rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=shown, pdf=self.pdf,
                     text=self._text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
                 )  # fmt: skip
+                lines = rows[(rows["metric"] == metric) & rows["model"].isin(list(shown))]
+                self._numbers(f"curves/{channel}_{metric}", lines, f"{title} of {spec.title} against lead time")
                 self.tick()
                 panels.append(Panel(png, self._curve_alt(title, spec.title, rows, metric, unit, shown)))
             groups.append({"title": spec.title, "figures": panels})
@@ -176,6 +189,10 @@ class Gallery:
                 text=self._text(
                     "Zonal power, 30–60°", f"{spec.title} · {self.sample}", style.squared(spec.spec.unit)
                 ),
+            )  # fmt: skip
+            self._numbers(
+                f"spectra/{channel}", power.rename("power").to_dataset(), f"Zonal power of {spec.title}, 30-60 degrees",
+                power=f"({spec.spec.unit})^2",
             )  # fmt: skip
             self.tick()
             small = power["zonal_wavenumber"].values >= power["zonal_wavenumber"].values[-1] // 2
@@ -194,6 +211,7 @@ class Gallery:
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Forecast, truth and error of one init time; colours are anomalies, contours the field itself."""
         groups = []
+        issued = dates(str(init), str(init), joint=" = ").split(" = ")[1]
         for channel in channels:
             spec = parse_channel(channel)
             unit = style.pretty_unit(spec.spec.unit)
@@ -208,19 +226,28 @@ class Gallery:
             scale = scale_for("field", np.stack([a for group in fields.values() for a in group[:3]]))
             for lead, (fa, oa, error, f, o) in fields.items():
                 when = dates(str(init), str(init + np.timedelta64(int(lead), "h")), joint=", valid ")
+                stem = f"{channel}_{lead}h_{init.astype('datetime64[h]')}"
                 panels = []
                 for name, values, lines in (("Forecast", fa, f), ("Truth", oa, o), ("Error", error, None)):
                     what = "forecast minus truth" if lines is None else "anomaly; contours: field"
                     png = self.globe.draw(
-                        values, self.folder / "cases" / f"{channel}_{lead}h_{name.lower()}", scale=scale,
+                        values, self.folder / "cases" / f"{stem}_{name.lower()}", scale=scale,
                         text=self._text(
                             f"{name}, {lead_title(lead)}", f"{spec.title} · issued {when}", f"{what} [{unit}]"
                         ),
                         lines=lines, pdf=self.pdf,
                     )  # fmt: skip
+                    grid = {"latitude": self.globe.grid.latitude, "longitude": self.globe.grid.longitude}
+                    drawn = {"anomaly" if lines is not None else "error": values}
+                    drawn |= {"field": lines} if lines is not None else {}
+                    self._numbers(
+                        f"cases/{stem}_{name.lower()}",
+                        xr.Dataset({k: (tuple(grid), v) for k, v in drawn.items()}, grid),
+                        f"{name}, {what}, {spec.title}, issued {when}", **dict.fromkeys(drawn, spec.spec.unit),
+                    )  # fmt: skip
                     self.tick()
                     panels.append(Panel(png, self._map_alt(f"{name}, {what}", spec.title, lead, values, unit)))
-                groups.append({"title": f"{spec.title}, {lead_title(lead)}", "figures": panels})
+                groups.append({"title": f"{spec.title}, {lead_title(lead)}, issued {issued}", "figures": panels})
         return groups
 
     def training(self, log: Path) -> list[Panel]:
@@ -231,10 +258,15 @@ class Gallery:
         if train.empty:
             return []
         png = curves.training(self.folder / "training_loss", train, validation, note=self.note, pdf=self.pdf)
+        both = pd.concat([train.assign(kind="train"), validation.assign(kind="validation")])
+        self._numbers("training_loss", both[["kind", "step", "loss"]], "Training and validation loss")
         last = f"from {style.number(train['loss'].iloc[0])} to {style.number(train['loss'].iloc[-1])}"
         panels = [Panel(png, f"Training loss over {int(train['step'].iloc[-1])} steps, {last}.")]
         skill = curves.training_skill(self.folder / "training_skill", validation, note=self.note, pdf=self.pdf)
         if skill is not None:
+            by_lead = [{f"skill_{h}h": r.get("skill") for h, r in leads.items()} for leads in validation["leads"]]
+            table = pd.DataFrame(by_lead).assign(step=validation["step"].to_numpy())
+            self._numbers("training_skill", table, "Skill of the validation pairs against climatology")
             panels.append(Panel(skill, "Skill of the validation pairs at each lead during training."))
         return panels
 
@@ -246,6 +278,9 @@ class Gallery:
             fewer = f", {n} init times" if n != self.facts["n_init"] else ""
             names[str(m)] = f"model ({m})" if m == self.model else f"{style.model_title(str(m))}{fewer}"
         return names
+
+    def _numbers(self, name: str, values: xr.Dataset | pd.DataFrame, title: str, **units: str) -> None:
+        numbers.write(self.folder / name, values, title=title, note=f"{self.note}; {self.sample}", units=units)
 
     def _text(self, title: str, subtitle: str, unit: str) -> style.Text:
         return style.Text(title, subtitle, self.note, unit)

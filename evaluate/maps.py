@@ -192,13 +192,13 @@ class Globe:
         with style.look():
             figure = plt.figure(figsize=SIZE)
             axes: Any = figure.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
-            mesh = self._paint(axes, values, scale, doubtful=doubtful)
+            mesh = self.paint(axes, values, scale, doubtful=doubtful)
             if lines is not None:
                 for level in self.contours(lines, _contour_levels(lines)):
                     for x, y in level:
                         axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
             style.write_words(figure, text)
-            _colour_bar(figure, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
+            colour_bar(figure, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
         return style.save(figure, path, colours=scale.colours, pdf=pdf)
 
     def draw_table(
@@ -228,25 +228,29 @@ class Globe:
                 for j, (column, values) in enumerate(fields.items()):
                     place = (left + j * wide, low + 0.02 * high, wide * 0.985, high * 0.96)
                     axes = figure.add_axes(place, projection=self.projection)
-                    mesh = self._paint(axes, values, scale, doubtful=doubtful[row][column] if doubtful else None)
+                    mesh = self.paint(axes, values, scale, doubtful=doubtful[row][column] if doubtful else None)
                     if i == 0:
                         figure.text(left + (j + 0.5) * wide, top + 0.06 / height, column, fontsize=12.5,
                                     fontweight="bold", ha="center", va="bottom")  # fmt: skip
             figure.text(0.015, 1 - 0.26 / height, text.title, fontsize=15, fontweight="bold", va="center")
             figure.text(0.015, 1 - 0.52 / height, text.subtitle, fontsize=10, color=style.MUTED, va="center")
-            bar = _colour_bar(
+            bar = colour_bar(
                 figure, mesh, (0.27, 0.47 / height, 0.5, 0.13 / height), extend=scale.extend, label=text.unit
             )
             bar.ax.tick_params(labelsize=10)
             bar.ax.xaxis.label.set_size(10.5)
         return style.save(figure, path, colours=scale.colours, pdf=pdf)
 
-    def _paint(self, axes: Any, values: NDArray[Any], scale: Scale, *, doubtful: NDArray[np.bool_] | None) -> Any:
+    def in_order(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A field with its columns in the order of the map, from the western edge."""
+        return np.asarray(np.asarray(values)[:, self._order])
+
+    def paint(self, axes: Any, values: NDArray[Any], scale: Scale, *, doubtful: NDArray[np.bool_] | None) -> Any:
         """Colours, hatching, graticule and coast on one pair of axes."""
         axes.set_global()
         axes.grid(False)
         mesh = axes.pcolormesh(
-            *self._corners, np.asarray(values)[:, self._order], cmap=scale.colours,
+            *self._corners, self.in_order(values), cmap=scale.colours,
             norm=Normalize(scale.low, scale.high), rasterized=True,
         )  # fmt: skip
         if doubtful is not None and doubtful.any():
@@ -260,7 +264,8 @@ class Globe:
         return mesh
 
 
-def _colour_bar(figure: Any, mesh: Any, place: tuple[float, float, float, float], *, extend: str, label: str) -> Any:
+def colour_bar(figure: Any, mesh: Any, place: tuple[float, float, float, float], *, extend: str, label: str) -> Any:
+    """A horizontal colour bar at a place of the figure (left, bottom, width, height)."""
     bar = figure.colorbar(mesh, cax=figure.add_axes(place), orientation="horizontal", extend=extend)
     bar.outline.set_linewidth(0.5)
     bar.ax.tick_params(labelsize=8, length=2.5, width=0.6)

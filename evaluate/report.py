@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from evaluate import standing, style, words
 from evaluate.align import lead_title
+from evaluate.animation import run_animate
 from evaluate.figures import Gallery, Panel, dates
 from evaluate.regions import TITLES
 from pipeline import config as configuration
@@ -53,27 +55,33 @@ def run_report(config: Config) -> None:
     gallery = Gallery(frame, scores, facts, paths.figures, leads)
     shown = gallery.channels[:_NUM_CASE_CHANNELS]
     ends = sorted({leads[0], leads[-1]})
+    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    chosen = chosen_inits(config, forecast, truth, leads=ends)
+    film = run_animate(config, channel=shown[-1], lead=ends[0]) if config.evaluation.animation_frames else None
     progress = Progress(
         TextColumn("report"), BarColumn(), MofNCompleteColumn(), TextColumn("figures"), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
     with files.lock(paths.scores / "report.lock"), progress:
-        task = progress.add_task("report", total=gallery.count + 3 * len(shown) * len(ends))
+        task = progress.add_task("report", total=gallery.count + 3 * len(shown) * len(ends) * (1 + len(chosen)))
         gallery.tick = lambda: progress.advance(task)
         init = typical_init(paths.scores / "sums.nc", model=gallery.model, channel=shown[0], lead=ends[0])
         figures = {
             "overview": [gallery.overview()],
             "curves": gallery.curves(),
             "maps": gallery.maps(),
-            "cases": gallery.cases(
-                open_store(paths.forecast, stage="python -m pipeline forecast"),
-                open_store(paths.store, stage="python -m pipeline regrid"),
-                Normals.open(paths.normals), init=init, channels=shown, leads=ends,
-            ),
+            "cases": [
+                group
+                for time in (init, *chosen)
+                for group in gallery.cases(
+                    forecast, truth, Normals.open(paths.normals), init=time, channels=shown, leads=ends
+                )
+            ],
             "spectra": gallery.spectra(),
             "training": gallery.training(paths.metrics),
         }  # fmt: skip
-        page = render(config, frame, facts, figures=figures, leads=gallery.leads, case=init)
+        page = render(config, frame, facts, figures=figures, leads=gallery.leads, case=init, film=film)
         size = len(page.encode())
         if size > LIMIT:
             raise ValueError(
@@ -111,9 +119,36 @@ def typical_init(sums: Path, *, model: str, channel: str, lead: int) -> np.datet
     return np.datetime64(errors["init_time"].values[order[len(order) // 2]], "ns")
 
 
+def chosen_inits(
+    config: Config, forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int]
+) -> list[np.datetime64]:
+    """The init times of evaluation.cases.
+
+    Raises:
+        ValueError: one is not among the forecasts, or the store lacks its truth.
+    """
+    known = forecast["init_time"].values.astype("datetime64[ns]")
+    found = []
+    for time in config.evaluation.cases:
+        init = np.datetime64(time, "ns")
+        if init not in known:
+            near = known[np.argmin(np.abs(known - init))]
+            raise ValueError(
+                f"evaluation.cases must be init times of the forecasts, got {time:%Y-%m-%dT%H}; the nearest is "
+                f"{np.datetime_as_string(near, 'h')}"
+            )
+        absent = [lead for lead in leads if init + np.timedelta64(lead, "h") not in truth["time"].values]
+        if absent:
+            raise ValueError(
+                f"evaluation.cases must have a truth, got {time:%Y-%m-%dT%H} with none at {absent} h; choose another"
+            )
+        found.append(init)
+    return found
+
+
 def render(
     config: Config, frame: pd.DataFrame, facts: dict[str, Any], *, figures: dict[str, Any], leads: Sequence[int],
-    case: np.datetime64,
+    case: np.datetime64, film: Path | None = None,
 ) -> str:  # fmt: skip
     """The page.
 
@@ -124,6 +159,7 @@ def render(
         figures: by section.
         leads: hours with maps.
         case: init time of the single forecast shown.
+        film: the animation that lies beside the page, or None.
     """
     model = str(facts["model"])
     present = [str(m) for m in frame["model"].unique()]
@@ -183,6 +219,7 @@ def render(
         cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
         f"{channels[0]} at {lead_title(leads[0])} is the median of all. Colours are anomalies from the climatology, "
         "contours the field itself.",
+        film=None if film is None else os.path.relpath(film, config.paths.report.parent),
         spectra=figures["spectra"],
         training=figures["training"],
         formulas=[{"name": n, "text": t} for n, t in formulas(facts)],

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from evaluate import align, baselines, bootstrap, compare, fitted, paired, table
 from evaluate.reader import Reader
 from evaluate.regions import region_weights
 from evaluate.streaming import Kernel, Sums
+from evaluate.workers import summed
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
@@ -88,6 +90,7 @@ def run_score(config: Config) -> None:
         "leads": config.forecast.lead_hours, "names": config.evaluation.baselines,
         "map_channels": config.evaluation.variables, "console": console, "fits_folder": paths.fitted,
         "channels": config.evaluation.channels,
+        "workers": config.evaluation.workers, "scheduler": config.evaluation.scheduler,
     }  # fmt: skip
     with files.lock(paths.scores / "score.lock"):
         scored = score_stores(models, truth, normals, checkpoint=sums, **options)
@@ -126,7 +129,7 @@ def score_stores(
     forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, normals: Normals, *, leads: Sequence[int],
     names: Sequence[str] = ("persistence", "climatology"), map_channels: Sequence[str], checkpoint: Path | None = None,
     console: Console | None = None, batch_size: int | None = None, fits_folder: Path | None = None,
-    channels: Sequence[str] = (),
+    channels: Sequence[str] = (), workers: int = 1, scheduler: str | None = None,
 ) -> Scored:  # fmt: skip
     """Sum every statistic of every model over common init times.
 
@@ -142,6 +145,8 @@ def score_stores(
         batch_size: init times read at once; chosen by memory when absent.
         fits_folder: where fitted baselines are kept.
         channels: that are scored; the first model's when empty.
+        workers: processes that sum side by side.
+        scheduler: address of a Dask scheduler whose workers do it instead.
 
     Raises:
         ValueError: stores that cannot be compared (every reason at once), no common init time, or a NaN.
@@ -173,7 +178,8 @@ def score_stores(
         "stores": [contract_digest(ds.attrs.get("contract", {})) for ds in [truth, *forecasts.values()]],
         "fits": {n: f.digest for n, f in fits.items()}, "batch_size": reader.batch_size, "layout": 1,
     }  # fmt: skip
-    sums = _stream(reader, kernel, checkpoint=checkpoint, key=key, console=console)
+    pieces = partial(summed, reader, kernel, workers=workers, scheduler=scheduler)
+    sums = _stream(pieces, len(reader), checkpoint=checkpoint, key=key, console=console)
     return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing, {n: f.facts for n, f in fits.items()})
 
 
@@ -238,8 +244,9 @@ def write_maps(scored: Scored, truth: xr.Dataset, *, maps: Path, facts: dict[str
 
 
 def _stream(
-    reader: Reader, kernel: Kernel, *, checkpoint: Path | None, key: dict[str, Any], console: Console | None
-) -> Sums:
+    pieces: Callable[..., Iterator[tuple[int, Sums]]], length: int, *, checkpoint: Path | None, key: dict[str, Any],
+    console: Console | None,
+) -> Sums:  # fmt: skip
     """All batches, going on from a checkpoint of the same run and saving one now and then."""
     parts: list[Sums] = []
     done = 0
@@ -253,23 +260,22 @@ def _stream(
         console=console, disable=console is None or not console.is_terminal,
     )  # fmt: skip
     with progress:
-        task = progress.add_task("score", total=len(reader), completed=done)
-
-        batches = reader.batches(done)
+        task = progress.add_task("score", total=length, completed=done)
+        batches = pieces(first=done)
 
         def some() -> Iterator[Sums]:
             """What was summed before, then fresh batches until it is time to save."""
             nonlocal done
             yield from parts
             until = time.monotonic() + SAVE_SECONDS
-            for batch in batches:
-                yield kernel(batch)
-                done += 1
-                progress.advance(task)
+            for count, sums in batches:
+                yield sums
+                done += count
+                progress.advance(task, count)
                 if time.monotonic() > until:
                     return
 
-        while done < len(reader):
+        while done < length:
             parts = [Sums.merge(some())]
             if checkpoint is not None and note is not None:
                 note.unlink(missing_ok=True)

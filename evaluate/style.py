@@ -248,15 +248,15 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
     if colours is None:
         image: Any = Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     else:
-        image = _with_palette(pixels, colours)
+        image = with_palette(pixels, colours)
     small = io.BytesIO()
     image.save(small, "png", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path.with_suffix(".png"), small.getvalue())
+    replace(path.with_suffix(".png"), small.getvalue())
     if pdf:
         page = io.BytesIO()
         figure.savefig(page, format="pdf", metadata={"CreationDate": None})
-        _replace(path.with_suffix(".pdf"), page.getvalue())
+        replace(path.with_suffix(".pdf"), page.getvalue())
     plt.close(figure)
     return small.getvalue()
 
@@ -280,7 +280,7 @@ def _nearest(name: str) -> NDArray[np.uint8]:
     return np.asarray(KDTree(_palette(MAPS[name]).astype(np.float64)).query(cube)[1], dtype=np.uint8)
 
 
-def _with_palette(pixels: NDArray[np.uint8], colours: Colormap) -> Any:
+def with_palette(pixels: NDArray[np.uint8], colours: Colormap) -> Any:
     """A palette image whose every pixel takes the nearest colour of the palette of a colour map."""
     from PIL import Image
 
@@ -290,7 +290,8 @@ def _with_palette(pixels: NDArray[np.uint8], colours: Colormap) -> Any:
     return image
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -33,6 +33,16 @@ PLANS = {"preprocess": "preprocess.plan", "train": "model.memory"}
 """Who can say before a run what it will take."""
 
 
+EXPORTS = {"weatherbench2": "evaluate.interchange"}
+"""Layouts that results are written in for other tools."""
+
+
+class Exported(StrEnum):
+    """A layout of `export`."""
+
+    weatherbench2 = "weatherbench2"
+
+
 class Planned(StrEnum):
     """What `plan` looks ahead at."""
 
@@ -176,9 +186,44 @@ def baselines(config: ConfigOption, set_: SetOption = None, log: LogOption = Non
 
 
 @app.command()
-def score(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Score the forecasts and the baselines on common init times."""
-    _run("score", config, set_, log)
+def score(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    lead: Annotated[str | None, typer.Option(help="Only print the scores at this lead, e.g. 7d or 36h.")] = None,
+    variable: Annotated[str | None, typer.Option(help="Only print the scores of this channel, e.g. z500.")] = None,
+    region: Annotated[str, typer.Option(help="Of what is printed.")] = "globe",
+) -> None:
+    """Score the forecasts and the baselines on common init times; with --lead or --variable, print some scores."""
+    if lead is None and variable is None:
+        _run("score", config, set_, log)
+    else:
+        _run("quick", config, set_, log, module_name="evaluate.quick", lead=lead, variable=variable, region=region)
+
+
+@app.command()
+def animate(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    lead: Annotated[str | None, typer.Option(help="E.g. 7d; the first lead when absent.")] = None,
+    variable: Annotated[str | None, typer.Option(help="E.g. t2m; the first drawn channel when absent.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Init times shown.")] = None,
+) -> None:
+    """Write an animation (GIF) of the forecasts beside the truth."""
+    more = {"lead": lead, "channel": variable, "frames": frames}
+    _run("animate", config, set_, log, module_name="evaluate.animation", **more)
+
+
+@app.command()
+def export(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    to: Annotated[Exported, typer.Option("--to", help="Layout to write.")] = Exported.weatherbench2,
+) -> None:
+    """Write results in the layout of other tools: forecasts for WeatherBench 2."""
+    _run("export", config, set_, log, module_name=EXPORTS[to.value])
 
 
 @app.command()

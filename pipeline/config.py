@@ -135,7 +135,11 @@ class Paths:
             if parts["forecast"][key] == default:  # as before they could be chosen
                 parts["forecast"].pop(key)
         forecast = [train, parts["forecast"], d["splits"]["test"]]
-        scores = [forecast, parts["evaluation"]]
+        evaluation = dict(parts["evaluation"])
+        for key in ("workers", "scheduler"):
+            evaluation.pop(key)
+        shown = [evaluation.pop(key) for key in ("cases", "animation_frames")]
+        scores = [forecast, evaluation]
         self.simulated = data / f"simulated-{_digest(simulated)}.zarr"
         self.store = data / f"store-{_digest(store)}.zarr"
         self.weights = data / "weights"
@@ -168,7 +172,7 @@ class Paths:
             "twins": _digest(twins),
             "baselines": _digest([networks, names]),
             "score": _digest(scores),
-            "report": _digest(scores),
+            "report": _digest([scores, shown]),
         }
 
     def receipt(self, stage: str) -> Path:

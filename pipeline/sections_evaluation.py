@@ -7,6 +7,7 @@ Contract: as in `pipeline.sections`.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -88,6 +89,14 @@ class Evaluation(Section):
     """Forecasts from elsewhere, scored together with the model on the init times they share."""
     twins: Twins = Twins()
     """References made by the simulated atmosphere itself."""
+    cases: list[dt.datetime] = []
+    """Init times (UTC) whose forecasts the report shows beside the truth, after the one it chooses itself."""
+    animation_frames: Annotated[int, Field(ge=0, le=200)] = 40
+    """Init times in the animation that goes with the report; 0 makes none."""
+    workers: Positive = 1
+    """Processes that sum scores side by side."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler (tcp://host:port) whose workers do it instead; they must see the files."""
 
     @field_validator("variables", "channels")
     @classmethod

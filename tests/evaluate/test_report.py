@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html.parser
 import json
 import re
@@ -11,12 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+from PIL import Image
 
-from evaluate import report, score, style, words
+from evaluate import animation, quick, report, score, style, words
 from evaluate.report import read_scores
 from pipeline import provenance
+from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.store import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +38,10 @@ SHORT = {
 @pytest.fixture(scope="module")
 def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A simulated experiment, scored and reported."""
-    config = build_experiment(tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, **SHORT)
+    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5}
+    config = build_experiment(
+        tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, evaluation=shown, **SHORT
+    )
     score.run_score(config)
     report.run_report(config)
     return config
@@ -76,7 +85,8 @@ def test_page_is_self_contained(page: str) -> None:
     tags = outline(page).tags
     addresses = [a[key] or "" for _, a in tags for key in ("src", "href", "srcset", "action") if key in a]
     assert addresses
-    assert all(a.startswith(("data:", "#")) for a in addresses)
+    links = [a["href"] or "" for tag, a in tags if tag == "a"]
+    assert [a for a in addresses if not a.startswith(("data:", "#"))] == [a for a in links if a.endswith(".gif")]
     assert "@import" not in page
     assert "url(" not in page
     assert not any(tag in ("script", "iframe", "object") for tag, _ in tags)
@@ -86,7 +96,7 @@ def test_page_is_self_contained(page: str) -> None:
     assert len(page.encode()) < 10_000_000
     ids = [a["id"] for _, a in tags if "id" in a]
     assert len(ids) == len(set(ids))
-    assert {a["href"][1:] for tag, a in tags if tag == "a"} <= set(ids)
+    assert {a[1:] for a in links if a.startswith("#")} <= set(ids)
 
 
 def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
@@ -126,18 +136,101 @@ def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
     png = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.png")}
     pdf = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.pdf")}
     assert png == pdf
+    assert all((reported.paths.figures / f"{p}{s}").stat().st_size > 0 for p in png for s in (".csv", ".nc"))
     wanted = {
         "skill_maps",
         "maps/z500_skill_168h",
         "curves/t2m_acc",
         "spectra/z500",
-        "cases/z500_24h_error",
+        "cases/z500_24h_2002-02-07T00_error",
         "training_loss",
     }
     assert wanted <= set(map(str, png))
     receipt = provenance.read_receipt(reported, stage="report")
     assert receipt["outputs"][0] == str(reported.paths.report)
     assert receipt["facts"]["bytes"] == reported.paths.report.stat().st_size
+
+
+def test_numbers_beside_a_figure_are_those_drawn(reported: Config) -> None:
+    """CSV and NetCDF of a map, a curve and a case against scores and stores; catches another lead's or model's."""
+    folder = reported.paths.figures
+    frame, scores = read_scores(reported.paths.scores)
+    wanted = scores["rmse"].sel(model="tiny", channel="t2m", lead=168)
+    with xr.open_dataset(folder / "maps" / "t2m_rmse_168h.nc") as ds:
+        np.testing.assert_array_equal(ds["rmse"].values, wanted.values)
+        assert ds["rmse"].attrs["units"] == "K"
+        assert "simulated atmosphere" in ds.attrs["data"]
+    table = pd.read_csv(folder / "maps" / "t2m_rmse_168h.csv")
+    np.testing.assert_allclose(table["rmse"], wanted.values.ravel(), rtol=1e-6)
+    assert np.array_equal(table["latitude"], np.repeat(wanted["latitude"], wanted["longitude"].size))
+    curve = pd.read_csv(folder / "curves" / "t2m_acc.csv")
+    rows = words.select(frame, channel="t2m")
+    assert set(curve["model"]) == {"tiny", "persistence", "climatology"}
+    both = curve.merge(rows[rows["metric"] == "acc"], on=["model", "lead"], suffixes=("", "_scored"))
+    np.testing.assert_allclose(both["value"], both["value_scored"], rtol=1e-6)
+    forecast = open_store(reported.paths.forecast)["state"]
+    with xr.open_dataset(folder / "cases" / "z500_24h_2002-02-07T00_forecast.nc") as ds:
+        drawn = forecast.sel(init_time="2002-02-07", channel="z500").isel(lead_time=0)
+        np.testing.assert_array_equal(ds["field"].values, drawn.values)
+
+
+def test_chosen_case_must_be_an_init_time(reported: Config) -> None:
+    """A date that was not forecast is refused with the nearest that was, before anything is drawn."""
+    wrong = reported.model_copy(
+        update={"evaluation": reported.evaluation.model_copy(update={"cases": [dt.datetime(2002, 2, 7, 5)]})}
+    )
+    with pytest.raises(ValueError, match="the nearest is 2002-02-07T00"):
+        report.run_report(wrong)
+
+
+def test_animation_shows_forecast_and_truth_frame_by_frame(reported: Config, page: str) -> None:
+    """As many frames as asked for, each another picture, the link in the page; catches a film of one frame."""
+    path = animation.path_of(reported.paths.figures, channel="t2m", lead=24)
+    assert path.stat().st_size < 3_000_000
+    with Image.open(path) as film:
+        assert film.n_frames == 5
+        frames = []
+        for i in range(5):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB")))
+    assert len({f.tobytes() for f in frames}) == 5
+    link = re.search(r'href="([^"#]*\.gif)"', page)
+    assert link
+    assert (reported.paths.report.parent / link[1]).samefile(path)
+    found = animation.collect(
+        open_store(reported.paths.forecast), open_store(reported.paths.store), Normals.open(reported.paths.normals),
+        channel="t2m", lead=168, frames=3,
+    )  # fmt: skip
+    truth = open_store(reported.paths.store)["state"].sel(
+        channel="t2m", time=found.init_times[2] + np.timedelta64(7, "D")
+    )
+    forecast = open_store(reported.paths.forecast)["state"].sel(channel="t2m").isel(init_time=2, lead_time=1)
+    np.testing.assert_allclose(found.forecast[2] - found.truth[2], forecast.values - truth.values, atol=1e-3)
+    with pytest.raises(ValueError, match="lead must be one of"):
+        animation.run_animate(reported, lead="3d")
+
+
+def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Path, capsys) -> None:
+    """--lead and --variable: the rows of scores.csv, and the same numbers scored anew where there is no table."""
+    kept = quick.run_quick(reported, lead="7d", variable="z500")
+    assert "Geopotential at 500 hPa [m² s⁻²], 7 days, Globe" in capsys.readouterr().out
+    anew = quick._rows(reported, leads=[168], channels=["z500"])[0]
+    assert anew.equals(read_scores(reported.paths.scores)[0])
+    hidden = reported.paths.receipt("score").rename(tmp_path / "score.json")
+    try:
+        fresh = quick.run_quick(reported, lead="168h", variable="z500")
+    finally:
+        hidden.rename(reported.paths.receipt("score"))
+    assert "scored now" in capsys.readouterr().out
+    for frame in (kept, fresh):
+        assert set(frame["lead"]) == {168}
+    pair = fresh.merge(kept, on=["model", "metric"], suffixes=("", "_kept"))
+    pair = pair[pair["model"].isin(["tiny", "persistence"])].dropna(subset=["value"])
+    assert len(pair) >= 18
+    np.testing.assert_allclose(pair["value"], pair["value_kept"], rtol=1e-5, atol=1e-6)
+    for wrong, message in (({"lead": "3d"}, "must be one of forecast.lead_hours"), ({"variable": "z70"}, "z70")):
+        with pytest.raises(ValueError, match=message):
+            quick.run_quick(reported, **wrong)
 
 
 def test_provenance_and_methods_are_there(page: str) -> None:
