@@ -142,7 +142,7 @@ def draw(film: Film, globe: Globe, path: Path, *, tick: Callable[[], None] = lam
     scale = scale_for("field", np.stack([film.forecast, film.truth]))
     images = []
     with style.look():
-        figure = plt.figure(figsize=SIZE, dpi=DPI)
+        figure: Any = plt.figure(figsize=SIZE, dpi=DPI)
         meshes = [
             _half(figure, globe, left, title, values[0], scale)
             for left, title, values in ((0.01, "Forecast", film.forecast), (0.505, "Truth", film.truth))

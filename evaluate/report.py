@@ -128,9 +128,9 @@ def chosen_inits(
         ValueError: one is not among the forecasts, or the store lacks its truth.
     """
     known = forecast["init_time"].values.astype("datetime64[ns]")
-    found = []
+    found: list[np.datetime64] = []
     for time in config.evaluation.cases:
-        init = np.datetime64(time, "ns")
+        init: np.datetime64 = np.datetime64(time, "ns")
         if init not in known:
             near = known[np.argmin(np.abs(known - init))]
             raise ValueError(

@@ -79,7 +79,8 @@ def _connect(scheduler: str, stack: ExitStack) -> Any:
             "evaluation.workers instead"
         ) from None
     try:
-        client = stack.enter_context(Client(scheduler, timeout=20))
+        connect: Any = Client
+        client = stack.enter_context(connect(scheduler, timeout=20))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"evaluation.scheduler must be the address of a running Dask scheduler, got {scheduler!r}: {error}"

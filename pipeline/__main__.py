@@ -33,16 +33,6 @@ PLANS = {"preprocess": "preprocess.plan", "train": "model.memory"}
 """Who can say before a run what it will take."""
 
 
-EXPORTS = {"weatherbench2": "evaluate.interchange"}
-"""Layouts that results are written in for other tools."""
-
-
-class Exported(StrEnum):
-    """A layout of `export`."""
-
-    weatherbench2 = "weatherbench2"
-
-
 class Planned(StrEnum):
     """What `plan` looks ahead at."""
 
@@ -213,17 +203,6 @@ def animate(
     """Write an animation (GIF) of the forecasts beside the truth."""
     more = {"lead": lead, "channel": variable, "frames": frames}
     _run("animate", config, set_, log, module_name="evaluate.animation", **more)
-
-
-@app.command()
-def export(
-    config: ConfigOption,
-    set_: SetOption = None,
-    log: LogOption = None,
-    to: Annotated[Exported, typer.Option("--to", help="Layout to write.")] = Exported.weatherbench2,
-) -> None:
-    """Write results in the layout of other tools: forecasts for WeatherBench 2."""
-    _run("export", config, set_, log, module_name=EXPORTS[to.value])
 
 
 @app.command()

@@ -50,7 +50,7 @@ def test_a_dask_scheduler_gives_the_same_sums(experiment: Config) -> None:
     forecast, truth, normals = stores(experiment)
     alone = score.score_stores({"tiny": forecast}, truth, normals, **OPTIONS)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, host="127.0.0.1"
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp://"
     ) as cluster:
         found = score.score_stores(
             {"tiny": forecast}, truth, normals, scheduler=cluster.scheduler_address, **OPTIONS
