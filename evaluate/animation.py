@@ -114,7 +114,7 @@ def collect(forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, channe
         raise ValueError(f"variable must be a channel of the forecasts, got {channel!r}; they have {', '.join(known)}")
     if lead not in leads:
         raise ValueError(f"lead must be one of the forecasts', got {lead} h; they have {leads} h")
-    init = forecast["init_time"].values.astype("datetime64[ns]")
+    init: Any = forecast["init_time"].values.astype("datetime64[ns]")
     step = np.timedelta64(lead, "h")
     init = init[np.isin(init + step, truth["time"].values)][:frames]
     if not init.size:

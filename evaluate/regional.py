@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -56,17 +57,17 @@ class RegionalSums:
         member, area = flat > 0, flat.max(axis=0)
         if not np.allclose(flat, member * area, rtol=1e-12):
             raise ValueError("region weights must be the cell's area in every region it belongs to, got other weights")
-        whole = member.any(axis=0)
+        whole: Any = member.any(axis=0)
         bands = np.array([_runs(m) <= _MOST_RUNS for m in member])
         turned = ~bands & (member.sum(axis=1) > 0.5 * whole.sum())
-        scattered = np.where(turned[:, None], whole & ~member, member)[~bands]
+        scattered: Any = np.where(turned[:, None], whole & ~member, member)[~bands]
         self._gathered = np.flatnonzero(scattered.any(axis=0))
         self._gathered = self._gathered[np.argsort(_kinds(scattered[:, self._gathered]), kind="stable")]
         root = np.sqrt(area).astype(np.float32)
         self._root, self._cells = root, root.size
         # two stretches of cells, as they lie and gathered, each cut where the set of regions changes
         straight = [*member[bands], whole]
-        self._stretches = [
+        self._stretches: list[tuple[Field, list[slice]]] = [
             (root, _pieces(_kinds(np.array(straight)))),
             (root[self._gathered], _pieces(_kinds(scattered[:, self._gathered]))),
         ]
@@ -96,12 +97,12 @@ class RegionalSums:
         linear, squares = np.empty((2 * M + 2, C, P)), np.empty((2 * M + 1, C, P))
         products = np.empty((M, C, P))
         for part, rows, gathered in self._parts(C, models=M):
+            k = 0
             self._fill(rows, truth[part], climatology[part], [forecasts[i][part] for i in own])
             np.take(rows, self._gathered, axis=2, out=gathered, mode="clip")
-            k = 0
             for values, (root, pieces) in zip((rows, gathered), self._stretches, strict=True):
                 for piece in pieces:
-                    cut = values[:, :, piece]
+                    cut: Any = values[:, :, piece]
                     linear[:, part, k] = cut[: 2 * M + 2] @ root[piece]
                     squares[:, part, k] = np.vecdot(cut[M + 1 :], cut[M + 1 :])
                     products[:, part, k] = np.vecdot(cut[2 * M + 2 :], cut[2 * M + 1])
@@ -111,7 +112,7 @@ class RegionalSums:
         shape = (len(forecasts), C, self.totals.size)
         found = {name: np.empty(shape) for name in MODEL_STATISTICS}
         made = {"error": L[M + 1 : 2 * M + 1], "absolute_error": L[:M], "squared_error": S[:M],
-                  "forecast_anomaly_squared": S[M + 1 :], "anomaly_product": X}  # fmt: skip
+                "forecast_anomaly_squared": S[M + 1 :], "anomaly_product": X}  # fmt: skip
         same = {"error": -L[2 * M + 1], "absolute_error": L[M], "squared_error": S[M],
                 "forecast_anomaly_squared": 0.0, "anomaly_product": 0.0}  # fmt: skip
         for name, sums in found.items():
