@@ -31,7 +31,7 @@ from pipeline.config import Config, load
 ERA5 = Path(__file__).resolve().parent.parent / "workflows" / "config" / "era5.yaml"
 FLOAT32 = ["training.precision=float32"]
 CASES: dict[str, list[str]] = {
-    "108M fused, D-CHAG-L, 1 rank": ["training.batch_size=8", "training.micro_batch=4"],
+    "108M fused, D-CHAG-L, 1 rank": ["training.batch_size=4", "training.micro_batch=2"],
     "flat, reference stage, 1 rank": [
         "model.width=256", "model.depth=4", "model.heads=8", "model.groups.by=flat", "model.channel_stage=reference",
         "training.batch_size=2",
