@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyproj  # noqa: F401  before ecCodes, which brings a PROJ of its own: the other way round, Python dies when it ends
 import pytest
 from hypothesis import settings
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from pipeline import config as configuration
 from pipeline import store
 from pipeline.config import Config, parse
 from preprocess.build import run_regrid
 from preprocess.sources import open_source, remote
-from preprocess.sources.cloud import arco_version, named
+from preprocess.sources.cloud import arco_version
 from preprocess.sources.remote import open_zarr, passing
 from tests.preprocess.servers.layouts import edit_attributes, write_archive
 from tests.preprocess.servers.web import KINDS, Faults, Web, serving
@@ -44,6 +47,12 @@ def archives(tmp_path_factory: pytest.TempPathFactory, expected: Truth) -> Path:
         folder / "ready", latitude=centres, longitude=np.arange(16) * 22.5, times=hourly[::2], chunk_times=5,
         transposed=True, **common,
     )  # fmt: skip
+    # WeatherBench 2 has fields made from others, which may still bear their attributes.
+    derived = folder / "ready" / "10m_u_component_of_geostrophic_wind"
+    shutil.copytree(folder / "ready" / "10m_u_component_of_wind", derived)
+    attributes = json.loads((derived / ".zattrs").read_text())
+    (derived / ".zattrs").write_text(json.dumps(attributes | {"short_name": "u10"}))
+    zarr.consolidate_metadata(folder / "ready", zarr_format=2)
     return folder
 
 
@@ -201,7 +210,10 @@ def test_missing_chunk_is_no_value(fill: float | None, archives: Path, tmp_path:
 
 
 def test_ready_files_need_no_regridding(web: Web, tmp_path: Path, expected: Truth) -> None:
-    """Catches WeatherBench 2's axes (longitude first, south to north, five times a chunk) put in the wrong place."""
+    """Catches WeatherBench 2's axes (longitude first, south to north, five times a chunk) put in the wrong place.
+
+    Also a field made from another, with its attributes, taken for it.
+    """
     config = make(f"{web.url}/ready", tmp_path, kind="weatherbench2")
     run_regrid(config)
     found = state(config)
@@ -259,14 +271,6 @@ def test_preliminary_times_are_told(archives: Path, tmp_path: Path) -> None:
     """Catches ERA5T in a store that does not say so."""
     config = make(str(archives / "arco"), tmp_path, source={"preliminary": True}, **until("2001-01-04"))
     assert open_source(config).description["version"] == "ERA5, and ERA5T from 2001-01-04T00:00 on"
-
-
-def test_derived_fields_are_not_taken_for_their_origin(atmosphere: Callable[..., xr.Dataset]) -> None:
-    """Catches geostrophic wind that kept the attributes of the wind read as wind, or refused as a second one."""
-    raw = atmosphere(("u",)).rename({"u": "u_component_of_wind"})
-    raw["u_component_of_wind"].attrs |= {"standard_name": "eastward_wind", "short_name": "u"}
-    raw["u_component_of_geostrophic_wind"] = raw["u_component_of_wind"]
-    assert list(named(raw).data_vars) == ["u_component_of_wind"]
 
 
 def test_versions_of_arco() -> None:
