@@ -28,7 +28,7 @@ from pipeline import files, provenance
 from pipeline import variables as catalogue
 from pipeline.config import Config
 from pipeline.grid import Grid
-from pipeline.store import free_space_check, manifest_path, open_store
+from pipeline.store import manifest_path, open_store
 
 DIMS = ("init_time", "lead_time", "channel", "latitude", "longitude")
 _SPELLINGS = {
@@ -149,7 +149,7 @@ def run_export(config: Config, *, target: Path | None = None) -> Path:
         console.print(f"export: complete, {path}", markup=False)
         return path
     forecast = open_store(source, stage="python -m pipeline forecast")
-    free_space_check(path, int(forecast["state"].nbytes))
+    files.free_space_check(path, int(forecast["state"].nbytes))
     with files.lock(path.with_name(f"{path.stem}.lock")):
         write_weatherbench(forecast, path, console=console)
     files.write_json(path.with_name(f"{path.stem}.json"), provenance.collect(config, stage="export"))

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from model.dchag import DCHAGConfig
 from model.history import earlier_name, input_names
-from pipeline import sections
+from pipeline import sections_model
 
 
 def model_config(
-    model: sections.Model, *, channels: Sequence[str], static_channels: Sequence[str], image: tuple[int, int]
+    model: sections_model.Model, *, channels: Sequence[str], static_channels: Sequence[str], image: tuple[int, int]
 ) -> DCHAGConfig:
     """The architecture for a store.
 
@@ -46,7 +46,7 @@ def model_config(
 
 
 def group_spec(
-    groups: sections.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
+    groups: sections_model.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
 ) -> str | int | tuple[tuple[str, ...], ...]:
     """The partition of channels as `model.groups.build_tree` spells it.
 

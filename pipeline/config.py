@@ -17,17 +17,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.sections import (
-    Compute,
-    Data,
-    Model,
-    RemoteSource,
-    Section,
-    SimulationSource,
-    Source,
-    Training,
-)
+from pipeline.sections import Compute, Data, RemoteSource, Section, SimulationSource, Source
 from pipeline.sections_evaluation import Evaluation, Forecast
+from pipeline.sections_model import Model, Training
 
 
 class Config(Section):

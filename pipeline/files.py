@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,3 +81,24 @@ def lock(path: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def free_space_check(path: Path, needed: int) -> None:
+    """Refuse to start what cannot fit.
+
+    Args:
+        path: where it will be written (need not exist).
+        needed: bytes.
+
+    Raises:
+        ValueError: the disk has less.
+    """
+    folder = path
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(
+            f"disk must hold {needed / 1e9:.2f} GB for {path}, got {free / 1e9:.2f} GB free; "
+            f"free some space or set another directory"
+        )

@@ -3,8 +3,6 @@
 Contract: as in `pipeline.sections`.
 """
 
-# ruff: noqa: RUF012 - pydantic gives every object its own copy of a default
-
 from __future__ import annotations
 
 import datetime as dt

@@ -380,24 +380,3 @@ def verify_store(path: Path) -> list[str]:
         if digest.hexdigest()[:32] != entry["sha256"]:
             faults.append(f"slab {index} of {path} does not match its recorded digest")
     return faults
-
-
-def free_space_check(path: Path, needed: int) -> None:
-    """Refuse to start what cannot fit.
-
-    Args:
-        path: where it will be written (need not exist).
-        needed: bytes.
-
-    Raises:
-        ValueError: the disk has less.
-    """
-    folder = path
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(
-            f"disk must hold {needed / 1e9:.2f} GB for {path}, got {free / 1e9:.2f} GB free; "
-            f"free some space or set another directory"
-        )

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline import provenance, store
+from pipeline import files, provenance, store
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.sections import Channels, Data
@@ -68,7 +68,7 @@ def _fill(writer: store.SlabStore, fields: Fields, times: Times, facts: dict[str
     whole, some = take_over(writer, times, pending)
     left = [slab for slab in pending if slab.index not in whole]
     if pending:
-        store.free_space_check(writer.path, sum(len(slab) for slab in left) * _bytes_per_time(writer))
+        files.free_space_check(writer.path, sum(len(slab) for slab in left) * _bytes_per_time(writer))
     needed = {slab.index: times[slab.slice] for slab in left}
     needed |= {i: needed[i][~older.holds(needed[i])] for i, older in some.items()}
     tasks = [_Task(slab, needed[slab.index], fields) for slab in left]

@@ -67,7 +67,7 @@ def run_normals(config: Config) -> None:
                 say(f"normals: complete in {path}")
                 return
             say(f"normals: {path} was made from other data; making it anew")
-        store.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
+        files.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
         temporary = path.with_name(f".{path.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
         _write(temporary, config=config, contract=contract, times=times, chosen=chosen)

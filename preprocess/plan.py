@@ -43,7 +43,7 @@ def run_plan(config: Config) -> None:
     path = config.root / "plan-preprocess.json"
     files.write_json(path, content)
     say(f"plan: written to {path}")
-    store.free_space_check(config.paths.store, content["disk_needed_bytes"])
+    files.free_space_check(config.paths.store, content["disk_needed_bytes"])
 
 
 def what(config: Config, archive: Archive) -> Counted:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline import files, provenance, store
+from pipeline import files, provenance
 from pipeline.config import Config
 from pipeline.sections import CdsSource
 from preprocess.console import progress, say, stamp
@@ -54,7 +54,7 @@ def run_fetch(config: Config) -> None:
                 f"fetch: {len(missing)} of {len(requests)} requests, {sum(r.fields for r in missing)} fields, "
                 f"at most {need / 1e9:.1f} GB, into {folder.path}"
             )
-            store.free_space_check(folder.path, need)
+            files.free_space_check(folder.path, need)
             _Queue(source, folder).run(missing, done=len(requests) - len(missing))
     recorded = folder.recorded()
     total = sum(recorded[r.file]["bytes"] for r in requests)

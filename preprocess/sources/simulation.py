@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import provenance, store
+from pipeline import files, provenance, store
 from pipeline.config import Config
 from preprocess.console import console, say, stamp
 from preprocess.sources.atmosphere import State, time_of
@@ -42,7 +42,7 @@ def run_simulate(config: Config) -> None:
         say(f"simulate: complete in {path}")
         return
     if not path.exists():
-        store.free_space_check(path, plan.bytes)
+        files.free_space_check(path, plan.bytes)
     started = clock.perf_counter()
     synthesis = plan.synthesis()
     with plan.writer(path, synthesis) as writer:

@@ -10,7 +10,7 @@ import model.history
 from model.build import model_config
 from model.groups import build_tree, variable_and_level
 from model.history import channel_and_hours, earlier_name, history_hours, input_names
-from pipeline import sections
+from pipeline import sections_model
 from pipeline import variables as catalogue
 
 
@@ -43,8 +43,8 @@ def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
 @pytest.mark.parametrize("hours", [[], [12, 24]])
 def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None:
     """Catches a listed partition that history makes invalid, and a static field with a past."""
-    groups = sections.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
-    block = sections.Model(width=16, heads=2, groups=groups, history_hours=hours)
+    groups = sections_model.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
+    block = sections_model.Model(width=16, heads=2, groups=groups, history_hours=hours)
     config = model_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
     assert config.out_channels == ("z500", "t850")
     tree = build_tree(config.channels, groups=config.groups, tree=config.tree)

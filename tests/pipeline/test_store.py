@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline import files
 from pipeline.store import (
     ArraySpec,
     SlabStore,
     contract_differences,
     contract_digest,
-    free_space_check,
     manifest_path,
     open_store,
     read_manifest,
@@ -323,8 +323,8 @@ def test_a_full_disk_leaves_a_store_that_can_go_on(path: Path, root: Path) -> No
 def test_too_little_space_is_said_before_the_work(tmp_path: Path) -> None:
     """Catches a job of days that could have known on the first second that its output does not fit."""
     with pytest.raises(ValueError, match=r"disk must hold 1000000000\.00 GB for .*new/x\.zarr, got .* GB free"):
-        free_space_check(tmp_path / "new" / "x.zarr", 10**18)
-    free_space_check(tmp_path / "new" / "x.zarr", 10)
+        files.free_space_check(tmp_path / "new" / "x.zarr", 10**18)
+    files.free_space_check(tmp_path / "new" / "x.zarr", 10)
     assert not (tmp_path / "new").exists()
 
 
