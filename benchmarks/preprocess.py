@@ -123,7 +123,18 @@ def naive(path: Path, times: int) -> dict[str, float]:
 
 
 def fresh(part: str, path: Path, times: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--part", part, "--folder", str(path), "--times", str(times)]
+    # As a module: run as a script, this file would hide the package of the same name.
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.preprocess",
+        "--part",
+        part,
+        "--folder",
+        str(path),
+        "--times",
+        str(times),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
