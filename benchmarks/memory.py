@@ -38,7 +38,7 @@ CASES: dict[str, list[str]] = {
     ],
     "D-CHAG-C, 2 channel ranks, tensor trunk": [
         "model.width=512", "model.depth=4", "model.heads=8", "model.groups={by: contiguous, count: 4}",
-        "model.unit=C", "training.batch_size=8", "training.layout.channel=2", "training.layout.trunk=tensor",
+        "model.unit=C", "training.batch_size=2", "training.layout.channel=2", "training.layout.trunk=tensor",
     ],
     "D-CHAG-L, 2 data ranks, FSDP": [
         "model.width=512", "model.depth=6", "model.heads=8", "training.batch_size=8", "training.layout.data=2",
@@ -46,7 +46,7 @@ CASES: dict[str, list[str]] = {
     ],
     "D-CHAG-C, 2 data x 2 channel ranks, FSDP, recomputed": [
         "model.width=512", "model.depth=6", "model.heads=8", "model.groups={by: contiguous, count: 4}",
-        "model.unit=C", "training.batch_size=16", "training.layout.data=2", "training.layout.channel=2",
+        "model.unit=C", "training.batch_size=4", "training.layout.data=2", "training.layout.channel=2",
         "training.layout.sharding=fsdp", "training.recompute=true",
     ],
 }  # fmt: skip
