@@ -54,7 +54,8 @@ def run_quick(
     if region not in TITLES:
         raise ValueError(f"region must be one of {', '.join(TITLES)}, got {region!r}")
     frame, where = _rows(config, leads=leads, channels=channels)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)
     shown = []
     for channel in channels:
         for hours in leads:
@@ -65,7 +66,8 @@ def run_quick(
             console.print(_table(rows, channel=channel, lead=hours, region=region))
             shown.append(rows)
     label = "simulated atmosphere" if config.simulated else getattr(config.source, "label", "")
-    console.print(f"{int(frame['n_init'].max())} init times; 95% intervals; {label}; {where}", markup=False)
+    console.print(f"{int(frame['n_init'].max())} init times; 95% intervals below; {label}; {where}", markup=False,
+                  soft_wrap=True)  # fmt: skip
     return pd.concat(shown)
 
 
@@ -106,6 +108,6 @@ def _table(rows: pd.DataFrame, *, channel: str, lead: int, region: str) -> Table
         for metric in SHOWN:
             write = style.number if METRICS[metric].power else style.score
             value, low, high = words.lookup(rows, model=model, lead=lead, metric=metric)
-            cells.append(f"{write(value)} ({write(low)} … {write(high)})" if low == low else write(value))
+            cells.append(f"{write(value)}\n{write(low)} … {write(high)}" if low == low else write(value))
         table.add_row(*cells)
     return table

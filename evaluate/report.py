@@ -178,6 +178,7 @@ def render(
         else f"No confidence intervals are given ({bootstrap['intervals']}); read differences as hints."
     )
     common = standing.read_common(config.paths.scores, frame)
+    chosen_too = "; after it, the dates that the configuration names" if config.evaluation.cases else ""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -217,7 +218,7 @@ def render(
         heat_high=f"+{size:g}",
         cases=figures["cases"],
         cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
-        f"{channels[0]} at {lead_title(leads[0])} is the median of all. Colours are anomalies from the climatology, "
+        f"{channels[0]} at {lead_title(leads[0])} is the median of all{chosen_too}. Colours are anomalies from the climatology, "
         "contours the field itself.",
         film=None if film is None else os.path.relpath(film, config.paths.report.parent),
         spectra=figures["spectra"],
