@@ -111,7 +111,7 @@ def to_weatherbench(forecast: xr.Dataset) -> xr.Dataset:
         attrs = {"units": spec.unit, "long_name": spec.label, "standard_name": spec.standard_name,
                  "short_name": spec.short}  # fmt: skip
         arrays[spec.long] = array.rename(init_time="time", lead_time="prediction_timedelta").assign_attrs(attrs)
-    ds = xr.Dataset(arrays)
+    ds = xr.Dataset(arrays).drop_encoding()
     for axis, unit, standard in (("latitude", "degrees_north", "latitude"), ("longitude", "degrees_east", "longitude")):
         ds[axis].attrs = {"units": unit, "standard_name": standard, "long_name": axis}
     if "level" in ds:

@@ -218,8 +218,8 @@ def render(
         heat_high=f"+{size:g}",
         cases=figures["cases"],
         cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
-        f"{channels[0]} at {lead_title(leads[0])} is the median of all{chosen_too}. Colours are anomalies from the climatology, "
-        "contours the field itself.",
+        f"{channels[0]} at {lead_title(leads[0])} is the median of all{chosen_too}. Colours are "
+        "anomalies from the climatology, contours the field itself.",
         film=None if film is None else os.path.relpath(film, config.paths.report.parent),
         spectra=figures["spectra"],
         training=figures["training"],

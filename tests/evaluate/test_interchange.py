@@ -59,8 +59,10 @@ def foreign(forecast: xr.Dataset) -> xr.Dataset:
 
 
 def test_round_trip_is_exact(forecast: xr.Dataset, tmp_path: Path) -> None:
-    """Catches a lost or swapped channel, a rounded coordinate, and a lost contract."""
-    write_weatherbench(forecast, tmp_path / "a.zarr")
+    """Catches a lost or swapped channel, a rounded coordinate, a lost contract, and codecs of Zarr 3 in Zarr 2."""
+    forecast.assign_attrs(contract={}).to_zarr(tmp_path / "ours.zarr", zarr_format=3, consolidated=False)
+    stored = xr.open_zarr(tmp_path / "ours.zarr", chunks=None, consolidated=False, decode_timedelta=True)
+    write_weatherbench(stored.assign_attrs(forecast.attrs), tmp_path / "a.zarr")
     back = open_forecast(tmp_path / "a.zarr")
     np.testing.assert_array_equal(back["state"].values.view(np.uint32), forecast["state"].values.view(np.uint32))
     for name in ("init_time", "lead_time", "latitude", "longitude", "channel", "variable", "level", "unit"):
