@@ -63,7 +63,10 @@ class PartialPipeline(BatchedCodecPipeline):
             if not await _fill(getter, spec, rows, target):
                 target[...] = fill_value_or_default(spec)
         if usual:
-            await super().read_batch(usual, out, drop_axes)
+            try:
+                await super().read_batch(usual, out, drop_axes)
+            except RuntimeError as error:
+                raise _damaged([item[0] for item in usual], error) from error
 
     def _is_blosc(self, spec: Any) -> bool:
         if spec.order != "C" or not spec.dtype.to_native_dtype().isnative:
@@ -87,8 +90,20 @@ async def _fill(getter: Any, spec: Any, rows: Sequence[int], target: NDArray[Any
     if buffer is None:
         return False
     data = buffer.as_numpy_array().view(np.uint8)
-    await asyncio.to_thread(decode_rows, Stored(data, data.size), rows, target)
+    try:
+        await asyncio.to_thread(decode_rows, Stored(data, data.size), rows, target)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise _damaged([getter], error) from error
     return True
+
+
+def _damaged(getters: Sequence[Any], error: Exception) -> ValueError:
+    """What to say of chunks that came whole but cannot be decompressed."""
+    named = [getattr(getter.store, "what", str)(getter.path) for getter in getters]
+    return ValueError(
+        f"{', '.join(named)} must be a chunk that can be decompressed, got damaged bytes ({error}); "
+        "run the same command again, and if it stays so tell those who keep the archive"
+    )
 
 
 def _from_file(path: Path, rows: Sequence[int], target: NDArray[Any]) -> bool:

@@ -125,7 +125,7 @@ class PatientStore(WrapperStore[Store]):
             raise ValueError(self._given_up[key])
         name, chunk = _place(key)
         field = self.fields.get(name) if chunk else None
-        what = f"variable {name!r}{field.when(chunk[0])}" if field is not None else f"{key!r} of the archive"
+        what = self.what(key)
         try:
             data = await self._tried(key, prototype, byte_range)
         except Exception as error:  # every protocol has its own exceptions
@@ -142,6 +142,12 @@ class PatientStore(WrapperStore[Store]):
             )
             raise ValueError(self._given_up[key])
         return data
+
+    def what(self, key: str) -> str:
+        """A key in the user's words: variable and time, where it is a chunk of a guarded field."""
+        name, chunk = _place(key)
+        field = self.fields.get(name) if chunk else None
+        return f"variable {name!r}{field.when(chunk[0])}" if field is not None else f"{key!r} of the archive"
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]

@@ -186,6 +186,17 @@ def test_broken_chunk_stops_and_resumes(archives: Path, tmp_path: Path, undistur
     assert store.read_manifest(config.paths.store)["complete"]
 
 
+def test_damaged_chunk_is_named(archives: Path, tmp_path: Path, root: Path) -> None:
+    """Catches bytes of the right length that cannot be decompressed, shown as a traceback or read as values."""
+    with serving(archives, Faults(broken={"/arco/temperature/44.0.0.0": "damage"})) as web:
+        done = command(make(f"{web.url}/arco", tmp_path, source={"retries": 1}), tmp_path, root)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    for part in ("'temperature'", "2001-01-02T12:00", "damaged bytes"):
+        assert part in message, message
+
+
 @pytest.mark.parametrize("fill", [None, 0.0])
 def test_missing_chunk_is_no_value(fill: float | None, archives: Path, tmp_path: Path, expected: Truth) -> None:
     """Catches an absent chunk taken for the fill value, which zero winds would pass every check with."""

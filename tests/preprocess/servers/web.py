@@ -134,6 +134,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "short":
             self.answer(200, body[: len(body) // 2], kind=kind)
+        elif fault == "damage":
+            self.answer(200, body[:16] + bytes(255 - byte for byte in body[16:]), kind=kind)
         elif fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-")
