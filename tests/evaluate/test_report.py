@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -293,6 +294,8 @@ def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None
     assert " beats climatology" not in page
     assert "at 1 day" in page
     assert "3 days" in page
+    assert "SIMULATED" not in page
+    assert browse(page, tmp_path, width=390)["images"] > 10
 
 
 SPY = """<script>addEventListener("load", () => setTimeout(() => {
@@ -322,6 +325,11 @@ FLAGS = (
 @pytest.mark.parametrize("width", [390, 1280])
 def test_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     """In headless Chromium: every image loads, nothing is requested, no console message, no sideways scrolling."""
+    assert browse(page, tmp_path, width=width)["images"] > 30
+
+
+def browse(page: str, tmp_path: Path, *, width: int) -> dict[str, Any]:
+    """Open a page in headless Chromium, and check that it is whole."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium on this machine")
@@ -331,10 +339,10 @@ def test_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     found = re.search(r'<p id="told">(\{.*?\})</p>', done.stdout)
     assert found, done.stdout[-500:]
-    told = json.loads(found.group(1))
-    assert told["images"] > 30
+    told: dict[str, Any] = json.loads(found.group(1))
     assert told["broken"] == 0
     assert told["requests"] == []
     assert told["wide"] == []
     assert told["scroll"] <= told["width"] == width
     assert "CONSOLE" not in done.stderr
+    return told
