@@ -200,6 +200,8 @@ def footprint(config: Config, *, device_type: str = "cpu") -> Footprint:
         count = stack.enter_context(Allocations(device.type, block=_GPU_BLOCK if device_type == "cuda" else 1))
         rank = Rehearsal(config, mesh=mesh, device=device, seed=None, as_gpu=as_gpu)
         rank.run()
+        count.peak = 0  # the first time DTensor works out shapes of whole tensors on the way, which are never there
+        rank.run()
         held = rank.held()
         return Footprint(**held, activations=max(0, count.peak - sum(held.values())), peak=count.peak)
 
