@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +24,7 @@ from model import checkpoint
 from model.dchag import DCHAG, DCHAGConfig
 from pipeline import files
 from pipeline.climatology import Normals
+from pipeline.config import Config
 
 FORMAT = "chagcast model 1"
 """First entry of the text; another is refused."""
@@ -51,6 +53,22 @@ class PlainModel:
     normals: str
     splits: dict[str, Any]
     step: int
+
+
+def run_export(config: Config) -> None:
+    """Write the model that forecasts use to <training folder>/<name>.safetensors.
+
+    Raises:
+        ValueError: nothing has been trained.
+    """
+    found = checkpoint.best_or_last(config.paths.checkpoints)
+    if found is None:
+        raise ValueError(
+            f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
+        )
+    normals = Normals.open(config.paths.normals)
+    target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals)
+    Console(stderr=True).print(f"export: {found.name} in {target}", soft_wrap=True)
 
 
 def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:

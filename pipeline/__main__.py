@@ -40,7 +40,11 @@ class Planned(StrEnum):
     train = "train"
 
 
-EXPORTS = {"climax": "preprocess.export", "weatherbench2": "evaluate.interchange"}
+EXPORTS = {
+    "climax": "preprocess.export",
+    "weatherbench2": "evaluate.interchange",
+    "model": "model.plain_file",
+}
 """Who writes what others read."""
 
 
@@ -49,6 +53,7 @@ class Layout(StrEnum):
 
     climax = "climax"
     weatherbench2 = "weatherbench2"
+    model = "model"
 
 
 app = typer.Typer(
@@ -218,10 +223,13 @@ def export(
     log: LogOption = None,
     to: Annotated[
         Layout,
-        typer.Option("--to", help="climax: the training store as .npz files; weatherbench2: the forecasts."),
+        typer.Option(
+            "--to",
+            help="climax: the training store as .npz files; weatherbench2: forecasts; model: the weights, one file.",
+        ),
     ] = Layout.climax,
 ) -> None:
-    """Write the training store for ClimaX and climate-learn, or the forecasts for WeatherBench 2."""
+    """Write the store for ClimaX and climate-learn, forecasts for WeatherBench 2, or the model as one file."""
     _run("export", config, set_, log, module_name=EXPORTS[to.value])
 
 

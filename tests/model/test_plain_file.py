@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from model.plain_file import FORMAT, read_plain, write_plain
 from model.predict import load_model
 from model.train import run_train
 from pipeline.climatology import Normals
-from pipeline.config import Config
+from pipeline.config import Config, dump
 
 
 @pytest.fixture
@@ -46,6 +48,22 @@ def test_the_file_is_the_forecast_model(trained: Config, tmp_path: Path) -> None
     raw = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     checkpoint.load(source, {f"model.{name}": p for name, p in raw.items()}, expected={})
     assert any(not torch.equal(raw[name], p) for name, p in plain.model.named_parameters())
+
+
+def test_the_command_writes_it(trained: Config, tmp_path: Path, root: Path) -> None:
+    """Catches a command that names no file, and one that leaves a user without training with a traceback."""
+    path = tmp_path / "experiment.yaml"
+    path.write_text(dump(trained))
+    command = [sys.executable, "-m", "pipeline", "export", "--to", "model", "--config", str(path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    target = trained.paths.train / "small.safetensors"
+    assert str(target) in done.stderr.replace("\n", "")
+    assert read_plain(target).step == 3
+    done = subprocess.run([*command, "--set", "training.seed=9"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "run python -m pipeline train" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_other_normals_are_refused(trained: Config, tmp_path: Path) -> None:
