@@ -63,7 +63,7 @@ def test_scores_and_report_are_of_real_data(finished: Path) -> None:
     table = pd.read_csv(settings.paths.scores / "scores.csv")
     globe = table[(table["region"] == "globe") & (table["metric"] == "rmse")]
     assert set(globe["lead"]) == {6, 24, 72}
-    assert set(globe["model"]) == {"gfs_wind", "persistence", "climatology"}
+    assert set(globe["model"]) == {"gfs_wind", "persistence", "climatology", "damped_persistence"}
     assert set(globe["variable"]) == {"u10", "v10"}
     persistence = globe[(globe["model"] == "persistence") & (globe["variable"] == "u10")].set_index("lead")["value"]
     assert 0.5 < persistence[6] < persistence[24] < persistence[72] < 10.0

@@ -62,7 +62,7 @@ def test_scores_are_complete(finished: Path) -> None:
     table = pd.read_csv(paths_of(finished).scores / "scores.csv", dtype={"level": str}, keep_default_na=False)
     assert {"model", "variable", "level", "lead", "region", "metric", "value", "n_init", "unit"} <= set(table.columns)
     globe = table[table["region"] == "globe"]
-    assert set(globe["model"]) == {"smoke", "persistence", "climatology"}
+    assert set(globe["model"]) == {"smoke", "persistence", "climatology", "damped_persistence", "linear"}
     assert set(globe["lead"]) == {24, 72}
     assert {"rmse", "mse", "bias", "acc", "skill"} <= set(globe["metric"])
     channels = {f"{v}{p}" for v, p in zip(globe["variable"], globe["level"], strict=True)}
