@@ -96,7 +96,7 @@ def test_page_is_self_contained(page: str) -> None:
     assert len(page.encode()) < 10_000_000
     ids = [a["id"] for _, a in tags if "id" in a]
     assert len(ids) == len(set(ids))
-    assert {a[1:] for a in links if a.startswith("#")} <= set(ids)
+    assert {a[1:] for a in addresses if a.startswith("#")} <= set(ids)
 
 
 def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
