@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.support import archive
+from benchmarks.support.process import peak_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,7 +91,7 @@ def ours(path: Path, times: int) -> dict[str, float]:
         began, cpu = time.perf_counter(), time.process_time()
         run_regrid(config)
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return {"seconds": wall, "processor_s": cpu, "peak_GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return {"seconds": wall, "processor_s": cpu, "peak_GB": peak_bytes() / 1e9}
 
 
 def naive(path: Path, times: int) -> dict[str, float]:
@@ -119,7 +119,7 @@ def naive(path: Path, times: int) -> dict[str, float]:
                 fields[name] = one.interp(latitude=target.latitude, longitude=target.longitude)
         xr.Dataset(fields).drop_encoding().to_zarr(Path(folder) / "naive.zarr", mode="w")
     return {"seconds": time.perf_counter() - began, "processor_s": time.process_time() - cpu, "times": times,
-            "peak_GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}  # fmt: skip
+            "peak_GB": peak_bytes() / 1e9}  # fmt: skip
 
 
 def fresh(part: str, path: Path, times: int) -> dict[str, float]:

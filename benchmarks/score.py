@@ -16,7 +16,6 @@ import datetime as dt
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
+from benchmarks.support.process import peak_bytes
 from pipeline import climatology, variables
 from pipeline.climatology import Normals
 from pipeline.grid import Grid
@@ -121,7 +121,7 @@ def ours(folder: Path) -> dict[str, float]:
     from evaluate.score import score_stores
 
     normals = Normals.open(folder / "normals.zarr")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     began, cpu = time.perf_counter(), time.process_time()
     scored = score_stores(
         {"ours": open_store(folder / "forecast.zarr")}, open_store(folder / "truth.zarr"), normals, leads=LEADS,
@@ -134,8 +134,8 @@ def ours(folder: Path) -> dict[str, float]:
         "seconds": sums,
         "cpu_seconds": sums_cpu,
         "seconds_with_intervals": time.perf_counter() - began,
-        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "of_which_libraries": before / 1e6,
+        "peak_gigabytes": peak_bytes() / 1e9,
+        "of_which_libraries": before / 1e9,
     }
 
 

@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.support.process import peak_bytes as _peak
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MB = 1e6
@@ -132,10 +133,3 @@ def _reset_peak(cuda: bool) -> None:
         torch.cuda.reset_peak_memory_stats()
         return
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
