@@ -107,7 +107,8 @@ def difference(
     """
     names = sums.regional.sums["model"].values.tolist()
     means = init_means(sums, reference="persistence" if "persistence" in names else None)
-    weights = bootstrap.resample_weights(means["error"].shape[0], block=block, resamples=resamples, seed=seed)
+    num = means["error"].shape[0]
+    weights = bootstrap.resample_weights(num, block=min(block, num), resamples=resamples, seed=seed)
     pair = [
         metric.combine({s: v[:, [names.index(n)]] if v.shape[1] > 1 else v for s, v in means.items()})
         for n in (model, against)

@@ -237,6 +237,17 @@ def test_paired_difference_of_two_models(scored: Config) -> None:
     assert (found["high"] - found["low"]).sel(at).item() < apart
 
 
+def test_difference_of_fewer_init_times_than_a_block(scored: Config) -> None:
+    """Eleven days of six-hourly data: a difference without an interval, not an error that ends the stage."""
+    forecast, truth, normals = stores(scored)
+    some = forecast.isel(init_time=slice(0, 8))
+    sums = score.score_stores({"tiny": some}, truth, normals, leads=[24], map_channels=["z500"]).sums
+    found = tables.difference(sums, METRICS["rmse"], model="tiny", against="climatology", block=12)
+    assert np.isfinite(found["value"]).all()
+    assert np.isnan(found["low"]).all()
+    assert np.isnan(found["high"]).all()
+
+
 def test_two_forecast_stores_share_their_init_times(scored: Config) -> None:
     """Several models: the common sample, and the rest listed; one that lacks a channel is refused."""
     forecast, truth, normals = stores(scored)
