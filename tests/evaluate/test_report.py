@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import html.parser
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +20,7 @@ from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.store import open_store
+from tests.evaluate.browser import browse
 
 pytestmark = pytest.mark.slow
 
@@ -297,51 +294,7 @@ def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None
     assert browse(page, tmp_path, width=390)["images"] > 10
 
 
-SPY = """<script>addEventListener("load", () => setTimeout(() => {
-  const images = [...document.images];
-  const shown = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll,.panels,nav,pre"));
-  parent.postMessage(JSON.stringify({
-    images: images.length,
-    broken: images.filter(i => !i.complete || !i.naturalWidth).length,
-    requests: performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
-    width: innerWidth,
-    scroll: document.documentElement.scrollWidth,
-    wide: shown.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + "." + e.className),
-  }), "*");
-}, 200));</script>"""
-
-FRAME = """<html><body><iframe src="spied.html" style="width:{width}px;height:900px;border:0"></iframe>
-<p id="told"></p><script>
-addEventListener("message", e => document.getElementById("told").textContent = e.data);
-</script></body></html>"""
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr",
-    "--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 def test_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     """In headless Chromium: every image loads, nothing is requested, no console message, no sideways scrolling."""
     assert browse(page, tmp_path, width=width)["images"] > 30
-
-
-def browse(page: str, tmp_path: Path, *, width: int) -> dict[str, Any]:
-    """Open a page in headless Chromium, and check that it is whole."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    (tmp_path / "spied.html").write_text(page.replace("</body>", f"{SPY}</body>"))
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile", (tmp_path / "frame.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    found = re.search(r'<p id="told">(\{.*?\})</p>', done.stdout)
-    assert found, done.stdout[-500:]
-    told: dict[str, Any] = json.loads(found.group(1))
-    assert told["broken"] == 0
-    assert told["requests"] == []
-    assert told["wide"] == []
-    assert told["scroll"] <= told["width"] == width
-    assert "CONSOLE" not in done.stderr
-    return told

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.store import open_store, read_manifest
+from tests.evaluate.browser import browse
 from tests.workflow.runner import WORKFLOWS, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -70,3 +71,10 @@ def test_scores_and_report_are_of_real_data(finished: Path) -> None:
     page = settings.paths.report.read_text()
     assert "GFS analysis" in page
     assert "simulated" not in page.lower()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_report_of_real_data_in_a_browser(finished: Path, tmp_path: Path, width: int) -> None:
+    """Catches pictures that do not load, requests, console messages and sideways scrolling, on a phone and a desk."""
+    page = settings_in(CONFIG, finished, *SHORTER).paths.report.read_text()
+    assert browse(page, tmp_path, width=width)["images"] > 10

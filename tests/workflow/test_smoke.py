@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import Paths
+from tests.evaluate.browser import browse
 from tests.workflow.runner import command, environment, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
@@ -146,3 +147,9 @@ def test_killed_at_three_stages_and_finished(finished: Path, tmp_path: Path) -> 
         a, b = content(getattr(ours, store)), content(getattr(theirs, store))
         assert sorted(a) == sorted(b), store
         assert [name for name in a if a[name] != b[name]] == [], store
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_report_of_a_simulation_in_a_browser(finished: Path, tmp_path: Path, width: int) -> None:
+    """Catches pictures that do not load, requests, console messages and sideways scrolling, on a phone and a desk."""
+    assert browse(paths_of(finished).report.read_text(), tmp_path, width=width)["images"] > 10
