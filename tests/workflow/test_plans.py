@@ -54,7 +54,8 @@ def finish(config: Path, folder: Path, *overrides: str) -> None:
         (None, None, []),
         ("training.steps=7", "train", []),
         ("training.checkpoint_every=7", None, []),
-        ("forecast.init_step_hours=48", "forecast", ["twins"]),
+        ("forecast.init_step_hours=48", "forecast", []),  # the same init times for the twins, every 480 h
+        ("forecast.init_step_hours=72", "forecast", ["twins"]),
         ("evaluation.variables=[z500]", "score", []),
         ("evaluation.twins.perturbation=0.2", "score", ["twins"]),
         ("evaluation.trained_baselines=[unet]", "score", ["baselines"]),
