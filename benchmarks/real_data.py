@@ -57,9 +57,9 @@ the bar is climatology, and a model that only beats persistence has shown nothin
 """
 
 
-def read(variable: str) -> xr.DataArray:
+def read(variable: str, *, folder: Path = DATA) -> xr.DataArray:
     """(time, latitude, longitude), float64, with its gaps."""
-    with xr.open_dataset(DATA / f"NCEP_{variable}.nc") as ds:
+    with xr.open_dataset(folder / f"NCEP_{variable}.nc") as ds:
         array = ds[next(iter(ds.data_vars))].load()
     return array.rename(lat="latitude", lon="longitude").astype(np.float64)
 

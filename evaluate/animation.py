@@ -19,13 +19,13 @@ import xarray as xr
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evaluate import style
 from evaluate.align import lead_hours, lead_title, parse_lead
 from evaluate.maps import Globe, Scale, colour_bar, scale_for
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import open_store
 from pipeline.variables import parse_channel
@@ -87,10 +87,7 @@ def run_animate(
     )  # fmt: skip
     mask = truth["static"].sel(static_channel="lsm").values if "lsm" in truth.get("static_channel", []) else None
     target = path_of(paths.figures, channel=channel, lead=lead)
-    progress = Progress(
-        TextColumn("animate"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+    progress = terminal_progress("frames", on=console)
     with progress:
         task = progress.add_task("animate", total=len(film))
         size = draw(film, Globe(Grid.from_dataset(truth), mask), target, tick=lambda: progress.advance(task))

@@ -21,7 +21,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evaluate import linear
 from evaluate.align import Alignment, Times, lead_hours, valid_times
@@ -31,6 +30,7 @@ from evaluate.own_weather import OwnWeather
 from evaluate.reader import Reader
 from pipeline import files
 from pipeline.climatology import Normals
+from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest
 
@@ -148,7 +148,7 @@ def _make(
     sums = DampingSums(leads=len(leads), area=area)
     states: dict[int, NDArray[np.float64]] = {}
     reader = Reader(truth, normals, {}, channels=channels, alignment=Alignment(init, np.asarray(leads)))
-    with _progress(console) as progress:
+    with terminal_progress("batches", on=console) as progress:
         for batch in progress.track(reader.batches(), total=len(reader), description="fit baselines"):
             anomalies = {t: batch.states[t] - batch.normals[t] for t in batch.states}
             fresh = [t for t in anomalies if t not in states]
@@ -199,7 +199,7 @@ def _survey(
     chosen = np.linspace(0, init.size - 1, count).round().astype(np.int64) if count else np.empty(0, np.int64)
     rows = {int(position): row for row, position in enumerate(chosen)}
     snapshots = np.empty((count, len(channels), reader.cells), np.float32)
-    with _progress(console) as progress:
+    with terminal_progress("batches", on=console) as progress:
         for batch in progress.track(reader.batches(), total=len(reader), description="fit survey"):
             for i, time in enumerate(batch.init_times, start=batch.start):
                 anomaly = batch.states[key(time)] - batch.normals[key(time)]
@@ -207,13 +207,6 @@ def _survey(
                 if i in rows:
                     snapshots[rows[i]] = anomaly
     return snapshots
-
-
-def _progress(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("batches"),
-        TimeRemainingColumn(), console=console, disable=console is None or not console.is_terminal,
-    )  # fmt: skip
 
 
 def _finish(name: str, arrays: Mapping[str, NDArray[Any]]) -> Fit:

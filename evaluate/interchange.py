@@ -21,12 +21,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evaluate.align import lead_hours
 from pipeline import files, provenance
 from pipeline import variables as catalogue
 from pipeline.config import Config
+from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import manifest_path, open_store
 
@@ -179,10 +179,7 @@ def write_weatherbench(forecast: xr.Dataset, path: Path, *, console: Console | N
         empty = ds.map(lambda a: a.copy(data=_nothing(a, sizes)), keep_attrs=True)
         encoding = {v: {"chunks": [min(sizes.get(d, n), n) for d, n in ds[v].sizes.items()]} for v in ds}
         _quietly(lambda: empty.to_zarr(temporary, mode="w", zarr_format=2, compute=False, encoding=encoding))
-    progress = Progress(
-        TextColumn("export"), BarColumn(), MofNCompleteColumn(), TextColumn("init times"), TimeRemainingColumn(),
-        console=console, disable=console is None or not console.is_terminal,
-    )  # fmt: skip
+    progress = terminal_progress("init times", on=console)
     with progress:
         task = progress.add_task("export", total=length, completed=done)
         for start in range(done, length, _SLAB):

@@ -19,7 +19,6 @@ import pandas as pd
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evaluate import standing, style, words
 from evaluate.align import lead_title
@@ -30,6 +29,7 @@ from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import terminal_progress
 from pipeline.store import open_store
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -59,10 +59,7 @@ def run_report(config: Config) -> None:
     truth = open_store(paths.store, stage="python -m pipeline regrid")
     chosen = chosen_inits(config, forecast, truth, leads=ends)
     film = run_animate(config, channel=shown[-1], lead=ends[0]) if config.evaluation.animation_frames else None
-    progress = Progress(
-        TextColumn("report"), BarColumn(), MofNCompleteColumn(), TextColumn("figures"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+    progress = terminal_progress("figures", on=console)
     with files.lock(paths.scores / "report.lock"), progress:
         task = progress.add_task("report", total=gallery.count + 3 * len(shown) * len(ends) * (1 + len(chosen)))
         gallery.tick = lambda: progress.advance(task)

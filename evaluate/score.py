@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evaluate import align, baselines, bootstrap, compare, fitted, paired, tables
 from evaluate.reader import Reader
@@ -35,6 +34,7 @@ from evaluate.workers import summed
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
 
@@ -255,10 +255,7 @@ def _stream(
         found = files.read_json(note)
         if found["key"] == json.loads(json.dumps(key)):
             parts, done = [Sums.load(checkpoint)], int(found["done"])
-    progress = Progress(
-        TextColumn("score"), BarColumn(), MofNCompleteColumn(), TextColumn("batches"), TimeRemainingColumn(),
-        console=console, disable=console is None or not console.is_terminal,
-    )  # fmt: skip
+    progress = terminal_progress("batches", on=console)
     with progress:
         task = progress.add_task("score", total=length, completed=done)
         batches = pieces(first=done)

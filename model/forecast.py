@@ -21,7 +21,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model import checkpoint
 from model.dchag import DCHAGConfig
@@ -34,6 +33,7 @@ from model.samples import find_pairs
 from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import terminal_progress
 from pipeline.sections import Period
 from pipeline.store import ArraySpec, SlabStore, contract_digest, read_manifest
 
@@ -289,10 +289,7 @@ def _open_store(config: Config, job: Job) -> SlabStore:
 
 
 def _fill_store(config: Config, job: Job, *, console: Console) -> None:
-    progress: Any = Progress(
-        TextColumn("forecast"), BarColumn(), MofNCompleteColumn(), TextColumn("init times"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+    progress: Any = terminal_progress("init times", on=console)
     with _open_store(config, job) if launch.is_main() else nullcontext() as store, progress:
         pending = launch.from_main(store.pending() if store else [])
         done = len(job.init) - sum(len(slab) for slab in pending)

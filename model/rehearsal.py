@@ -18,6 +18,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model import folded, optimise
+from model.assemble import assemble
 from model.build import model_config
 from model.dchag import DCHAGConfig
 from model.loss import weighted_mse
@@ -80,18 +81,9 @@ class Rehearsal:
         self.config, self.device, self.mesh = config, device, mesh
         self.shape = architecture(config)
         self.plan = wrap.plan_for(self.shape, ranks=options.layout.channel)
-        layout = wrap.Layout(trunk=options.layout.trunk, data=options.layout.sharding, recompute=options.recompute)
-        self.dtype = torch.float64 if options.precision == "float64" else torch.float32
-        self.model = wrap.distribute(
-            self.shape, mesh=self.mesh, layout=layout, seed=seed, device=device, dtype=self.dtype
-        )
-        self.parameters = dict(self.model.named_parameters())
-        kinds = {id(p): i for i, group in enumerate(wrap.parameter_groups(self.model)) for p in group}
-        self.optimiser = torch.optim.AdamW(
-            optimise.parameter_groups(self.parameters, weight_decay=options.weight_decay, kinds=kinds),
-            lr=options.learning_rate, betas=options.betas, fused=True,
-        )  # fmt: skip
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if options.ema_decay else {}
+        learner = assemble(self.shape, options, mesh=self.mesh, device=device, seed=seed)
+        self.model, self.parameters, self.dtype = learner.model, learner.parameters, learner.dtype
+        self.optimiser, self.average = learner.optimiser, learner.average
         self.area_HW = torch.ones(self.shape.image, device=device)
         self.samples = -(-options.batch_size // options.layout.data)
         self.batch = self.new_batch(self.samples)

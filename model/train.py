@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from model import checkpoint, optimise
+from model.assemble import assemble
 from model.build import model_config
 from model.curves import draw_curves
 from model.dchag import DCHAG
@@ -122,22 +123,11 @@ class Trainer:
             factors=((self.std / normals.anomaly_std[rows]) ** 2).tolist() if options.anomaly_weighted else None,
         ).to(device)  # fmt: skip
         start = self._start(config.paths.checkpoints)
-        layout = wrap.Layout(
-            trunk=options.layout.trunk, data=options.layout.sharding, recompute=options.recompute
-        )  # fmt: skip
-        self.dtype = torch.float64 if options.precision == "float64" else torch.float32
-        self.model = wrap.distribute(
-            self.shape, mesh=self.mesh, layout=layout, seed=options.seed, device=device, dtype=self.dtype, start=start
-        )
+        learner = assemble(self.shape, options, mesh=self.mesh, device=device, seed=options.seed, start=start)
+        self.model, self.parameters, self.dtype = learner.model, learner.parameters, learner.dtype
+        self.optimiser, self.average = learner.optimiser, learner.average
         if options.compile:
             self.model.compile()
-        self.parameters = dict(self.model.named_parameters())
-        kinds = {id(p): i for i, group in enumerate(wrap.parameter_groups(self.model)) for p in group}
-        self.optimiser = torch.optim.AdamW(
-            optimise.parameter_groups(self.parameters, weight_decay=options.weight_decay, kinds=kinds),
-            lr=options.learning_rate, betas=options.betas, fused=True,
-        )  # fmt: skip
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if options.ema_decay else {}
         self.step = 0
         self.best = Best()
         self.log = MetricsLog(

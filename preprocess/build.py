@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from pipeline import files, provenance, store
 from pipeline.config import Config
+from pipeline.console import data_name, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.sections import Channels, Data
 from preprocess.cluster import computed
-from preprocess.console import data_name, progress, say, stamp
 from preprocess.fields import Fields, Gridder, open_archive
 from preprocess.older import take_over
 from preprocess.sources import Archive

@@ -19,8 +19,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import variables as catalogue
+from pipeline.console import stamp
 from pipeline.grid import Grid
-from preprocess.console import stamp
 from preprocess.survey import Found, Survey
 
 _FINAL = "0001"

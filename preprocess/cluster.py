@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.console import say
 from pipeline.sections import Compute
-from preprocess.console import say
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

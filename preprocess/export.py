@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from pipeline import files, store
 from pipeline.config import Config
+from pipeline.console import progress, say
 from pipeline.grid import Grid
 from pipeline.sections import Period
 from pipeline.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
-from preprocess.console import progress, say
 from preprocess.moments import Array, Moments, merge
 from preprocess.sums import years_of
 

@@ -16,11 +16,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.console import say
 from pipeline.grid import Grid
 from pipeline.variables import Channel
 from preprocess import partial
 from preprocess.canonical import align, alignment
-from preprocess.console import say
 from preprocess.regrid import regrid, resolve_engine
 from preprocess.sources import Archive, open_source
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pipeline import climatology as layout
 from pipeline import files, provenance, store
 from pipeline.config import Config
+from pipeline.console import data_name, progress, say, stamp
 from pipeline.grid import Grid
-from preprocess.console import data_name, progress, say, stamp
 from preprocess.moments import (
     Array,
     DailySums,

@@ -22,7 +22,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import files, store
-from preprocess.console import say
+from pipeline.console import say
 
 _ARRAY = "state"
 Times = NDArray[np.datetime64]

@@ -18,8 +18,8 @@ import numpy as np
 
 from pipeline import climatology, files, store
 from pipeline.config import Config
+from pipeline.console import say, stamp
 from preprocess.build import gaps, select_times
-from preprocess.console import say, stamp
 from preprocess.fields import Fields, Gridder, open_archive
 from preprocess.sources import Archive
 

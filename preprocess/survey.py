@@ -16,8 +16,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import variables as catalogue
+from pipeline.console import stamp
 from pipeline.grid import Grid
-from preprocess.console import stamp
 
 TIME_NAMES = ("valid_time", "time")
 LEVEL_NAMES = ("level", "pressure_level", "isobaricinhpa", "isobaricinpa", "plev", "lev", "pressure", "levels")

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from pipeline import provenance, store, variables
 from pipeline.config import Config, twin_step_hours
+from pipeline.console import data_name, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.schedule import issue_times
 from pipeline.sections import SimulationSource
 from preprocess.build import CHUNK_CHANNELS
-from preprocess.console import data_name, progress, say, stamp
 from preprocess.fields import Gridder, stack
 from preprocess.sources import open_source
 from preprocess.sources.atmosphere import Atmosphere, State, time_of

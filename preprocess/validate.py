@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from pipeline import store, variables
 from pipeline.config import Config
+from pipeline.console import progress, say, stamp
 from pipeline.grid import Grid
-from preprocess.console import progress, say, stamp
 
 _KINDS = {
     "training store": ("time", "channel", "latitude", "longitude"),

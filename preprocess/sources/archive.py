@@ -19,10 +19,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import variables as catalogue
+from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.sections import Channels
 from preprocess.canonical import align, alignment, as_slice, canonical, checked
-from preprocess.console import stamp
 from preprocess.sources.timetable import Run, Table, Times, runs, tabulate
 from preprocess.survey import Survey, spell_levels, survey
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pipeline import files
 from pipeline import variables as catalogue
 from pipeline.config import Config
+from pipeline.console import stamp
 from pipeline.sections import CdsSource
-from preprocess.console import stamp
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
 from preprocess.sources.files import open_file

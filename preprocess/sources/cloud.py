@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline import variables as catalogue
+from pipeline.console import say, stamp
 from pipeline.sections import ArcoSource, Channels, Data, WeatherBench2Source
-from preprocess.console import say, stamp
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.remote import open_zarr
 from preprocess.survey import TIME_NAMES

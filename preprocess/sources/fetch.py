@@ -21,8 +21,8 @@ import numpy as np
 
 from pipeline import files, provenance
 from pipeline.config import Config
+from pipeline.console import progress, say, stamp
 from pipeline.sections import CdsSource
-from preprocess.console import progress, say, stamp
 from preprocess.sources import cds, remote
 from preprocess.sources.cds import Folder, Request, plan
 from preprocess.sources.files import open_file

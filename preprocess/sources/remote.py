@@ -26,8 +26,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
+from pipeline.console import say, stamp
 from pipeline.sections import RemoteSource
-from preprocess.console import say, stamp
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

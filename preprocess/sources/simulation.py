@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from pipeline import files, provenance, store
 from pipeline.config import Config
-from preprocess.console import console, say, stamp
+from pipeline.console import console, say, stamp
 from preprocess.sources.atmosphere import State, time_of
 from preprocess.sources.simulation_plan import LABEL, Plan
 from preprocess.sources.synthesis import Synthesis

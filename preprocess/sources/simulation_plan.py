@@ -22,9 +22,9 @@ import xarray as xr
 
 from pipeline import files, store, variables
 from pipeline.config import Config
+from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.sections import SimulationSource
-from preprocess.console import stamp
 from preprocess.sources.atmosphere import Atmosphere, State, time_of
 from preprocess.sources.synthesis import NAMES, Synthesis
 

@@ -11,33 +11,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from benchmarks.real_data import daily_climatology, read
 from evaluate import baselines, metrics
-from pipeline.climatology import day_slots
 
 pytestmark = pytest.mark.slow
 
 LEADS = [24, 168, 336, 720]
 
 
-def read(folder: Path, variable: str) -> xr.DataArray:
-    """(time, latitude, longitude) with the names the metrics ask for."""
-    with xr.open_dataset(folder / "real" / "ncep_r1_iberia_daily" / f"NCEP_{variable}.nc") as ds:
-        array = ds[next(iter(ds.data_vars))].load()
-    return array.rename(lat="latitude", lon="longitude").astype(np.float64)
-
-
-def daily_climatology(truth: xr.DataArray, *, window: int) -> xr.DataArray:
-    """Mean by day of year, smoothed with a circular window of days."""
-    slots = truth["time"].copy(data=day_slots(truth["time"].values)).rename("dayofyear")
-    mean = truth.groupby(slots).mean("time")
-    days = np.arange(-(window // 2), window // 2 + 1)
-    return sum(mean.roll(dayofyear=int(d), roll_coords=False) for d in days) / window
-
-
 @pytest.fixture(scope="module")
 def z500(shared_reference: Path) -> xr.DataArray:
     """Geopotential at 500 hPa, its missing end still in it."""
-    return read(shared_reference, "Z500")
+    return read("Z500", folder=shared_reference / "real" / "ncep_r1_iberia_daily")
 
 
 def regional_mean(truth: xr.DataArray) -> xr.DataArray:

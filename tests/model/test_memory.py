@@ -12,6 +12,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from benchmarks.support.measure import tensor_peak
 from model import memory
 from model.memory import parse_memory, run_plan
 from model.parallel.launch import process_group
@@ -23,19 +24,6 @@ from tests.model.conftest import raw_config
 
 Make = Callable[..., Config]
 DEMO = Path(__file__).resolve().parents[2] / "workflows" / "config" / "demo.yaml"
-
-
-def allocated(work: Callable[[], None]) -> int:
-    """Most bytes that torch's allocator held at once during a call."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
-    assert profile.profiler is not None
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    held = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most
 
 
 @pytest.mark.slow
@@ -57,7 +45,7 @@ def test_plan_agrees_with_a_real_run(
             Trainer(config, device=torch.device("cpu"), console=Console(stderr=True)).run()
 
     planned = footprint(config)
-    assert planned.peak == pytest.approx(allocated(work), rel=0.1)
+    assert planned.peak == pytest.approx(tensor_peak(work), rel=0.1)
     assert planned.peak == sum(v for k, v in planned.to_dict().items() if k != "peak")
     parameters = planned.parameters
     assert planned.gradients == parameters

@@ -1,4 +1,4 @@
-"""What a user sees on standard error while a preprocess stage runs.
+"""What a user sees on standard error while a stage runs.
 
 Contract: results never go through here; a message is one line, a progress bar has rate and time left.
 """
@@ -32,7 +32,10 @@ def data_name(label: str) -> str:
 
 
 def progress(unit: str) -> Progress:
-    """A progress bar to use as a context manager; `unit` is what is counted, e.g. "times"."""
+    """A progress bar to use as a context manager; `unit` is what is counted, e.g. "times".
+
+    Where there is no terminal its last state is printed.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,3 +46,9 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+def terminal_progress(unit: str, *, on: Console | None) -> Progress:
+    """The same, silent where there is no terminal or no console."""
+    bar = progress(unit)
+    return Progress(*bar.columns, console=on, disable=on is None or not on.is_terminal)
