@@ -53,9 +53,11 @@ types: $(TEST_READY)
 imports: $(TEST_READY)
 	@lint-imports
 
-# Left out of the fast tests, besides those marked slow: files that start ranks, compile JAX, train, or run Snakemake.
-HEAVY := tests/parallel tests/model/test_{train,forecast}.py tests/preprocess/test_{atmosphere,simulation,synthesis}.py \
-	tests/workflow/test_{plans,smoke,real_files}.py
+# Left out of the fast tests, besides those marked slow: files that start ranks or other processes, serve archives,
+# compile JAX, train, fit, compute normals, or run Snakemake.
+HEAVY := tests/parallel tests/model/test_{train,forecast,plain_file,predict,start,memory}.py \
+	tests/preprocess/test_{atmosphere,simulation,synthesis,build,normals,older,cloud,cds,cluster}.py \
+	tests/evaluate/test_{fitted,compare}.py tests/pipeline/test_cli.py tests/workflow/test_{plans,smoke,real_files}.py
 
 quick: $(TEST_READY)
 	@ignored=( $(HEAVY) ); python -m pytest -q -n 2 -m "not slow" "$${ignored[@]/#/--ignore=}" $(ARGS)
