@@ -119,3 +119,11 @@ def expected() -> Callable[..., np.ndarray]:
 def time_axis() -> Callable[..., np.ndarray]:
     """`axis`, for tests."""
     return axis
+
+
+@pytest.fixture
+def source(atmosphere: Callable[..., xr.Dataset], tmp_path: Path) -> Path:
+    """Nine times on a 10 degree grid."""
+    path = tmp_path / "source.nc"
+    atmosphere().to_netcdf(path)
+    return path
