@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
@@ -27,6 +26,7 @@ from model.history import channel_and_hours, earlier_name, history_hours
 from model.initial import as_in_training
 from model.normalise import Scaling, standardise_static
 from pipeline.climatology import Normals
+from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 
 Index = NDArray[np.int64]
@@ -115,7 +115,7 @@ class Fields:
             )
         self.static_SHW = torch.from_numpy(static)
         self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
-        self._array: Any = zarr.open_group(store, mode="r")["state"]
+        self._array = Reader(store, "state")
         self._network_input = network_input
         self._memory_NKHW: Tensor | None = None
         self._place_T = np.full(len(self.times), -1, dtype=np.int64)
@@ -264,12 +264,7 @@ class Fields:
 
     def _read(self, times: Index, channels: Index) -> NDArray[np.float32]:
         """States (N, K, H, W) of consecutive times."""
-        span = slice(int(times[0]), int(times[-1]) + 1)
-        low, high = int(channels[0]), int(channels[-1]) + 1
-        if 2 * len(channels) < high - low:
-            return np.asarray(self._array.oindex[span, channels], dtype=np.float32)
-        values = np.asarray(self._array[span, low:high], dtype=np.float32)  # a slice reads faster
-        return values if len(channels) == high - low else values[:, channels - low]
+        return np.asarray(self._array.pick(slice(int(times[0]), int(times[-1]) + 1), channels), dtype=np.float32)
 
 
 def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:

@@ -175,7 +175,9 @@ class Normals:
         Raises:
             ValueError: a channel that these normals do not have.
         """
-        wanted = self.channels if channels is None else tuple(channels)
+        if channels is None or channels is self.channels:  # asked for every sample that is read
+            return np.arange(len(self.channels))
+        wanted = tuple(channels)
         absent = [name for name in wanted if name not in self.channels]
         if absent:
             raise ValueError(
