@@ -1,8 +1,9 @@
 """A training recipe found by measurement: variants of the demo's, each given the same time, judged at seven days.
 
-Every variant differs from the demo's configuration in the settings named below and nowhere else. With --seconds, a
-short run measures a variant's time per step and the number of steps follows, so that a larger model pays for its
-size (and the schedule ends with the time); with --steps, all take as many steps. The score is the skill against
+Every variant differs from the demo's configuration in the settings named below and nowhere else. With --seconds, short
+runs of all variants, before anything else, measure their steps a second and the number of steps follows, so that a
+larger model pays for its size (and the schedule ends with the time) and what the machine does meanwhile changes
+nothing; with --steps, all take as many steps. The score is the skill against
 climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
 another seed makes: `demo` runs with two seeds to show it. What benchmarks/results/recipe.json holds of the same budget
 is not run again. Needs the demo's store: `make demo` first. Writes docs/recipe.md and its figure too.
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "docs" / "images" / "recipe.png"
 PAGE = ROOT / "docs" / "recipe.md"
 LEAD = "168"
+PROBE = 24
+"""Steps of a short run."""
 VARIANTS: dict[str, list[str]] = {
     "demo": [],
     "demo, another seed": ["training.seed=1"],
@@ -60,28 +63,25 @@ VARIANTS: dict[str, list[str]] = {
 
 
 def one(case: dict[str, Any]) -> dict[str, Any]:
-    """Train a variant; its curve."""
+    """Train a variant; its curve, or with `probe` the steps a second alone."""
     torch.set_num_threads(case["threads"])
     folder = Path(tempfile.mkdtemp())
     try:
-        steps = case["steps"]
-        if case["seconds"]:
-            probe = configured(case, folder / "probe", steps=24, validations=1)
-            run_train(probe)
-            trained = [r for r in read_metrics(probe.paths.metrics) if r["kind"] == "train"]
-            rate = trained[-1]["samples_per_second"] / probe.training.batch_size
-            steps = max(24, int(case["seconds"] * rate))
-        config = configured(case, folder / "run", steps=steps)
+        config = configured(case, folder / "run", steps=PROBE if case["probe"] else case["steps"])
         start = time.perf_counter()
         run_train(config)
         seconds = time.perf_counter() - start
         facts = read_receipt(config, stage="train")["facts"]
-        records = [r for r in read_metrics(config.paths.metrics) if r["kind"] == "validation"]
+        records = read_metrics(config.paths.metrics)
     finally:
         shutil.rmtree(folder)
+    if case["probe"]:
+        rate = [r for r in records if r["kind"] == "train"][-1]["samples_per_second"]
+        return {"steps_per_second": rate / config.training.batch_size}
+    records = [r for r in records if r["kind"] == "validation"]
     last = records[-1]["leads"][LEAD]
     return {
-        "steps": steps,
+        "steps": case["steps"],
         "seconds": round(seconds, 1),
         "parameters": facts["parameters"],
         "skill_7_days": {
@@ -92,8 +92,9 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def configured(case: dict[str, Any], folder: Path, *, steps: int, validations: int = 8) -> Config:
+def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
     """The demo's configuration with a variant's settings, on the demo's store."""
+    validations = 1 if case["probe"] else 8
     overrides = [
         f"directory={folder}", f"training.steps={steps}", f"training.validate_every={max(1, steps // validations)}",
         f"training.checkpoint_every={steps}", f"training.warmup_steps={min(50, steps // 6)}",
@@ -186,17 +187,27 @@ def main() -> None:
         return
     said = f"{options.seconds:g} s" if options.seconds else f"{options.steps} steps"
     rows = earlier(said, threads=options.threads)
-    for name in options.only:
-        if any(row["variant"] == name and "curve" in row for row in rows):
-            continue
-        case = {"variant": name, "set": VARIANTS[name], "config": options.config, "data": options.data,
-                "steps": options.steps, "seconds": options.seconds, "threads": options.threads}  # fmt: skip
-        found = in_fresh_process(__file__, case)
-        rows = [row for row in rows if row["variant"] != name]
-        rows.append({k: v for k, v in found.items() if k not in ("config", "data", "threads")})
-        print(json.dumps({k: v for k, v in rows[-1].items() if k != "curve"}), flush=True)
-        done = [row for row in rows if "curve" in row]
+    common = {"config": options.config, "data": options.data, "threads": options.threads}
+
+    def measure(name: str, **more: Any) -> None:
+        known: dict[str, Any] = next((row for row in rows if row["variant"] == name), {})
+        found = in_fresh_process(__file__, {"variant": name, "set": VARIANTS[name], **common, **more})
+        found = {k: v for k, v in found.items() if k not in (*common, "probe")}
+        print(json.dumps({k: v for k, v in found.items() if k != "curve"}), flush=True)
+        rows[:] = [*(row for row in rows if row["variant"] != name), known | found]
         write("recipe", {"budget": said, "threads": options.threads, "lead_hours": int(LEAD), "rows": rows})
+
+    def missing(key: str) -> list[str]:
+        have = {row["variant"] for row in rows if key in row}
+        return [name for name in options.only if name not in have]
+
+    for name in missing("steps_per_second") if options.seconds else []:
+        measure(name, probe=True)
+    rates = {row["variant"]: row.get("steps_per_second", 0.0) for row in rows}
+    for name in missing("curve"):
+        steps = max(PROBE, int(options.seconds * rates[name])) if options.seconds else options.steps
+        measure(name, probe=False, steps=steps)
+        done = [row for row in rows if "curve" in row]
         if done:
             draw(done, FIGURE, budget=said)
             PAGE.write_text(page(done, budget=said, threads=options.threads))
