@@ -219,7 +219,7 @@ def train(name: str, samples: Samples, *, folder: Path, console: Console) -> tup
         began = saved = clock.monotonic()
         while step < steps and seconds < limit:
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * _schedule(step, steps)
+                group["lr"] = LEARNING_RATE * _schedule(max(step, steps * seconds / limit), steps)
             torch.manual_seed(training.seed * 1_000_003 + step)  # of the dropout, so that a resumed run takes it up
             model.train()
             x, y = (t.to(device) for t in samples.batch(step))
@@ -324,8 +324,8 @@ def _writer(
     )  # fmt: skip
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Share of the full learning rate: linear up, cosine down."""
+def _schedule(step: float, steps: int) -> float:
+    """Share of the full learning rate: linear up, cosine down. Of a budget of minutes, `step` is the share spent."""
     warm = max(1, round(WARMUP * steps))
     if step < warm:
         return (step + 1) / warm

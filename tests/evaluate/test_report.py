@@ -22,7 +22,7 @@ from pipeline.config import Config
 from pipeline.store import open_store
 from tests.evaluate.browser import browse
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 
 SHORT = {
     "data__period": {"start": "2001-01-01", "end": "2002-04-30"},

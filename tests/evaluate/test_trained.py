@@ -29,7 +29,7 @@ SHORT = {
     "model": {"patch": 2, "network_input": "anomaly"},
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trained")]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from preprocess.sources.atmosphere import time_of
 from preprocess.sources.perturb import coarsened, perturbed
 from preprocess.sources.simulation_plan import Plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("twins")]
 
 
 def settings(directory: Path, **twin: Any) -> Config:
