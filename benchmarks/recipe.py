@@ -214,12 +214,14 @@ def main() -> None:
 
     def missing(key: str) -> list[str]:
         have = {row["variant"] for row in rows if key in row}
-        return [name for name in options.only if name not in have]
+        return [name for name in ("demo", *options.only) if name not in have]
 
-    for name in dict.fromkeys(map(paced_like, missing("steps_per_second"))) if options.seconds else []:
-        measure(name, probe=True)
+    if options.seconds:
+        for name in dict.fromkeys(map(paced_like, options.only)):
+            if name in missing("steps_per_second"):
+                measure(name, probe=True)
     rates = {row["variant"]: row.get("steps_per_second", 0.0) for row in rows}
-    for name in missing("curve"):
+    for name in (name for name in missing("curve") if name in options.only):
         steps = max(PROBE, int(options.seconds * rates[paced_like(name)])) if options.seconds else options.steps
         measure(name, probe=False, steps=steps)
         done = [row for row in rows if "curve" in row]

@@ -28,6 +28,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.grid import Grid
+from pipeline.shards import Reader
 
 SCHEMA = 1
 """Version of the layout; normals of another version are refused."""
@@ -136,7 +137,7 @@ class Normals:
             contract=dict(group.attrs["contract"]),
             digest=str(group.attrs["digest"]),
             kind=str(group.attrs["climatology_kind"]),
-            _climatology=group["climatology"],
+            _climatology=Reader(path, "climatology"),
         )
 
     @property
@@ -147,7 +148,7 @@ class Normals:
     @property
     def days_together(self) -> int:
         """Days of the year that lie in one piece on disk: asking for all of them at once reads fastest."""
-        shards = getattr(self._climatology, "shards", None)
+        shards = self._climatology.array.shards if isinstance(self._climatology, Reader) else None
         return int(shards[0]) if shards else SLOTS
 
     def in_memory(self, *, channels: Sequence[str] | None = None) -> Normals:
@@ -156,17 +157,16 @@ class Normals:
         Args:
             channels: read and keep these alone, in this order; all (`nbytes`) for None.
         """
-        if channels is None:
-            return replace(self, _climatology=np.asarray(self._climatology[:]))
         rows = self.channel_indices(channels)
-        shape = (*self._climatology.shape[:2], rows.size, *self.grid.shape)
-        held = np.empty(shape, dtype=np.float32)
-        for start in range(0, shape[0] if rows.size else 0, self.days_together):
-            part = slice(start, start + self.days_together)
-            held[part] = self._climatology[part, :, int(rows.min()) : int(rows.max()) + 1][:, :, rows - rows.min()]
+        held = np.empty((*self._climatology.shape[:2], rows.size, *self.grid.shape), dtype=np.float32)
+        slots = np.arange(SLOTS)
+        for start in range(0, SLOTS, self.days_together):
+            part = slots[start : start + self.days_together]
+            for hour in range(len(self.hours)):
+                held[part, hour] = self._read(part, hour, rows)
         return replace(
-            self, channels=tuple(channels), mean=self.mean[rows], std=self.std[rows],
-            anomaly_std=self.anomaly_std[rows], _climatology=held,
+            self, channels=self.channels if channels is None else tuple(channels), mean=self.mean[rows],
+            std=self.std[rows], anomaly_std=self.anomaly_std[rows], _climatology=held,
         )  # fmt: skip
 
     def channel_indices(self, channels: Sequence[str] | None) -> NDArray[np.int64]:
@@ -259,11 +259,8 @@ class Normals:
                 view.flags.writeable = False
                 return view
             return np.asarray(self._climatology[slots[:, None], hour, columns[None, :]])
-        low, high = int(slots[0]), int(slots[-1]) + 1
-        left, right = int(columns.min()), int(columns.max()) + 1
-        if 2 * slots.size >= high - low and 2 * columns.size >= right - left:  # a slice reads ten times faster
-            whole = np.asarray(self._climatology[low:high, hour, left:right])
-            every = slots.size == high - low and np.array_equal(columns, np.arange(left, right))
-            return whole if every else whole[(slots - low)[:, None], (columns - left)[None, :]]
         unique, inverse = np.unique(columns, return_inverse=True)
-        return np.asarray(self._climatology.oindex[slots, hour, unique])[:, inverse]
+        if not unique.size:
+            return np.empty((slots.size, 0, *self.grid.shape), dtype=np.float32)
+        fields = np.asarray(self._climatology.pick(slots, slice(hour, hour + 1), unique)[:, 0], dtype=np.float32)
+        return fields if np.array_equal(unique, columns) else fields[:, inverse]

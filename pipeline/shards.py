@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from zarr.storage import LocalStore
 _NEVER_WRITTEN = (1 << 64) - 1
 _CHECKSUM = 4
 
+Index = NDArray[np.int64]
 Place = tuple[int, ...]
 
 
@@ -49,6 +51,7 @@ class Reader:
 
     Attributes:
         array: the same array as zarr opens it.
+        shape: of the array.
         direct: whether it is read past zarr.
     """
 
@@ -61,6 +64,7 @@ class Reader:
         """
         group: Any = zarr.open_group(store, mode="r")
         self.array: Any = group[name]
+        self.shape: Place = tuple(self.array.shape)
         self._folder = store / name
         self._shards: dict[Place, _Shard] = {}
         self.direct = _readable(self.array)
@@ -80,9 +84,8 @@ class Reader:
         """
         if not self.direct:
             return np.asarray(self.array[selection])
-        shape = self.array.shape
-        spans = [_span(s, size) for s, size in zip(selection, shape, strict=False)]
-        spans += [(0, size) for size in shape[len(spans) :]]
+        spans = [_span(s, size) for s, size in zip(selection, self.shape, strict=False)]
+        spans += [(0, size) for size in self.shape[len(spans) :]]
         out: NDArray[Any] = np.empty([stop - start for start, stop in spans], self._dtype)
         ranges = [range(a // c, -(-b // c)) for (a, b), c in zip(spans, self._chunk, strict=True)]
         by_shard: dict[Place, list[Place]] = {}
@@ -93,25 +96,31 @@ class Reader:
             self._fill(out, spans, shard, chunks)
         return out
 
-    def pick(self, span: slice, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Values at a piece of the first dim and some positions of the second; the other dims are whole.
+    def pick(self, *selection: slice | Index) -> NDArray[Any]:
+        """The values at some positions, a new array; only the chunks that hold one are read.
 
         Args:
-            span: as in `read`.
-            rows: positions, increasing; only the chunks that hold one are read.
+            selection: for each leading dim a slice of step one, or increasing positions; dims left out are whole.
+                Each dim is selected by itself, as by `np.ix_`.
 
-        Returns:
-            A new array, (span, len(rows), ...).
+        Raises:
+            ValueError: see `read`.
         """
         if not self.direct:
-            return np.asarray(self.array.oindex[span, rows])
-        edges = np.flatnonzero(np.diff(rows // self._chunk[1]) > 1) + 1
-        parts = []
-        for run in np.split(rows, edges):
-            low, high = int(run[0]), int(run[-1]) + 1
-            values = self.read(span, slice(low, high))
-            parts.append(values if len(run) == high - low else values[:, run - low])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            return np.asarray(self.array.oindex[selection])
+        runs = [list(_runs(s, size)) for s, size in zip(selection, self._chunk, strict=False)]
+        if all(len(found) == 1 and found[0][2] is None for found in runs):
+            return self.read(*(found[0][1] for found in runs))
+        spans = [
+            _span(s, n) if isinstance(s, slice) else (0, len(s)) for s, n in zip(selection, self.shape, strict=False)
+        ]
+        out = np.empty([b - a for a, b in spans] + list(self.shape[len(spans) :]), self._dtype)
+        for piece in itertools.product(*runs):
+            values = self.read(*(span for _, span, _ in piece))
+            for axis, (_, _, inside) in enumerate(piece):
+                values = values if inside is None else np.take(values, inside, axis=axis)
+            out[tuple(place for place, _, _ in piece)] = values
+        return out
 
     def _fill(self, out: NDArray[Any], spans: list[tuple[int, int]], shard: Place, chunks: list[Place]) -> None:
         path = self._folder.joinpath("c", *map(str, shard))
@@ -185,6 +194,17 @@ def _readable(array: Any) -> bool:
         and (inner[0], inner[2]) == (little, Crc32cCodec())
         and metadata.chunk_key_encoding == DefaultChunkKeyEncoding(separator="/")
     )
+
+
+def _runs(selected: slice | Index, chunk: int) -> Iterator[tuple[slice, slice, Index | None]]:
+    """Pieces of a selection that lie in neighbouring chunks: place in the result, span, positions inside unless all."""
+    if isinstance(selected, slice):
+        yield slice(None), selected, None
+        return
+    edges = np.flatnonzero(np.diff(selected // chunk) > 1) + 1
+    for first, last in itertools.pairwise([0, *edges.tolist(), len(selected)]):
+        low, high = int(selected[first]), int(selected[last - 1]) + 1
+        yield slice(first, last), slice(low, high), None if last - first == high - low else selected[first:last] - low
 
 
 def _span(selected: slice, size: int) -> tuple[int, int]:
