@@ -8,14 +8,17 @@ fault of every model, and nothing is cut to fit except init times, which are cou
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from evaluate import align, baselines, interchange
 from evaluate.align import Alignment
-from pipeline import store
+from pipeline import files, store
 from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.grid import Grid
@@ -76,6 +79,25 @@ def open_compared(entry: Compared) -> xr.Dataset:
     ds = interchange.open_forecast(entry.path, name=entry.name)
     ds.attrs[TRAINED_ON] = [{"start": p.start.isoformat(), "end": p.end.isoformat()} for p in entry.trained_on]
     return ds
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a forecast from another one that was put in its place.
+
+    A store of this project: its manifest, which holds the SHA-256 of every slab. A file, or a Zarr store of
+    somebody else's: names, sizes and times of change of all files, so that nothing need be read; a copy of the same
+    content counts as another one. Nothing there: an empty text.
+    """
+    manifest = store.manifest_path(path)
+    if manifest.exists():
+        content = files.read_json(manifest)
+        told: Any = {k: v for k, v in content.items() if k != "facts"}
+    elif path.exists():
+        found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        told = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in found]
+    else:
+        return ""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_comparable(

@@ -8,6 +8,7 @@ stays under 10 MB and says above everything else when its data are simulated. Th
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -46,11 +47,13 @@ def run_report(config: Config) -> None:
         ValueError: the scores are missing, or the page would be larger than 10 MB.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    if paths.receipt("report").exists() and paths.report.exists():
-        console.print(f"report: complete, {paths.report}", markup=False)
-        return
     facts = provenance.read_receipt(config, stage="score")["facts"]
     frame, scores = read_scores(paths.scores)
+    drawn = {"scores": hashlib.sha256((paths.scores / "scores.csv").read_bytes()).hexdigest()[:16]}
+    if paths.receipt("report").exists() and paths.report.exists():
+        if drawn.items() <= provenance.read_receipt(config, stage="report")["facts"].items():
+            console.print(f"report: complete, {paths.report}", markup=False)
+            return
     leads = [h for h in facts["lead_hours"] if h in (config.evaluation.map_lead_hours or facts["lead_hours"])]
     gallery = Gallery(frame, scores, facts, paths.figures, leads)
     shown = gallery.channels[:_NUM_CASE_CHANNELS]
@@ -87,8 +90,9 @@ def run_report(config: Config) -> None:
             )
         files.write_text(paths.report, page)
     provenance.write_receipt(
-        config, stage="report", outputs=[paths.report, paths.figures], facts={"bytes": size, "label": facts["label"]}
-    )
+        config, stage="report", outputs=[paths.report, paths.figures],
+        facts={"bytes": size, "label": facts["label"], **drawn},
+    )  # fmt: skip
     console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
 
 

@@ -8,7 +8,9 @@ of, from which other intervals, or scores of more init times, follow without rea
 References that are too dear to be made at every init time (evaluation.twins) do not cut the sample of the
 others: `scores_common.csv` compares all models on the init times that the twins have, and `scores.csv` holds
 the twins' rows from there, which say in n_init on how many init times they stand. `differences.csv` has RMSE and
-ACC of the model minus those of every other one, with paired intervals.
+ACC of the model minus those of every other one, with paired intervals. Where there is a ceiling, `shares.csv` says how
+much of the way to it every model has gone, on those same init times. Forecasts from elsewhere that were replaced under
+the same path are scored anew.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import pandas as pd
 import xarray as xr
 from rich.console import Console
 
-from evaluate import align, baselines, bootstrap, compare, fitted, paired, tables
+from evaluate import align, baselines, bootstrap, compare, fitted, paired, shares, tables
 from evaluate.reader import Reader
 from evaluate.regions import region_weights
 from evaluate.streaming import Kernel, Sums
@@ -73,10 +75,12 @@ def run_score(config: Config) -> None:
         ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    table, maps, sums, common, paired_path = (
-        paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc", "scores_common.csv", "differences.csv")
-    )
-    if paths.receipt("score").exists() and table.exists() and maps.exists():
+    table, maps, sums, common, common_maps, paired_path, shared_path = (
+        paths.scores / name for name in ("scores.csv", "scores.nc", "sums.nc", "scores_common.csv", "scores_common.nc",
+                                         "differences.csv", "shares.csv")
+    )  # fmt: skip
+    compared = {entry.name: compare.fingerprint(Path(entry.path)) for entry in config.evaluation.compare}
+    if table.exists() and maps.exists() and _scored_before(config, compared):
         console.print(f"score: complete in {paths.scores}", markup=False)
         return
     truth = open_store(paths.store, stage="python -m pipeline regrid")
@@ -90,18 +94,19 @@ def run_score(config: Config) -> None:
         "leads": config.forecast.lead_hours, "names": config.evaluation.baselines,
         "map_channels": config.evaluation.variables, "console": console, "fits_folder": paths.fitted,
         "channels": config.evaluation.channels,
-        "workers": config.evaluation.workers, "scheduler": config.evaluation.scheduler,
+        "workers": config.evaluation.workers, "scheduler": config.evaluation.scheduler, "compared": compared,
     }  # fmt: skip
     with files.lock(paths.scores / "score.lock"):
         scored = score_stores(models, truth, normals, checkpoint=sums, **options)
         facts = describe(scored, truth, normals, config)
-        facts |= {"missing_times": _facts(paths.store).get("missing_times", []), "model": name}
+        facts |= {"missing_times": _facts(paths.store).get("missing_times", []), "model": name, "compared": compared}
         facts["models"] = {
             m: {"init_times": facts["n_init"], "contract": contract_digest(ds.attrs.get("contract", {}))}
             for m, ds in models.items()
         }
         rows = [table_of(scored, truth, facts)]
         gaps = [_paired(scored, truth, facts, model=name)]
+        best = (scored, facts) if shares.CEILING in models else None
         if twins:
             both = score_stores(
                 models | twins, truth, normals, checkpoint=paths.scores / "sums_common.nc", **options
@@ -116,13 +121,27 @@ def run_score(config: Config) -> None:
                 "first_init": shared["first_init"], "last_init": shared["last_init"],
                 "init_spacing_hours": shared["init_spacing_hours"], "bootstrap": shared["bootstrap"],
             }  # fmt: skip
+            write_maps(both, truth, maps=common_maps, facts=shared)
+            best = (both, shared) if shares.CEILING in twins else None
+        if best is not None:
+            found = shares.share_table(best[0].sums, block=best[1]["bootstrap"]["block_init_times"])
+            files.write_text(shared_path, found.to_csv(index=False, float_format="%.7g"))
         files.write_text(paired_path, pd.concat(gaps).to_csv(index=False, float_format="%.7g"))
         files.write_text(table, pd.concat(rows).to_csv(index=False, float_format="%.7g"))
         write_maps(scored, truth, maps=maps, facts=facts)
-    outputs = [table, paired_path, maps, sums, *([common] if twins else [])]
+    outputs = [table, paired_path, maps, sums, *([common, common_maps] if twins else [])]
+    outputs += [shared_path] if best is not None else []
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts)
     beside = f"; {', '.join(twins)} on {facts['twins']['n_init']} of them, {common}" if twins else ""
     console.print(f"score: {facts['n_init']} init times, {table}{beside}", markup=False)
+
+
+def _scored_before(config: Config, compared: Mapping[str, str]) -> bool:
+    """Whether the stage is complete, with these very forecasts from elsewhere; one that is gone has not changed."""
+    if not config.paths.receipt("score").exists():
+        return False
+    known = provenance.read_receipt(config, stage="score")["facts"].get("compared", {})
+    return all(known.get(name) == found for name, found in compared.items() if found)
 
 
 def score_stores(
@@ -130,6 +149,7 @@ def score_stores(
     names: Sequence[str] = ("persistence", "climatology"), map_channels: Sequence[str], checkpoint: Path | None = None,
     console: Console | None = None, batch_size: int | None = None, fits_folder: Path | None = None,
     channels: Sequence[str] = (), workers: int = 1, scheduler: str | None = None,
+    compared: Mapping[str, str] | None = None,
 ) -> Scored:  # fmt: skip
     """Sum every statistic of every model over common init times.
 
@@ -147,6 +167,7 @@ def score_stores(
         channels: that are scored; the first model's when empty.
         workers: processes that sum side by side.
         scheduler: address of a Dask scheduler whose workers do it instead.
+        compared: fingerprints of forecasts from elsewhere, so that no checkpoint of replaced ones is taken up.
 
     Raises:
         ValueError: stores that cannot be compared (every reason at once), no common init time, or a NaN.
@@ -177,7 +198,7 @@ def score_stores(
         "models": list(models), "channels": channels, "map_channels": list(map_channels), "normals": normals.digest,
         "stores": [contract_digest(ds.attrs.get("contract", {})) for ds in [truth, *forecasts.values()]],
         "fits": {n: f.digest for n, f in fits.items()}, "batch_size": reader.batch_size, "layout": 1,
-    }  # fmt: skip
+    } | ({"compared": dict(compared)} if compared else {})  # fmt: skip
     pieces = partial(summed, reader, kernel, workers=workers, scheduler=scheduler)
     sums = _stream(pieces, len(reader), checkpoint=checkpoint, key=key, console=console)
     return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing, {n: f.facts for n, f in fits.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline import config as configuration
 from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.store import ArraySpec, SlabStore, open_store
+from pipeline.store import ArraySpec, SlabStore, manifest_path, open_store
 
 LEADS = [24, 168]
 SHORT = {
@@ -195,3 +196,47 @@ def test_references_on_fewer_init_times_leave_the_sample_whole(build_experiment:
     with xr.open_dataset(config.paths.scores / "scores.nc") as ds:
         assert "ceiling" not in ds["model"].values.tolist()
         assert json.loads(ds.attrs["facts"])["twins"]["models"] == ["ceiling"]
+
+
+def test_a_compared_store_that_was_replaced_is_scored_anew(base: Config, tmp_path: Path) -> None:
+    """Other forecasts under the same path, one of our stores and one of somebody else's: the scores follow, whether
+    the stage was complete or only its sums were; and nothing is done twice where nothing has changed."""
+    forecast, _, _ = inputs(base)
+    few = ["z500", "t500", "t2m"]
+    some = forecast.isel(
+        init_time=slice(0, 40), channel=[forecast["channel"].values.tolist().index(c) for c in few]
+    ).drop_encoding()  # fmt: skip
+    steps = np.array(LEADS).astype("timedelta64[h]").astype("timedelta64[ns]")
+    paths = {"own": tmp_path / "own.zarr", "foreign": tmp_path / "foreign.nc"}
+
+    def put(shift: float) -> None:
+        moved = some.assign(state=some["state"] + np.float32(shift))
+        shutil.rmtree(paths["own"], ignore_errors=True)
+        manifest_path(paths["own"]).unlink(missing_ok=True)
+        write(paths["own"], moved, model="other")
+        interchange.to_weatherbench(moved.assign_coords(lead_time=steps)).to_netcdf(paths["foreign"])
+
+    entries = [{"name": n, "path": str(p)} for n, p in paths.items()]
+    config = with_evaluation(base, compare=entries, channels=few, baselines=["climatology"])
+
+    def biases() -> dict[str, float]:
+        score.run_score(config)
+        frame = pd.read_csv(config.paths.scores / "scores.csv")
+        rows = frame.query("variable == 't2m' and metric == 'bias' and region == 'globe' and lead == 24")
+        return {str(m): float(v) for m, v in zip(rows["model"], rows["value"], strict=True)}
+
+    put(0.0)
+    first = biases()
+    kept = (config.paths.scores / "scores.csv").stat().st_mtime_ns
+    assert biases() == first
+    assert (config.paths.scores / "scores.csv").stat().st_mtime_ns == kept
+    for shift, receipt in ((2.0, True), (4.0, False)):
+        put(shift)
+        if not receipt:
+            config.paths.receipt("score").unlink()
+        found = biases()
+        for name in paths:
+            assert found[name] - first[name] == pytest.approx(shift, abs=1e-3), (name, shift)
+        assert found["tiny"] == first["tiny"]
+    shutil.rmtree(paths["own"])
+    assert biases() == found

@@ -5,7 +5,12 @@ rule score:
         forecast=receipt("forecast"),
         twins=receipt("twins") if SETTINGS.paths.twins else [],
         baselines=receipt("baselines") if SETTINGS.paths.trained else [],
-        compared=[entry.path for entry in SETTINGS.evaluation.compare],
+        compared=[
+            path
+            for entry in SETTINGS.evaluation.compare
+            for path in (entry.path, Path(entry.path).with_suffix(".manifest.json"))
+            if path == entry.path or path.exists()
+        ],
     output:
         report(receipt("score"), caption="../report/score.rst", category="Skill"),
     log:
