@@ -19,11 +19,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate import curves, numbers, style, words
-from evaluate.align import lead_hours, lead_title
+from evaluate import curves, gauge, numbers, style, words
+from evaluate.align import lead_title
+from evaluate.ceiling import Ceiling, Stand
 from evaluate.maps import Globe, scale_for
 from evaluate.metrics import METRICS, unit_of
-from pipeline.climatology import Normals
+from evaluate.shares import CEILING
 from pipeline.grid import Grid
 from pipeline.variables import parse_channel
 
@@ -69,6 +70,7 @@ class Gallery:
         facts: of the score stage.
         folder: where figures are written.
         leads: hours that get maps.
+        ceiling: scores beside the ceiling's, of simulated data; every panel then says where the model stands.
         pdf: also write PDFs.
         tick: called after every panel, for a progress bar.
     """
@@ -78,6 +80,7 @@ class Gallery:
     facts: dict[str, Any]
     folder: Path
     leads: Sequence[int]
+    ceiling: Ceiling | None = None
     pdf: bool = True
     tick: Callable[[], None] = lambda: None
     globe: Globe = field(init=False)
@@ -107,8 +110,8 @@ class Gallery:
             doubt[channel] = {lead_title(h): self._doubtful(channel, h) for h in self.leads}
         scale = scale_for("skill", skill.sel(lead=list(self.leads)).values)
         png = self.globe.draw_table(
-            rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf,
-            text=self._text(
+            rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf, notes=self._map_notes(),
+            text=self.text(
                 f"Skill against climatology, {self.note}", self.sample + "; hatched: not significant" * self.tested,
                 "skill [1]: above zero better than climatology",
             ),
@@ -116,11 +119,37 @@ class Gallery:
         drawn = skill.sel(lead=list(self.leads)).rename("skill").to_dataset()
         if self.tested:
             drawn["significant"] = self.scores["significant"].sel(model=self.model, lead=list(self.leads))
-        self._numbers("skill_maps", drawn, "Skill against climatology", skill="1")
+        self.numbers("skill_maps", drawn, "Skill against climatology", skill="1")
         self.tick()
         listed = ", ".join(self.channels)
         leads = ", ".join(lead_title(h) for h in self.leads)
-        return Panel(png, f"Maps of skill against climatology for {listed} at {leads}, {self.note}.")
+        alt = f"Maps of skill against climatology for {listed} at {leads}, {self.note}."
+        return Panel(png, alt, self._overview_caption())
+
+    def _map_notes(self) -> dict[str, dict[str, str]] | None:
+        """Under each small map: mean skill of model and ceiling, and what the model knows of what could be known."""
+        if self.ceiling is None:
+            return None
+        notes: dict[str, dict[str, str]] = {}
+        for channel in self.channels:
+            notes[channel] = {}
+            for lead in self.leads:
+                skill, acc = (self.ceiling.stand(channel, lead, metric) for metric in ("skill", "acc"))
+                unsure = not np.isfinite(acc.share) or acc.low < 0 < acc.high
+                known = "not for sure" if unsure else f"{style.percent(acc.share)} of its"
+                told = f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · ACC {known}"
+                notes[channel][lead_title(lead)] = told
+        return notes
+
+    def _overview_caption(self) -> str:
+        if self.ceiling is None:
+            return ""
+        return (
+            f"Under each map: skill of model and ceiling over the globe on {self.ceiling.sample}, and the model's "
+            "share of the ceiling's ACC, what it knows of what could be known, where its interval leaves zero. The "
+            "ceiling is a single run that is not damped; beyond the limit of predictability its skill is below "
+            "climatology though it still knows more."
+        )
 
     def maps(self) -> list[dict[str, Any]]:
         """Maps of RMSE, ACC, bias and skill by variable, score and lead."""
@@ -135,10 +164,12 @@ class Gallery:
                 panels = []
                 for lead in self.leads:
                     values = fields.sel(lead=lead).values
+                    stand = self.ceiling.stand(channel, lead, metric) if self.ceiling else None
                     png = self.globe.draw(
                         values, self.folder / "maps" / f"{channel}_{metric}_{lead}h", scale=scale, pdf=self.pdf,
                         doubtful=self._doubtful(channel, lead) if metric == "skill" else None,
-                        text=self._text(
+                        strip=gauge.strip(stand) if stand else None,
+                        text=self.text(
                             f"{METRICS[metric].title.split(' against')[0]}, {lead_title(lead)}",
                             f"{spec.title} · {self.sample}", f"{title.split(' (')[0].lower()} [{unit}]",
                         ),
@@ -146,12 +177,13 @@ class Gallery:
                     drawn = fields.sel(lead=lead).rename(metric).to_dataset()
                     if metric == "skill" and self.tested:
                         drawn["significant"] = (drawn[metric].dims, ~self._doubtful(channel, lead))
-                    self._numbers(
+                    self.numbers(
                         f"maps/{channel}_{metric}_{lead}h", drawn, f"{title} of {spec.title}, {lead_title(lead)}",
                         **{metric: unit_of(METRICS[metric], spec.spec.unit)},
                     )  # fmt: skip
                     self.tick()
-                    panels.append(Panel(png, self._map_alt(title, spec.title, lead, values, unit)))
+                    alt = self.map_alt(title, spec.title, lead, values, unit)
+                    panels.append(Panel(png, alt, f"Globe, {stand.sentence}" if stand else ""))
                 metrics.append({"title": title, "figures": panels})
             variables.append({"name": channel, "title": spec.title, "metrics": metrics})
         return variables
@@ -167,88 +199,69 @@ class Gallery:
             for metric, title in (("rmse", "RMSE"), ("acc", "ACC"), ("skill", "Skill against climatology")):
                 unit = style.pretty_unit(spec.spec.unit) if metric == "rmse" else "1"
                 shown = {m: n for m, n in names.items() if metric != "skill" or m not in style.BASELINES}
+                ways = self._ways(channel, metric)
                 png = curves.lead_curve(
                     rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=shown, pdf=self.pdf,
-                    text=self._text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
+                    ways={h: style.percent(s.share) for h, s in ways.items()},
+                    text=self.text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
                 )  # fmt: skip
                 lines = rows[(rows["metric"] == metric) & rows["model"].isin(list(shown))]
-                self._numbers(f"curves/{channel}_{metric}", lines, f"{title} of {spec.title} against lead time")
+                self.numbers(f"curves/{channel}_{metric}", lines, f"{title} of {spec.title} against lead time")
                 self.tick()
-                panels.append(Panel(png, self._curve_alt(title, spec.title, rows, metric, unit, shown)))
+                alt = self._curve_alt(title, spec.title, rows, metric, unit, shown)
+                panels.append(Panel(png, alt, self._curve_caption(ways)))
             groups.append({"title": spec.title, "figures": panels})
         return groups
+
+    def _ways(self, channel: str, metric: str) -> dict[int, Stand]:
+        if self.ceiling is None:
+            return {}
+        return {int(h): self.ceiling.stand(channel, int(h), metric) for h in self.facts["lead_hours"]}
+
+    def _curve_caption(self, ways: dict[int, Stand]) -> str:
+        """The share at every lead in words; leads with the same reason for none together."""
+        if self.ceiling is None:
+            return ""
+        gone = [f"{style.percent(s.share)} at {lead_title(h)}" for h, s in ways.items() if np.isfinite(s.share)]
+        told = [f"the model has gone {words.join(gone)} of the way from climatology to ceiling"] if gone else []
+        for reason in dict.fromkeys(s.way for s in ways.values() if not np.isfinite(s.share)):
+            leads = [lead_title(h) for h, s in ways.items() if s.way == reason]
+            told.append(f"{reason.removesuffix(' here')} at {words.join(leads)}")
+        return f"On {self.ceiling.sample}: {'; '.join(told)}."
 
     def spectra(self) -> list[Panel]:
         """Zonal power spectra by variable."""
         panels = []
+        whole = self.ceiling.maps if self.ceiling else self.scores
+        shown = [self.model, "truth", *([CEILING, "climatology"] if self.ceiling else [])]
+        shown = [m for m in shown if m in whole["spectrum_model"].values]
+        sample = self.ceiling.sample if self.ceiling else self.sample
         for channel in self.channels:
             spec = parse_channel(channel)
-            power = self.scores["spectrum"].sel(channel=channel, spectrum_model=[self.model, "truth"])
+            power = whole["spectrum"].sel(channel=channel, spectrum_model=shown)
             png = curves.spectrum(
-                power, self.folder / "spectra" / channel, truth_name="truth", pdf=self.pdf,
-                text=self._text(
-                    "Zonal power, 30–60°", f"{spec.title} · {self.sample}", style.squared(spec.spec.unit)
-                ),
+                power, self.folder / "spectra" / channel, model=self.model, pdf=self.pdf,
+                text=self.text("Zonal power, 30–60°", f"{spec.title} · {sample}", style.squared(spec.spec.unit)),
             )  # fmt: skip
-            self._numbers(
+            self.numbers(
                 f"spectra/{channel}", power.rename("power").to_dataset(), f"Zonal power of {spec.title}, 30-60 degrees",
                 power=f"({spec.spec.unit})^2",
             )  # fmt: skip
             self.tick()
-            small = power["zonal_wavenumber"].values >= power["zonal_wavenumber"].values[-1] // 2
-            share = power.sel(spectrum_model=self.model).values[:, small].sum(-1)
-            share = share / power.sel(spectrum_model="truth").values[:, small].sum(-1)
-            told = ", ".join(f"{100 * s:.0f}% at {lead_title(int(h))}" for s, h in zip(share, power["lead"].values))
-            panels.append(
-                Panel(png, f"Zonal power spectrum of {spec.title}. In the smaller half of the scales the forecast has "
-                           f"this share of the truth's power: {told}.")
-            )  # fmt: skip
+            told = _fine_shares(power, self.model)
+            alt = (
+                f"Zonal power spectrum of {spec.title}. In the smaller half of the scales the forecast has "
+                f"this share of the truth's power: {told[self.model]}."
+            )
+            caption = ""
+            if self.ceiling:
+                others = "; ".join(f"{m} {told[m]}" for m in (CEILING, "climatology") if m in told)
+                caption = (
+                    f"Share of the truth's power in the smaller half of the scales, {sample}: "
+                    f"model {told[self.model]}; {others}."
+                )
+            panels.append(Panel(png, alt, caption))
         return panels
-
-    def cases(
-        self, forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, init: np.datetime64,
-        channels: Sequence[str], leads: Sequence[int],
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        """Forecast, truth and error of one init time; colours are anomalies, contours the field itself."""
-        groups = []
-        issued = dates(str(init), str(init), joint=" = ").split(" = ")[1]
-        for channel in channels:
-            spec = parse_channel(channel)
-            unit = style.pretty_unit(spec.spec.unit)
-            fields: dict[int, tuple[Any, ...]] = {}
-            for lead in leads:
-                valid = init + np.timedelta64(int(lead), "h")
-                hours = lead_hours(forecast["lead_time"].values).tolist()
-                f = forecast["state"].sel(init_time=init, channel=channel).isel(lead_time=hours.index(lead)).values
-                o = truth["state"].sel(time=valid, channel=channel).values
-                c = normals.climatology_at(np.array([valid]), channels=[channel])[0, 0]
-                fields[lead] = (f - c, o - c, f - o, f, o)
-            scale = scale_for("field", np.stack([a for group in fields.values() for a in group[:3]]))
-            for lead, (fa, oa, error, f, o) in fields.items():
-                when = dates(str(init), str(init + np.timedelta64(int(lead), "h")), joint=", valid ")
-                stem = f"{channel}_{lead}h_{init.astype('datetime64[h]')}"
-                panels = []
-                for name, values, lines in (("Forecast", fa, f), ("Truth", oa, o), ("Error", error, None)):
-                    what = "forecast minus truth" if lines is None else "anomaly; contours: field"
-                    png = self.globe.draw(
-                        values, self.folder / "cases" / f"{stem}_{name.lower()}", scale=scale,
-                        text=self._text(
-                            f"{name}, {lead_title(lead)}", f"{spec.title} · issued {when}", f"{what} [{unit}]"
-                        ),
-                        lines=lines, pdf=self.pdf,
-                    )  # fmt: skip
-                    grid = {"latitude": self.globe.grid.latitude, "longitude": self.globe.grid.longitude}
-                    drawn = {"anomaly" if lines is not None else "error": values}
-                    drawn |= {"field": lines} if lines is not None else {}
-                    self._numbers(
-                        f"cases/{stem}_{name.lower()}",
-                        xr.Dataset({k: (tuple(grid), v) for k, v in drawn.items()}, grid),
-                        f"{name}, {what}, {spec.title}, issued {when}", **dict.fromkeys(drawn, spec.spec.unit),
-                    )  # fmt: skip
-                    self.tick()
-                    panels.append(Panel(png, self._map_alt(f"{name}, {what}", spec.title, lead, values, unit)))
-                groups.append({"title": f"{spec.title}, {lead_title(lead)}, issued {issued}", "figures": panels})
-        return groups
 
     def training(self, log: Path) -> list[Panel]:
         """Loss and validation skill of the training run; nothing when there is no log."""
@@ -259,14 +272,14 @@ class Gallery:
             return []
         png = curves.training(self.folder / "training_loss", train, validation, note=self.note, pdf=self.pdf)
         both = pd.concat([train.assign(kind="train"), validation.assign(kind="validation")])
-        self._numbers("training_loss", both[["kind", "step", "loss"]], "Training and validation loss")
+        self.numbers("training_loss", both[["kind", "step", "loss"]], "Training and validation loss")
         last = f"from {style.number(train['loss'].iloc[0])} to {style.number(train['loss'].iloc[-1])}"
         panels = [Panel(png, f"Training loss over {int(train['step'].iloc[-1])} steps, {last}.")]
         skill = curves.training_skill(self.folder / "training_skill", validation, note=self.note, pdf=self.pdf)
         if skill is not None:
             by_lead = [{f"skill_{h}h": r.get("skill") for h, r in leads.items()} for leads in validation["leads"]]
             table = pd.DataFrame(by_lead).assign(step=validation["step"].to_numpy())
-            self._numbers("training_skill", table, "Skill of the validation pairs against climatology")
+            self.numbers("training_skill", table, "Skill of the validation pairs against climatology")
             panels.append(Panel(skill, "Skill of the validation pairs at each lead during training."))
         return panels
 
@@ -279,10 +292,12 @@ class Gallery:
             names[str(m)] = f"model ({m})" if m == self.model else f"{style.model_title(str(m))}{fewer}"
         return names
 
-    def _numbers(self, name: str, values: xr.Dataset | pd.DataFrame, title: str, **units: str) -> None:
+    def numbers(self, name: str, values: xr.Dataset | pd.DataFrame, title: str, **units: str) -> None:
+        """Write what a figure shows as CSV and NetCDF."""
         numbers.write(self.folder / name, values, title=title, note=f"{self.note}; {self.sample}", units=units)
 
-    def _text(self, title: str, subtitle: str, unit: str) -> style.Text:
+    def text(self, title: str, subtitle: str, unit: str) -> style.Text:
+        """The words of a panel, with the name of the data."""
         return style.Text(title, subtitle, self.note, unit)
 
     def _doubtful(self, channel: str, lead: int) -> NDArray[np.bool_]:
@@ -291,7 +306,8 @@ class Gallery:
         sure = self.scores["significant"].sel(model=self.model, channel=channel, lead=lead).values.astype(bool)
         return np.asarray(~sure)
 
-    def _map_alt(self, what: str, variable: str, lead: int, values: NDArray[Any], unit: str) -> str:
+    def map_alt(self, what: str, variable: str, lead: int, values: NDArray[Any], unit: str) -> str:
+        """The alternative text of a map."""
         weights = self.globe.grid.area_weights
         mean = float((weights * values).sum() / weights.sum()) if np.isfinite(values).all() else float("nan")
         end = "" if unit == "1" else f" {unit}"
@@ -311,6 +327,18 @@ class Gallery:
                 told = ", ".join(f"{style.number(v)} at {lead_title(h)}" for v, h in zip(line["value"], line["lead"]))
                 parts.append(f"{name}: {told}")
         return f"{title} of {variable}{f' in{end}' if end else ''} against lead time, {self.note}. {'; '.join(parts)}."
+
+
+def _fine_shares(power: xr.DataArray, model: str) -> dict[str, str]:
+    """By model, its power in the smaller half of the scales over the truth's, at each lead."""
+    small = power["zonal_wavenumber"].values >= power["zonal_wavenumber"].values[-1] // 2
+    truth = power.sel(spectrum_model="truth").values[:, small].sum(-1)
+    told = {}
+    for name in map(str, power["spectrum_model"].values):
+        share = power.sel(spectrum_model=name).values[:, small].sum(-1) / truth
+        leads = [f"{100 * s:.0f}% at {lead_title(int(h))}" for s, h in zip(share, power["lead"].values)]
+        told[name] = ", ".join(leads) if name == model else f"{100 * float(share.mean()):.0f}%"
+    return told
 
 
 def dates(first: str, last: str, *, joint: str = " – ") -> str:

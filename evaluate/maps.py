@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import Colormap, Normalize
 from numpy.typing import NDArray
 
-from evaluate import style
+from evaluate import gauge, style
 from pipeline.grid import Grid
 
 SIZE = (4.5, 3.15)
@@ -174,6 +174,7 @@ class Globe:
     def draw(
         self, values: NDArray[Any], path: Path, *, scale: Scale, text: style.Text,
         doubtful: NDArray[np.bool_] | None = None, lines: NDArray[Any] | None = None, pdf: bool = True,
+        strip: gauge.Strip | None = None,
     ) -> bytes:  # fmt: skip
         """Draw one panel.
 
@@ -185,25 +186,27 @@ class Globe:
             doubtful: cells to hatch.
             lines: a field whose contours are drawn over the colours.
             pdf: also write a PDF.
+            strip: drawn below, in a taller figure.
 
         Returns:
             The PNG.
         """
         with style.look():
-            figure = plt.figure(figsize=SIZE)
-            axes: Any = figure.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
+            figure, panel = gauge.panel(SIZE, strip)
+            axes: Any = panel.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
             mesh = self.paint(axes, values, scale, doubtful=doubtful)
             if lines is not None:
                 for level in self.contours(lines, _contour_levels(lines)):
                     for x, y in level:
                         axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
-            style.write_words(figure, text)
-            colour_bar(figure, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
+            style.write_words(panel, text)
+            colour_bar(panel, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
         return style.save(figure, path, colours=scale.colours, pdf=pdf)
 
     def draw_table(
         self, rows: Mapping[str, Mapping[str, NDArray[Any]]], path: Path, *, scale: Scale, text: style.Text,
         doubtful: Mapping[str, Mapping[str, NDArray[np.bool_]]] | None = None, pdf: bool = True,
+        notes: Mapping[str, Mapping[str, str]] | None = None,
     ) -> bytes:  # fmt: skip
         """Many small maps with one scale: rows of variables, columns of leads.
 
@@ -214,9 +217,11 @@ class Globe:
             text: the words; the note is left out.
             doubtful: cells to hatch, by the same names.
             pdf: also write a PDF.
+            notes: a line of words under each map, by the same names.
         """
         columns = list(next(iter(rows.values())))
-        width, height = 10.0, 0.95 + 10.0 / len(columns) * 0.5 * len(rows) + 0.75
+        line = 0.24 if notes else 0.0
+        width, height = 10.0, 0.95 + (10.0 / len(columns) * 0.5 + line) * len(rows) + 0.75
         with style.look():
             figure = plt.figure(figsize=(width, height))
             left, top, bottom = 0.04, 1 - 0.95 / height, 0.75 / height
@@ -226,9 +231,14 @@ class Globe:
                 low = top - (i + 1) * high
                 figure.text(left * 0.5, low + high / 2, row, fontsize=12, rotation=90, ha="center", va="center")
                 for j, (column, values) in enumerate(fields.items()):
-                    place = (left + j * wide, low + 0.02 * high, wide * 0.985, high * 0.96)
+                    share = line / height / high
+                    place = (left + j * wide, low + (0.02 + share) * high, wide * 0.985, high * (0.96 - share))
                     axes = figure.add_axes(place, projection=self.projection)
                     mesh = self.paint(axes, values, scale, doubtful=doubtful[row][column] if doubtful else None)
+                    if notes:
+                        told = notes[row][column]
+                        figure.text(left + (j + 0.5) * wide, low + 0.5 * line / height, told, fontsize=8.8,
+                                    color=style.MUTED, ha="center", va="center")  # fmt: skip
                     if i == 0:
                         figure.text(left + (j + 0.5) * wide, top + 0.06 / height, column, fontsize=12.5,
                                     fontweight="bold", ha="center", va="bottom")  # fmt: skip

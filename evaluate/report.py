@@ -24,14 +24,18 @@ from rich.console import Console
 from evaluate import standing, style, words
 from evaluate.align import lead_title
 from evaluate.animation import run_animate
+from evaluate.ceiling import Ceiling, read_common
 from evaluate.figures import Gallery, Panel, dates
 from evaluate.regions import TITLES
+from evaluate.shares import CEILING
+from evaluate.triptychs import triptychs
 from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.console import terminal_progress
 from pipeline.store import open_store
+from pipeline.variables import parse_channel
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 LIMIT = 10_000_000
@@ -50,15 +54,19 @@ def run_report(config: Config) -> None:
     facts = provenance.read_receipt(config, stage="score")["facts"]
     frame, scores = read_scores(paths.scores)
     drawn = {"scores": hashlib.sha256((paths.scores / "scores.csv").read_bytes()).hexdigest()[:16]}
-    if paths.receipt("report").exists() and paths.report.exists():
-        if drawn.items() <= provenance.read_receipt(config, stage="report")["facts"].items():
-            console.print(f"report: complete, {paths.report}", markup=False)
-            return
+    known = provenance.read_receipt(config, stage="report")["facts"] if paths.receipt("report").exists() else {}
+    if drawn.items() <= known.items() and paths.report.exists():
+        console.print(f"report: complete, {paths.report}", markup=False)
+        return
     leads = [h for h in facts["lead_hours"] if h in (config.evaluation.map_lead_hours or facts["lead_hours"])]
-    gallery = Gallery(frame, scores, facts, paths.figures, leads)
+    ceiling = Ceiling.read(paths.scores, frame, scores, facts)
+    gallery = Gallery(frame, scores, facts, paths.figures, leads, ceiling)
     shown = gallery.channels[:_NUM_CASE_CHANNELS]
     ends = sorted({leads[0], leads[-1]})
     forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    forecasts = {gallery.model: forecast}
+    if ceiling is not None and CEILING in paths.twins:
+        forecasts[CEILING] = open_store(paths.twins[CEILING], stage="python -m pipeline twins")
     truth = open_store(paths.store, stage="python -m pipeline regrid")
     chosen = chosen_inits(config, forecast, truth, leads=ends)
     film = run_animate(config, channel=shown[-1], lead=ends[0]) if config.evaluation.animation_frames else None
@@ -66,7 +74,8 @@ def run_report(config: Config) -> None:
     with files.lock(paths.scores / "report.lock"), progress:
         task = progress.add_task("report", total=gallery.count + 3 * len(shown) * len(ends) * (1 + len(chosen)))
         gallery.tick = lambda: progress.advance(task)
-        init = typical_init(paths.scores / "sums.nc", model=gallery.model, channel=shown[0], lead=ends[0])
+        among = forecasts[CEILING]["init_time"].values if CEILING in forecasts else None
+        init = typical_init(paths.scores / "sums.nc", model=gallery.model, channel=shown[0], lead=ends[0], among=among)
         figures = {
             "overview": [gallery.overview()],
             "curves": gallery.curves(),
@@ -74,14 +83,14 @@ def run_report(config: Config) -> None:
             "cases": [
                 group
                 for time in (init, *chosen)
-                for group in gallery.cases(
-                    forecast, truth, Normals.open(paths.normals), init=time, channels=shown, leads=ends
+                for group in triptychs(
+                    gallery, forecasts, truth, Normals.open(paths.normals), init=time, channels=shown, leads=ends
                 )
             ],
             "spectra": gallery.spectra(),
             "training": gallery.training(paths.metrics),
         }  # fmt: skip
-        page = render(config, frame, facts, figures=figures, leads=gallery.leads, case=init, film=film)
+        page = render(config, frame, facts, figures=figures, leads=gallery.leads, case=init, film=film, ceiling=ceiling)
         size = len(page.encode())
         if size > LIMIT:
             raise ValueError(
@@ -112,10 +121,20 @@ def read_scores(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
     return frame.assign(level=frame["level"].fillna("")), scores
 
 
-def typical_init(sums: Path, *, model: str, channel: str, lead: int) -> np.datetime64:
-    """The init time whose global squared error is the median of all: an ordinary day, not a chosen one."""
+def typical_init(sums: Path, *, model: str, channel: str, lead: int, among: Any = None) -> np.datetime64:
+    """The init time whose global squared error is the median of all: an ordinary day, not a chosen one.
+
+    Args:
+        sums: sums.nc.
+        model: ours.
+        channel: short name.
+        lead: hours.
+        among: init times to choose from; all of them when absent.
+    """
     with xr.open_dataset(sums, group="regional", engine="netcdf4") as ds:
         errors = ds["squared_error"].sel(model=model, channel=channel, lead=lead, region="globe").load()
+    if among is not None:
+        errors = errors.isel(init_time=np.isin(errors["init_time"].values, among.astype("datetime64[ns]")))
     order = np.argsort(errors.values, kind="stable")
     return np.datetime64(errors["init_time"].values[order[len(order) // 2]], "ns")
 
@@ -149,7 +168,7 @@ def chosen_inits(
 
 def render(
     config: Config, frame: pd.DataFrame, facts: dict[str, Any], *, figures: dict[str, Any], leads: Sequence[int],
-    case: np.datetime64, film: Path | None = None,
+    case: np.datetime64, film: Path | None = None, ceiling: Ceiling | None = None,
 ) -> str:  # fmt: skip
     """The page.
 
@@ -161,6 +180,7 @@ def render(
         leads: hours with maps.
         case: init time of the single forecast shown.
         film: the animation that lies beside the page, or None.
+        ceiling: scores beside the ceiling's, or None.
     """
     model = str(facts["model"])
     present = [str(m) for m in frame["model"].unique()]
@@ -178,7 +198,8 @@ def render(
         if intervals
         else f"No confidence intervals are given ({bootstrap['intervals']}); read differences as hints."
     )
-    common = standing.read_common(config.paths.scores, frame)
+    common = read_common(config.paths.scores, frame)
+    shares = None if ceiling is None else ceiling.shares
     chosen_too = "; after it, the dates that the configuration names" if config.evaluation.cases else ""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -197,29 +218,35 @@ def render(
         intervals=intervals,
         n_init=facts["n_init"],
         baselines=baselines,
-        headline=words.headline(frame, baselines=baselines, **chosen),
-        columns=6 + len(baselines) + ("persistence" in baselines),
+        channels=words.join([parse_channel(c).title for c in channels]),
+        tiles=standing.tiles(frame, ceiling=ceiling, **chosen),
+        headline=standing.headline(frame, baselines=baselines, ceiling=ceiling, **chosen),
+        columns=6 + len(baselines) + ("persistence" in baselines) + (ceiling is not None),
+        ceiling=ceiling,
+        ceiling_note="" if ceiling is None else ceiling.note(),
         hatch_note="Hatched where the difference from climatology is not significant (t-test over blocks of init "
         "times, false discovery rate 10%)."
         if intervals
         else "Too few init times to test where skill is significant.",
         standing=[
-            (title, standing.standing(common, metric=metric, **chosen))
+            (title, standing.standing(common, metric=metric, ceiling=ceiling, **chosen))
             for metric, title in (("acc", "Anomaly correlation"), ("skill", "Skill against climatology"))
         ],
         standing_note=standing.note(facts),
         overview=figures["overview"],
         curves=figures["curves"],
         maps=figures["maps"],
-        scorecard=words.scorecard(frame, leads=every_lead, model=model, size=size),
-        regions=words.region_tables(frame, size=size, **chosen),
+        scorecard=words.scorecard(frame, leads=every_lead, model=model, size=size, shares=shares),
+        regions=words.region_tables(frame, size=size, shares=shares, **chosen),
         regions_left_out="; ".join(f"{TITLES[k]} ({v})" for k, v in facts["regions_left_out"].items()),
         gradient=words.gradient(),
+        share_gradient=words.gradient(style.CORRELATION),
         heat_low=style.score(-size),
         heat_high=f"+{size:g}",
         cases=figures["cases"],
         cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
-        f"{channels[0]} at {lead_title(leads[0])} is the median of all{chosen_too}. Colours are "
+        f"{channels[0]} at {lead_title(leads[0])} is the median of all{' that the ceiling has' if ceiling else ''}"
+        f"{chosen_too}. Colours are "
         "anomalies from the climatology, contours the field itself.",
         film=None if film is None else os.path.relpath(film, config.paths.report.parent),
         spectra=figures["spectra"],

@@ -1,15 +1,13 @@
-"""Where a model stands: between the climatology and the best that could be known, among everything scored.
+"""Where a model stands, for the first screen and the tables: beside the climatology, and beside the ceiling.
 
-Contract: one table, all models on the same init times: those of scores_common.csv where references were made
-for some of them only, else those of scores.csv. The ceiling is what the simulated atmosphere itself reaches
-from states with an analysis error. Anomaly correlation says what a forecast knows, and there the ceiling is
-one; skill also asks it to keep still about what it does not know, which a single run never does.
+Contract: every comparison with a ceiling is on the init times that it has and says so. ACC says what a forecast
+knows, and there the ceiling is one; skill also asks it to keep still about what it does not know, which a single run
+never does. Without a ceiling nothing here speaks of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,75 +15,158 @@ import pandas as pd
 
 from evaluate import style, words
 from evaluate.align import lead_title
+from evaluate.ceiling import Ceiling, Stand
+from evaluate.shares import CEILING
 from pipeline.variables import parse_channel
 
-
-def read_common(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Scores of all models on common init times.
-
-    Args:
-        folder: of the scores.
-        frame: scores.csv, level as text.
-    """
-    path = folder / "scores_common.csv"
-    if not path.exists():
-        return frame
-    common = pd.read_csv(path, dtype={"level": str, "unit": str})
-    return common.assign(level=common["level"].fillna(""))
+MOST_TILES = 4
 
 
 def order(models: Sequence[str], *, model: str) -> list[str]:
     """Ours first, then other models, simple baselines, and the references of a simulated atmosphere last."""
-    last = ["linear", "damped_persistence", "persistence", "coarse", "ceiling"]
+    last = ["linear", "damped_persistence", "persistence", "coarse", CEILING]
     others = [m for m in models if m not in (model, "climatology", *last)]
     return [model, *others, *[m for m in last if m in models]]
 
 
-def standing(
-    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, metric: str
-) -> dict[str, Any]:
-    """The table: a score of every model by channel and lead.
+def tiles(
+    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, ceiling: Ceiling | None = None
+) -> list[dict[str, Any]]:
+    """What the forecast is worth, one tile a lead: against the climatology, and of what could be known.
 
     Args:
-        frame: from `read_common`.
+        frame: scores.csv, level as text.
+        channels: short names, those that are drawn.
+        leads: hours; at most MOST_TILES of them are shown, the first and the last among them.
+        model: ours.
+        ceiling: scores beside the ceiling's.
+    """
+    places = np.linspace(0, len(leads) - 1, min(len(leads), MOST_TILES)).round().astype(int)
+    found = []
+    for lead in [leads[i] for i in np.unique(places)]:
+        scores = [
+            words.lookup(words.select(frame, channel=c), model=model, lead=lead, metric="skill") for c in channels
+        ]
+        tone, text = _claim(scores)
+        tile: dict[str, Any] = {
+            "lead": lead_title(lead), "text": text, "tone": tone, "known": "", "bar": None,
+            "more": f"{parse_channel(channels[0]).title}: skill {style.score(scores[0][0])}",
+        }  # fmt: skip
+        if ceiling is not None:
+            stands = [ceiling.stand(c, lead, "acc") for c in channels]
+            tile["more"] += f"; ACC {style.score(stands[0].model)}, the ceiling's {style.score(stands[0].ceiling)}"
+            tile["known"], known = _known(stands)
+            low, high = (float(np.clip(f(known), 0, 1)) if known else 0.0 for f in (min, max))
+            tile["bar"] = {"left": round(100 * low, 1), "width": round(100 * (high - low), 1), "empty": not known}
+        found.append(tile)
+    return found
+
+
+def _known(stands: Sequence[Stand]) -> tuple[str, list[float]]:
+    """What is known of what could be known, in words, and the shares that are beyond doubt."""
+    sure = [s.share for s in stands if s.low > 0]
+    known = sure or [s.share for s in stands if s.share > 0 and not np.isfinite(s.low)]
+    if not known:
+        return "Knows nothing for sure of what could be known", []
+    low, high = style.percent(min(known)), style.percent(max(known))
+    span = low if low == high else f"{low.removesuffix('%')} to {high}"
+    text = f"Knows {span} of what could be known"
+    if not sure:
+        return f"{text}, if init times are enough", known
+    return text + (f" in {len(sure)} of {len(stands)} variables" if len(sure) < len(stands) else ""), known
+
+
+def _claim(scores: Sequence[tuple[float, float, float]]) -> tuple[str, str]:
+    """Tone and words for the skills of several variables at one lead."""
+    total = len(scores)
+    if not all(np.isfinite(low) for _, low, _ in scores):
+        above = sum(value > 0 for value, _, _ in scores)
+        return "", f"Ahead of climatology in {above} of {total} variables, from too few init times to be sure"
+    tones = [words.tone(low, high) for _, low, high in scores]
+    good, bad = tones.count("good"), tones.count("bad")
+    if good:
+        return "good", f"Better than climatology in {good} of {total} variables" + (f", worse in {bad}" if bad else "")
+    if bad:
+        return "bad", f"Worse than climatology in {bad} of {total} variables"
+    return "", "No better than climatology beyond doubt"
+
+
+def headline(
+    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, baselines: Sequence[str],
+    ceiling: Ceiling | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The headline table: `words.headline`, and with a ceiling its row, the coarse core's, and a column of shares."""
+    groups = words.headline(frame, channels=channels, leads=leads, model=model, baselines=baselines)
+    if ceiling is None:
+        return groups
+    for channel, group in zip(channels, groups, strict=True):
+        rows = words.select(ceiling.frame, channel=channel)
+        present = rows["model"].unique().tolist()
+        extended = []
+        for lead, row in zip(leads, group["rows"], strict=True):
+            row["cells"].append(_share(ceiling, channel, lead, model))
+            extended.append(row)
+            for name, title in (("coarse", "coarse core"), (CEILING, "ceiling")):
+                if name in present:
+                    again = words.headline(ceiling.frame, channels=[channel], leads=[lead], model=name, baselines=[])
+                    rmse, skill, acc, bias, activity = again[0]["rows"][0]["cells"]
+                    blank = {"value": "", "interval": "", "tone": ""}
+                    cells = [rmse, *[blank] * len(baselines), skill | {"tone": ""}, acc]
+                    cells += [*[blank] * ("persistence" in baselines), bias, activity]
+                    end = {**blank, "value": "100%"} if name == CEILING else _share(ceiling, channel, lead, name)
+                    extended.append({"lead": title, "cells": [*cells, end], "reference": True})
+        group["rows"] = extended
+    return groups
+
+
+def _share(ceiling: Ceiling, channel: str, lead: int, model: str) -> dict[str, Any]:
+    """A cell with a share of the ceiling's ACC."""
+    rows = words.select(ceiling.shares, channel=channel)
+    value, low, high = words.lookup(rows, model=model, lead=lead, metric="acc")
+    cell: dict[str, Any] = {"value": style.percent(value), "interval": "", "tone": ""}
+    if np.isfinite(value):
+        cell["bar"] = round(100 * float(np.clip(value, 0, 1)), 1)
+        cell["interval"] = f"{style.percent(low)} … {style.percent(high)}" if np.isfinite(low) else ""
+    return cell
+
+
+def standing(
+    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, metric: str,
+    ceiling: Ceiling | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A score of every model by channel and lead.
+
+    Args:
+        frame: scores.csv, or those on common init times, level as text.
         channels: short names.
         leads: hours.
         model: ours.
         metric: "acc" or "skill".
+        ceiling: scores beside the ceiling's; then the model's share of its ACC is the last column of the ACC table.
 
     Returns:
-        Number of init times, column titles, and rows grouped by channel; for the ACC, the share of the ceiling's that
-        the model reaches is the last column where there is a ceiling.
+        Number of init times, column titles, and rows grouped by channel.
     """
     models = order([str(m) for m in frame["model"].unique()], model=model)
-    ceiling = "ceiling" in models and metric == "acc"
+    shares = ceiling if metric == "acc" else None
     groups = []
     for channel in channels:
         rows = words.select(frame, channel=channel)
         lines = []
         for lead in leads:
-            found = [words.lookup(rows, model=m, lead=lead, metric=metric) for m in models]
-            cells = [
+            cells: list[dict[str, Any]] = [
                 {"value": style.score(v), "interval": f"{style.score(a)} … {style.score(b)}" if np.isfinite(a) else "",
                  "tone": words.tone(a, b).replace("level", "") if metric == "skill" else ""}
-                for v, a, b in found
+                for v, a, b in (words.lookup(rows, model=m, lead=lead, metric=metric) for m in models)
             ]  # fmt: skip
-            if ceiling:
-                top = found[models.index("ceiling")][0]
-                share = found[0][0] / top if top > 0 else np.nan
-                cells.append(
-                    {
-                        "value": f"{100 * max(share, 0.0):.0f}%" if np.isfinite(share) else "–",
-                        "interval": "",
-                        "tone": "",
-                    }
-                )
+            if shares is not None:
+                cells.append(_share(shares, channel, lead, model))
             lines.append({"lead": lead_title(lead), "cells": cells})
         groups.append({"title": parse_channel(channel).title, "rows": lines})
     columns = [style.model_title(m) if m != model else "model" for m in models]
     return {
         "n_init": int(frame["n_init"].min()) if len(frame) else 0,
-        "columns": columns + (["model, share of ceiling"] if ceiling else []),
+        "columns": columns + (["model, share of ceiling"] if shares is not None else []),
         "groups": groups,
     }
 
@@ -99,7 +180,7 @@ def note(facts: Mapping[str, Any]) -> str:
             f"Ceiling and coarse core are costly: all models are compared here on the {twins['n_init']} of "
             f"{twins['of']} init times that these have, every {twins['init_spacing_hours'] / 24:g} days."
         )
-    if twins or any(m in facts.get("models", {}) for m in ("ceiling", "coarse")):
+    if twins or any(m in facts.get("models", {}) for m in (CEILING, "coarse")):
         parts.append(
             "Ceiling: the simulated atmosphere itself, restarted from states with an analysis error. Coarse core: the "
             "same equations at a lower truncation from the true states. Both are single runs, not damped towards the "

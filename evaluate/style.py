@@ -38,6 +38,8 @@ REFERENCES = {
     "coarse": "#5f9c3f", "ceiling": "#1d6b34",
 }  # fmt: skip
 """Colours of further models that everybody knows."""
+FAR = ("coarse", "ceiling")
+"""Models whose skill would dwarf that of all others in one panel."""
 MODEL_TITLES = {
     "damped_persistence": "damped persistence", "linear": "linear regression", "resnet": "ResNet", "unet": "U-Net",
     "coarse": "coarse core", "ceiling": "ceiling (perfect model)",
@@ -156,6 +158,15 @@ def score(value: float) -> str:
     return f"−{text}" if value < 0 and float(text) > 0 else text
 
 
+def percent(share: float) -> str:
+    """A share for people.
+
+    >>> percent(0.296), percent(-0.031), percent(-0.001), percent(float("nan"))
+    ('30%', '−3%', '0%', '–')
+    """
+    return f"{round(100 * share)}%".replace("-", "−") if np.isfinite(share) else "–"
+
+
 def data_name(label: str) -> str:
     """What figures call the data: simulated data are never called anything else."""
     return "simulated atmosphere" if label == "simulated" else label
@@ -261,11 +272,14 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
     return small.getvalue()
 
 
+_INKS = (INK, MUTED, UNDER, GRID, "#cfd6de", COLOURS[0], "#6ca6db", REFERENCES["ceiling"], "#7aa486")
+
+
 def _palette(colours: Colormap) -> NDArray[np.uint8]:
     """256 colours: greys for text, the colour map, and its shades under thin dark lines, shape (256, 3)."""
     light = colours(np.linspace(0.0, 1.0, 144))[:, :3]
     dark = np.concatenate([0.66 * light[::6], 0.33 * light[::9]])
-    inks = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in (INK, MUTED, UNDER, GRID)])
+    inks = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in _INKS])
     greys = np.linspace(0.05, 1.0, 256 - len(light) - len(dark) - len(inks))[:, None] * np.ones(3)
     return np.asarray(np.round(255 * np.concatenate([light, dark, greys, inks])), dtype=np.uint8)
 

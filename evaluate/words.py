@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, to_hex
 
 from evaluate import style
 from evaluate.align import lead_title
@@ -168,8 +168,18 @@ def heat_scale(frame: pd.DataFrame, *, model: str) -> float:
     return float(np.clip(style.nice_ceiling(float(np.nanquantile(skill, 0.98))), 0.1, 1.0))
 
 
-def scorecard(frame: pd.DataFrame, *, leads: Sequence[int], model: str, size: float) -> list[dict[str, Any]]:
-    """One heat table a variable: levels by leads; variables without levels share one."""
+def scorecard(
+    frame: pd.DataFrame, *, leads: Sequence[int], model: str, size: float, shares: pd.DataFrame | None = None
+) -> list[dict[str, Any]]:
+    """One heat table a variable: levels by leads; variables without levels share one.
+
+    Args:
+        frame: scores.csv, level as text.
+        leads: hours.
+        model: ours.
+        size: end of the colour scale.
+        shares: shares.csv, level as text; then the shares of the ceiling's ACC stand beside the skill.
+    """
     rows = frame[(frame["model"] == model) & (frame["metric"] == "skill") & (frame["region"] == "globe")]
     tables: dict[str, dict[str, Any]] = {}
     for (variable, level), group in rows.groupby(["variable", "level"], sort=False):
@@ -177,17 +187,20 @@ def scorecard(frame: pd.DataFrame, *, leads: Sequence[int], model: str, size: fl
         title, name = (spec.label, f"{level}") if level else ("Near the surface", str(variable))
         table = tables.setdefault(
             title,
-            {"title": title, "corner": "hPa" if level else "", "columns": [_short(h) for h in leads], "rows": []},
+            {"title": title, "corner": "hPa" if level else "", "rows": [], **_columns(leads, shares)},
         )
         cells = [_heat_cell(lookup(group, model=model, lead=h, metric="skill"), size) for h in leads]
+        if shares is not None:
+            cells += _share_cells(select(shares, channel=f"{variable}{level}"), leads=leads, model=model)
         table["rows"].append({"name": name, "cells": cells})
     return list(tables.values())
 
 
 def region_tables(
-    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, size: float
-) -> list[dict[str, Any]]:
-    """One heat table a channel: regions by leads."""
+    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, size: float,
+    shares: pd.DataFrame | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One heat table a channel: regions by leads. As `scorecard`."""
     names = [str(r) for r in frame["region"].unique()]
     tables = []
     for channel in channels:
@@ -195,10 +208,39 @@ def region_tables(
         for region in names:
             found = select(frame, channel=channel, region=region)
             cells = [_heat_cell(lookup(found, model=model, lead=h, metric="skill"), size) for h in leads]
+            if shares is not None:
+                cells += _share_cells(select(shares, channel=channel, region=region), leads=leads, model=model)
             rows.append({"name": TITLES[region], "cells": cells})
         title = parse_channel(channel).title
-        tables.append({"title": title, "corner": "", "columns": [_short(h) for h in leads], "rows": rows})
+        tables.append({"title": title, "corner": "", "rows": rows, **_columns(leads, shares)})
     return tables
+
+
+def _columns(leads: Sequence[int], shares: pd.DataFrame | None) -> dict[str, Any]:
+    """Titles of the columns of a heat table, and of the groups of them where there are two."""
+    names = [_short(h) for h in leads]
+    if shares is None:
+        return {"columns": names, "groups": []}
+    return {"columns": names * 2, "groups": [("skill", len(names)), ("of the ceiling", len(names))]}
+
+
+def _share_cells(rows: pd.DataFrame, *, leads: Sequence[int], model: str) -> list[dict[str, Any]]:
+    """The model's share of the ceiling's ACC at every lead; a dash where the ceiling knows nothing for sure."""
+    cells = []
+    for lead in leads:
+        value, low, high = lookup(rows, model=model, lead=lead, metric="acc")
+        if not np.isfinite(value):
+            cells.append({"text": "–", "background": "", "ink": "", "sure": False,
+                          "hint": "the ceiling knows nothing for sure here"})  # fmt: skip
+            continue
+        interval = f" [{100 * low:.0f}%, {100 * high:.0f}%]" if np.isfinite(low) else ""
+        cell = {
+            "text": style.percent(value),
+            "sure": bool(low > 0 or high < 0),
+            "hint": f"{100 * value:.1f}%{interval}",
+        }
+        cells.append(cell | _painted(style.CORRELATION(float(np.clip(value, 0.0, 1.0)))))
+    return cells
 
 
 def _short(lead: int) -> str:
@@ -208,19 +250,22 @@ def _short(lead: int) -> str:
 def _heat_cell(score: tuple[float, float, float], size: float) -> dict[str, Any]:
     value, low, high = score
     place = 0.5 + 0.5 * float(np.clip(value / size, -1, 1)) if np.isfinite(value) else 0.5
-    colour = style.SKILL(place)
-    light = float(np.dot(np.asarray(colour[:3]) ** 2.2, [0.2126, 0.7152, 0.0722]))
     known = np.isfinite(low)
     return {
+        **_painted(style.SKILL(place)),
         "text": style.score(value),
-        "background": to_hex(colour),
-        "ink": "#10151c" if light > 0.19 else "#ffffff",
         "sure": bool(known and tone(low, high) in ("good", "bad")),
         "hint": f"{value:.4f} [{low:.4f}, {high:.4f}]" if known else f"{value:.4f}",
     }
 
 
-def gradient() -> str:
-    """The scorecard's colours as a CSS gradient."""
-    stops = ",".join(to_hex(style.SKILL(x)) for x in np.linspace(0, 1, 11))
+def _painted(colour: Any) -> dict[str, str]:
+    """A background and an ink that can be read on it."""
+    light = float(np.dot(np.asarray(colour[:3]) ** 2.2, [0.2126, 0.7152, 0.0722]))
+    return {"background": to_hex(colour), "ink": "#10151c" if light > 0.19 else "#ffffff"}
+
+
+def gradient(colours: Colormap = style.SKILL) -> str:
+    """Colours of the scorecard as a CSS gradient."""
+    stops = ",".join(to_hex(colours(x)) for x in np.linspace(0, 1, 11))
     return f"linear-gradient(90deg,{stops})"

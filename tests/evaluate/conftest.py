@@ -14,7 +14,7 @@ from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.store import ArraySpec, SlabStore
+from pipeline.store import ArraySpec, SlabStore, open_store
 from preprocess.normals import run_normals
 
 CHANNELS = {"z": 2500.0, "t": 6.0, "t2m": 5.0, "u10": 4.0}
@@ -171,6 +171,32 @@ def fill_store(path, spec, coords, dim, size, contract, state, facts) -> None:
         for slab in store.pending():
             store.write(slab, {"state": state[slab.slice]})
         store.finish(facts)
+
+
+def write(path: Path, ds: xr.Dataset, **contract: Any) -> None:
+    """A forecast store of this project."""
+    coords = ds.drop_vars("state")
+    spec = ArraySpec(ds["state"].dims, ds["state"].shape, (1, *ds["state"].shape[1:]))
+    with SlabStore(
+        path, arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=8,
+        contract={**ds.attrs["contract"], **contract},
+    ) as opened:  # fmt: skip
+        for slab in opened.pending():
+            opened.write(slab, {"state": ds["state"].values[slab.slice]})
+        opened.finish({})
+
+
+def write_ceiling(config: Config, *, every: int = 10) -> xr.Dataset:
+    """A ceiling on some of the init times: the truth, which it knows less of as the lead grows."""
+    forecast, truth = open_store(config.paths.forecast), open_store(config.paths.store)
+    part = forecast.isel(init_time=slice(None, None, every)).load()
+    leads = np.array(config.forecast.lead_hours)
+    valid = part["init_time"].values[:, None] + leads.astype("timedelta64[h]")
+    exact = truth["state"].sel(time=valid.ravel()).values.reshape(part["state"].shape)
+    share = np.exp(-leads / 24 / 60.0)[:, None, None, None]
+    made = part.assign(state=(part["state"].dims, (share * exact + (1 - share) * part["state"].values)))
+    write(config.paths.twins["ceiling"], made, model="ceiling")
+    return made
 
 
 def write_training_log(config: Config) -> None:

@@ -18,7 +18,8 @@ from pipeline import config as configuration
 from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.store import ArraySpec, SlabStore, manifest_path, open_store
+from pipeline.store import manifest_path, open_store
+from tests.evaluate.conftest import write
 
 LEADS = [24, 168]
 SHORT = {
@@ -33,19 +34,6 @@ SHORT = {
 def inputs(config: Config) -> tuple[xr.Dataset, xr.Dataset, Normals]:
     """Forecast, truth, normals."""
     return open_store(config.paths.forecast).load(), open_store(config.paths.store), Normals.open(config.paths.normals)
-
-
-def write(path: Path, ds: xr.Dataset, **contract: Any) -> None:
-    """A forecast store of this project."""
-    coords = ds.drop_vars("state")
-    spec = ArraySpec(ds["state"].dims, ds["state"].shape, (1, *ds["state"].shape[1:]))
-    with SlabStore(
-        path, arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=8,
-        contract={**ds.attrs["contract"], **contract},
-    ) as opened:  # fmt: skip
-        for slab in opened.pending():
-            opened.write(slab, {"state": ds["state"].values[slab.slice]})
-        opened.finish({})
 
 
 def with_evaluation(config: Config, **evaluation: Any) -> Config:

@@ -21,6 +21,7 @@ from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.store import open_store
 from tests.evaluate.browser import browse
+from tests.evaluate.conftest import write_ceiling
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 
@@ -35,11 +36,13 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A simulated experiment, scored and reported."""
-    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5}
+    """A simulated experiment with a ceiling on every tenth init time, scored and reported."""
+    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5,
+             "twins": {"models": ["ceiling"], "init_step_hours": 240}}  # fmt: skip
     config = build_experiment(
         tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, evaluation=shown, **SHORT
     )
+    write_ceiling(config)
     score.run_score(config)
     report.run_report(config)
     return config
@@ -94,6 +97,28 @@ def test_page_is_self_contained(page: str) -> None:
     ids = [a["id"] for _, a in tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a[1:] for a in addresses if a.startswith("#")} <= set(ids)
+
+
+def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported: Config) -> None:
+    """Every figure but those of the training has a caption with the ceiling, on the init times that it has, and the
+    headline table its row; shares of the page are those of shares.csv. Catches a kind of figure left without."""
+    figures = re.findall(r"<figure.*?</figure>", page[: page.index('id="training"')], flags=re.S)
+    assert len(figures) == 1 + 2 * (3 + 4 * 2) + 2 * 2 * 2 * 3 + 2
+    for figure in figures:
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.S)
+        assert caption, figure[-300:]
+        assert "ceiling" in caption[1]
+        assert "12 common init times" in caption[1] or "this forecast" in caption[1].lower()
+    shares = pd.read_csv(reported.paths.scores / "shares.csv").query("model == 'tiny' and metric == 'acc'")
+    assert set(shares["n_init"]) == {12}
+    value = shares.query("variable == 't2m' and lead == 168 and region == 'globe'")["value"].item()
+    assert 0 < value < 1
+    assert f">{style.percent(value)}<span" in page
+    assert f"{style.percent(value)} at 7 days of the way from climatology to ceiling" in page
+    assert page.count('<tr class="reference">') == 2 * 2
+    assert "of the ceiling</th>" in page
+    with xr.open_dataset(reported.paths.figures / "spectra" / "z500.nc") as ds:
+        assert ds["spectrum_model"].values.tolist() == ["tiny", "truth", "ceiling", "climatology"]
 
 
 def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
@@ -291,6 +316,7 @@ def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None
     assert "at 1 day" in page
     assert "3 days" in page
     assert "SIMULATED" not in page
+    assert "ceiling" not in page.lower()
     assert browse(page, tmp_path, width=390)["images"] > 10
 
 
