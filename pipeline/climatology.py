@@ -194,7 +194,9 @@ class Normals:
             ValueError: a time off the hours of the climatology.
         """
         hours = hours_of_day(times)
-        unknown = ~np.isin(hours, self.hours)
+        known = np.zeros(24, dtype=bool)
+        known[list(self.hours)] = True
+        unknown = ~known[hours]
         if unknown.any():
             raise ValueError(
                 f"times must be at hours {', '.join(map(str, self.hours))} UTC, which the climatology in {self.path} "
@@ -223,6 +225,9 @@ class Normals:
             raise ValueError(f"times must be datetime64 without NaT, got {times.dtype}: {times.ravel()[:3]}")
         columns = self.channel_indices(channels)
         slots, hours = day_slots(times).ravel() - 1, self.hours_at(times).ravel()
+        if slots.size == 1:  # as samples ask for it
+            fields = self._read(slots, self.hours.index(int(hours[0])), columns)
+            return fields.reshape(*times.shape, *fields.shape[1:])
         out = np.empty((slots.size, columns.size, *self.grid.shape), dtype=np.float32)
         for position, hour in enumerate(self.hours):
             here = np.flatnonzero(hours == hour)

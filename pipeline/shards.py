@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numcodecs.zstd
@@ -44,6 +44,17 @@ class _Shard:
 
     identity: tuple[int, int, int]
     index: NDArray[np.uint64]
+
+
+class _Cut(NamedTuple):
+    """What one chunk gives to a selection, along one dim."""
+
+    shard: int
+    place: int
+    """Of the chunk in its shard."""
+    inside: slice
+    there: slice
+    """In the result."""
 
 
 class Reader:
@@ -84,16 +95,18 @@ class Reader:
         """
         if not self.direct:
             return np.asarray(self.array[selection])
-        spans = [_span(s, size) for s, size in zip(selection, self.shape, strict=False)]
-        spans += [(0, size) for size in self.shape[len(spans) :]]
+        whole = (slice(None),) * (len(self.shape) - len(selection))
+        spans = [_span(s, size) for s, size in zip((*selection, *whole), self.shape, strict=True)]
         out: NDArray[Any] = np.empty([stop - start for start, stop in spans], self._dtype)
-        ranges = [range(a // c, -(-b // c)) for (a, b), c in zip(spans, self._chunk, strict=True)]
-        by_shard: dict[Place, list[Place]] = {}
-        for chunk in itertools.product(*ranges):
-            shard = tuple(c // n for c, n in zip(chunk, self._per_shard, strict=True))
-            by_shard.setdefault(shard, []).append(chunk)
-        for shard, chunks in by_shard.items():
-            self._fill(out, spans, shard, chunks)
+        axes = [
+            list(_cuts(start, stop, chunk=chunk, per_shard=n))
+            for (start, stop), chunk, n in zip(spans, self._chunk, self._per_shard, strict=True)
+        ]
+        by_shard: dict[Place, list[tuple[_Cut, ...]]] = {}
+        for cuts in itertools.product(*axes):
+            by_shard.setdefault(tuple(cut.shard for cut in cuts), []).append(cuts)
+        for shard, parts in by_shard.items():
+            self._fill(out, shard, parts)
         return out
 
     def pick(self, *selection: slice | Index) -> NDArray[Any]:
@@ -122,48 +135,31 @@ class Reader:
             out[tuple(place for place, _, _ in piece)] = values
         return out
 
-    def _fill(self, out: NDArray[Any], spans: list[tuple[int, int]], shard: Place, chunks: list[Place]) -> None:
+    def _fill(self, out: NDArray[Any], shard: Place, parts: list[tuple[_Cut, ...]]) -> None:
+        """Read some chunks of a shard."""
         path = self._folder.joinpath("c", *map(str, shard))
         try:
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            for chunk in chunks:
-                target, _, _ = self._target(out, spans, chunk)
-                target[...] = self.array.fill_value
+            for cuts in parts:
+                out[tuple(cut.there for cut in cuts)] = self.array.fill_value
             return
         try:
             index = self._index(file, shard, path)
-            for chunk in chunks:
-                target, inside, whole = self._target(out, spans, chunk)
-                offset, length = index[tuple(c % n for c, n in zip(chunk, self._per_shard, strict=True))].tolist()
+            for cuts in parts:
+                target = out[tuple(cut.there for cut in cuts)]
+                offset, length = index[tuple(cut.place for cut in cuts)].tolist()
                 if offset == _NEVER_WRITTEN:
                     target[...] = self.array.fill_value
                     continue
-                direct = whole and target.flags.c_contiguous
+                content = _checked(os.pread(file, length, offset), path)
+                direct = target.shape == self._chunk and target.flags.c_contiguous
                 into = target if direct else np.empty(self._chunk, self._dtype)
-                self._decompress(_checked(os.pread(file, length, offset), path=path, chunk=chunk), into, path, chunk)
+                numcodecs.zstd.decompress(content, into)
                 if not direct:
-                    target[...] = into[inside]
+                    target[...] = into[tuple(cut.inside for cut in cuts)]
         finally:
             os.close(file)
-
-    def _decompress(self, content: bytes, into: NDArray[Any], path: Path, chunk: Place) -> None:
-        try:
-            numcodecs.zstd.decompress(content, into)
-        except RuntimeError as error:
-            raise _damaged(path, chunk) from error
-
-    def _target(
-        self, out: NDArray[Any], spans: list[tuple[int, int]], chunk: Place
-    ) -> tuple[NDArray[Any], tuple[slice, ...], bool]:
-        """Where a chunk goes in the result, which part of it, and whether that is all of it."""
-        inside, outside = [], []
-        for (start, stop), place, size in zip(spans, chunk, self._chunk, strict=True):
-            first, last = max(start, place * size), min(stop, (place + 1) * size)
-            inside.append(slice(first - place * size, last - place * size))
-            outside.append(slice(first - start, last - start))
-        whole = all(s.stop - s.start == size for s, size in zip(inside, self._chunk, strict=True))
-        return out[tuple(outside)], tuple(inside), whole
 
     def _index(self, file: int, shard: Place, path: Path) -> NDArray[np.uint64]:
         status = os.fstat(file)
@@ -173,8 +169,8 @@ class Reader:
             size = math.prod(self._per_shard) * 16 + _CHECKSUM
             raw = os.pread(file, size, max(0, status.st_size - size))
             if len(raw) != size:
-                raise _damaged(path, None)
-            pairs = np.frombuffer(_checked(raw, path=path, chunk=None), "<u8").reshape(*self._per_shard, 2)
+                raise _damaged(path)
+            pairs = np.frombuffer(_checked(raw, path), "<u8").reshape(*self._per_shard, 2)
             known = self._shards[shard] = _Shard(identity, pairs)
         return known.index
 
@@ -207,6 +203,15 @@ def _runs(selected: slice | Index, chunk: int) -> Iterator[tuple[slice, slice, I
         yield slice(first, last), slice(low, high), None if last - first == high - low else selected[first:last] - low
 
 
+def _cuts(start: int, stop: int, *, chunk: int, per_shard: int) -> Iterator[_Cut]:
+    for number in range(start // chunk, -(-stop // chunk)):
+        first, last = max(start, number * chunk), min(stop, (number + 1) * chunk)
+        yield _Cut(
+            shard=number // per_shard, place=number % per_shard,
+            inside=slice(first - number * chunk, last - number * chunk), there=slice(first - start, last - start),
+        )  # fmt: skip
+
+
 def _span(selected: slice, size: int) -> tuple[int, int]:
     start, stop, step = selected.indices(size)
     if step != 1 or stop <= start:
@@ -214,17 +219,16 @@ def _span(selected: slice, size: int) -> tuple[int, int]:
     return start, stop
 
 
-def _checked(raw: bytes, *, path: Path, chunk: Place | None) -> bytes:
+def _checked(raw: bytes, path: Path) -> bytes:
     """The content before its CRC32C."""
     content = raw[:-_CHECKSUM]
     if google_crc32c.value(content) != int.from_bytes(raw[-_CHECKSUM:], "little"):
-        raise _damaged(path, chunk)
+        raise _damaged(path)
     return content
 
 
-def _damaged(path: Path, chunk: Place | None) -> ValueError:
-    where = "the index of the shard" if chunk is None else f"chunk {chunk}"
+def _damaged(path: Path) -> ValueError:
     return ValueError(
-        f"store must be as it was written, got a checksum that does not fit {where} in {path}; "
+        f"store must be as it was written, got a checksum that does not fit in {path}; "
         "check it with python -m pipeline validate"
     )
