@@ -1,6 +1,7 @@
 """The picture of a training run: loss, skill of the fixed validation pairs at each lead, learning rate.
 
-Contract: reads metrics.jsonl only, so it can be drawn again at any time.
+Contract: reads metrics.jsonl only, so it can be drawn again at any time. The leads validated may change on the way (they
+are the forecast's, and no part of what is trained): each has its curve where it was scored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.metrics_log import read_metrics
+from pipeline.console import data_name
 
 
 def draw_curves(metrics: Path, figure: Path, *, label: str) -> Path:
@@ -43,9 +45,9 @@ def draw_curves(metrics: Path, figure: Path, *, label: str) -> Path:
     if validation:
         axes[0].plot([r["step"] for r in validation], [r["loss"] for r in validation], "o-", color="C1",
                      markersize=3, label="validation")  # fmt: skip
-        for lead in validation[0]["leads"]:
-            skill = [r["leads"][lead]["skill"] for r in validation]
-            axes[1].plot([r["step"] for r in validation], skill, "o-", markersize=3, label=f"{int(lead) / 24:g} days")
+        for lead in dict.fromkeys(hours for r in validation for hours in r["leads"]):
+            found = [(r["step"], r["leads"][lead]["skill"]) for r in validation if lead in r["leads"]]
+            axes[1].plot(*zip(*found, strict=True), "o-", markersize=3, label=f"{int(lead) / 24:g} d")
         axes[1].axhline(0.0, color="0.5", linewidth=0.8)
         axes[1].set_ylabel("skill against\nclimatology [1]")
         axes[1].legend(title="lead", fontsize="small")
@@ -54,8 +56,7 @@ def draw_curves(metrics: Path, figure: Path, *, label: str) -> Path:
     axes[-1].plot(steps, [r["learning_rate"] for r in train], color="C2")
     axes[-1].set_ylabel("learning rate [1]")
     axes[-1].set_xlabel("step")
-    data = "simulated atmosphere" if label == "simulated" else label
-    axes[0].set_title(f"Training on {data}: {steps[-1] if len(steps) else 0} steps")
+    axes[0].set_title(f"Training on {data_name(label)}: {steps[-1] if len(steps) else 0} steps")
     temporary = figure.with_name(f".{figure.name}.tmp.png")
     fig.savefig(temporary, dpi=120)
     plt.close(fig)

@@ -127,7 +127,7 @@ class TrainingBar:
         self._console, self._total, self._first, self._batch_size = console, total, done, batch_size
         self._progress = Progress(
             TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+            TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._progress.add_task("train", total=total, completed=done, text="")
         self._began = self._said = time.monotonic()

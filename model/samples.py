@@ -102,10 +102,11 @@ def find_pairs(
     valid[(earlier < 0).any(axis=1)] = -1
     has = valid >= 0
     empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
+    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
     spans = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in periods)
     if empty:
         raise ValueError(
-            f"every lead must have at least one pair of times, got none for {', '.join(empty)} h in {spans} "
+            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
             f"({int(inside.sum())} times of the store); lengthen the period or drop the lead"
         )
     init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))

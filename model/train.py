@@ -55,7 +55,7 @@ def run_train(config: Config) -> None:
         ValueError: an earlier stage is missing, the data do not fit the configuration, the number of ranks is not
             the layout's, or the loss is not finite.
     """
-    paths, console = config.paths, Console(stderr=True)
+    paths, console = config.paths, Console(stderr=True, soft_wrap=True)
     newest = checkpoint.newest(paths.checkpoints)
     if paths.receipt("train").exists() and newest is not None:
         console.print(f"train: already complete, {newest}")

@@ -116,7 +116,7 @@ class Training(Section):
     keep_checkpoints: Positive = 2
     tensorboard: bool = True
     """Copy the metrics for TensorBoard, where that is installed."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     layout: Layout = Layout()
 
     @model_validator(mode="after")
@@ -125,5 +125,10 @@ class Training(Section):
             raise ValueError(
                 "lead_weights must have one entry a lead, "
                 f"got {len(self.lead_weights)} for {len(self.lead_hours)} leads"
+            )
+        if self.batch_size % self.layout.data:
+            raise ValueError(
+                f"batch_size must be a multiple of layout.data, got {self.batch_size} samples for {self.layout.data} "
+                "data ranks"
             )
         return self

@@ -8,6 +8,7 @@ project is used as it is. Static fields are left out: a forecast takes those of 
 from __future__ import annotations
 
 import datetime as dt
+import glob
 import hashlib
 import json
 import os
@@ -62,6 +63,8 @@ def _patterns(given: Path) -> list[str]:
         if not files:
             raise ValueError(f"forecast.initial must hold files, got an empty folder {given}")
         return [str(p) for p in files]
+    if not given.exists() and not glob.has_magic(str(given)):
+        raise ValueError(f"forecast.initial must be a file, a folder of files or a store, got nothing at {given}")
     return [str(given)]
 
 

@@ -54,49 +54,63 @@ def run(config: Config, stage: str, *options: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def run_sbatch(config: Config, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The script for several nodes on a cluster of one node, made of two lines of shell."""
-    for name, content in (("srun", 'shift\nexec "$@"'), ("scontrol", "echo localhost")):
-        (folder / name).write_text(f"#!/bin/sh\n{content}\n")
+SRUN = """#!/bin/sh
+shift
+"$@" & first=$!
+"$@" & second=$!
+echo $first $second > "$PIDS"
+wait $first; status=$?
+wait $second; other=$?
+[ $status -gt $other ] && exit $status
+exit $other
+"""
+"""A cluster of two nodes, as far as a script can tell: a launcher on each, and the highest of their statuses."""
+
+
+def sbatch(config: Config, folder: Path) -> subprocess.Popen[str]:
+    """The script for several nodes, one rank on each of two."""
+    for name, content in (("srun", SRUN), ("scontrol", f'#!/bin/sh\necho "$@" >> {folder}/asked\necho localhost\n')):
+        (folder / name).write_text(content)
         (folder / name).chmod(0o755)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    job = {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "localhost"}
+    (config.root / "config.yaml").write_text(dump(config))
+    job = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "here[1-2]"}
     job |= {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHON": sys.executable, "PORT": str(port)}
-    return subprocess.run(
-        ["bash", "workflows/slurm/train.sbatch", str(config.root / "config.yaml")], cwd=ROOT, text=True, check=False,
-        env=environment() | job, timeout=180, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    return subprocess.Popen(
+        ["bash", "workflows/slurm/train.sbatch", str(config.root / "config.yaml")], cwd=ROOT, text=True,
+        env=environment() | job | {"PIDS": str(folder / "pids")}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_preempted_ranks_save_and_go_on(two_ranks: Config, tmp_path: Path) -> None:
-    """Catches SIGTERM that does not reach the ranks, a status that hides it, and a script for clusters that fails."""
+    """Catches SIGTERM that does not reach the ranks, a status that hides it, nodes that do not meet, and a job that
+    ends at its time limit instead of going back to the queue."""
     long = parse(two_ranks.model_dump(mode="json") | {"training": {**two_ranks.training.model_dump(), "steps": 4000}})
-    with subprocess.Popen(
-        command(long, "train"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with sbatch(long, tmp_path) as job:
         end = time.monotonic() + 120
-        while time.monotonic() < end and process.poll() is None:
+        while time.monotonic() < end and job.poll() is None:
             if long.paths.metrics.exists() and len(long.paths.metrics.read_text().splitlines()) > 3:
                 break
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=120)[1]
-    assert process.returncode == 128 + signal.SIGTERM, said
+        for launcher in (tmp_path / "pids").read_text().split():
+            os.kill(int(launcher), signal.SIGTERM)
+        said = job.communicate(timeout=120)[0]
+    assert job.returncode == 128 + signal.SIGTERM, said
+    assert (tmp_path / "asked").read_text().splitlines() == ["show hostnames here[1-2]", "requeue 17"]
     newest = checkpoint.newest(long.paths.checkpoints)
     assert newest is not None
     step = checkpoint.describe(newest)["step"]
     records = [r for r in read_metrics(long.paths.metrics) if r["kind"] == "train"]
     assert step == records[-1]["step"]
     assert said.count("stopped by a signal") == 1
-    assert (long.root / "logs" / "train.rank1.log").exists()
 
-    (two_ranks.root / "config.yaml").write_text(dump(two_ranks))
-    done = run_sbatch(two_ranks, tmp_path)
+    done = run(two_ranks, "train")
     assert done.returncode == 0, done.stdout
     assert two_ranks.paths.receipt("train").exists()
+    assert (two_ranks.root / "logs" / "train.rank1.log").exists()
 
 
 @pytest.mark.slow
