@@ -1,7 +1,7 @@
 """The picture of a training run: loss, skill of the fixed validation pairs at each lead, learning rate.
 
-Contract: reads metrics.jsonl only, so it can be drawn again at any time. The leads validated may change on the way (they
-are the forecast's, and no part of what is trained): each has its curve where it was scored.
+Contract: reads metrics.jsonl only, so it can be drawn again at any time. The leads validated may change on the way,
+being the forecast's and no part of what is trained: each has its curve where it was scored.
 """
 
 from __future__ import annotations
