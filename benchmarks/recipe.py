@@ -61,7 +61,8 @@ VARIANTS: dict[str, list[str]] = {
     "no averaging": ["training.ema_decay=0.0"],
     "batch 32": ["training.batch_size=32"],
     "batch 8": ["training.batch_size=8"],
-    "patch 8": ["model.patch=8"],
+    "patch 4": ["model.patch=4"],
+    "patch 16": ["model.patch=16"],
 }
 
 
@@ -214,7 +215,7 @@ def main() -> None:
 
     def missing(key: str) -> list[str]:
         have = {row["variant"] for row in rows if key in row}
-        return [name for name in ("demo", *options.only) if name not in have]
+        return [name for name in dict.fromkeys(("demo", *options.only)) if name not in have]
 
     if options.seconds:
         for name in dict.fromkeys(map(paced_like, options.only)):
