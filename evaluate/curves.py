@@ -24,6 +24,8 @@ from evaluate.align import lead_title
 SIZE = (4.5, 3.15)
 AXES = (0.145, 0.16, 0.825, 0.655)
 """Left, bottom, width, height of the axes, as shares of the panel."""
+LABEL = (-0.135, 0.5)
+"""Centre of the vertical axis's label, in shares of the axes: left of the longest tick labels."""
 LEAST_SKILL = -0.3
 """Lower end of an axis of skill beside undamped references; what lies beyond it is written at the edge."""
 DASHES = {
@@ -128,6 +130,7 @@ def lead_curve(
         else:
             axes.set_ylim(0, highest * 1.25)
         axes.set_ylabel(f"{text.title.split(',')[0].split(' ')[0]} [{text.unit}]")
+        axes.yaxis.set_label_coords(*LABEL)
         _legend(figure, axes, more=0.16 if ways else 0.0)
     return style.save(figure, path, pdf=pdf)
 
@@ -194,7 +197,8 @@ def spectrum(power: xr.DataArray, path: Path, *, text: style.Text, model: str, p
         axes.minorticks_off()
         axes.set_ylim(truth.min() * 1e-2, truth.max() * 3)
         axes.set_xlabel("zonal wavenumber")
-        axes.set_ylabel(f"power [{text.unit}]", labelpad=0)
+        axes.set_ylabel(f"power [{text.unit}]")
+        axes.yaxis.set_label_coords(*LABEL)
         axes.legend(loc="lower left")
     return style.save(figure, path, pdf=pdf)
 

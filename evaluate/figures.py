@@ -136,8 +136,8 @@ class Gallery:
             for lead in self.leads:
                 skill, acc = (self.ceiling.stand(channel, lead, metric) for metric in ("skill", "acc"))
                 unsure = not np.isfinite(acc.share) or acc.low < 0 < acc.high
-                known = "not for sure" if unsure else f"{style.percent(acc.share)} of its"
-                told = f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · ACC {known}"
+                known = "nothing sure" if unsure else style.percent(acc.share)
+                told = f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · knows {known}"
                 notes[channel][lead_title(lead)] = told
         return notes
 
@@ -145,8 +145,8 @@ class Gallery:
         if self.ceiling is None:
             return ""
         return (
-            f"Under each map: skill of model and ceiling over the globe on {self.ceiling.sample}, and the model's "
-            "share of the ceiling's ACC, what it knows of what could be known, where its interval leaves zero. The "
+            f"Under each map: skill of model and ceiling over the globe on {self.ceiling.sample}, and what the model "
+            "knows of what could be known: its share of the ceiling's ACC, where the interval leaves zero. The "
             "ceiling is a single run that is not damped; beyond the limit of predictability its skill is below "
             "climatology though it still knows more."
         )

@@ -65,7 +65,12 @@ def open_forecast(path: Path | str, *, channels: Sequence[str] | None = None, na
     if manifest_path(path).exists():
         ds = open_store(path, stage="python -m pipeline forecast")
     else:
-        raw = _named(_open(path), path)
+        found = _open(path)
+        if "state" in found and "init_time" in found["state"].dims:
+            raise ValueError(
+                f"forecast {path} must have its manifest beside it, got no {manifest_path(path).name}; copy both"
+            )
+        raw = _named(found, path)
         ds = _stacked(raw, path, channels)
         written = json.loads(raw.attrs.get(_CONTRACT, "{}"))
         contract = {"kind": "forecast", "model": path.stem, "grid": Grid.from_dataset(ds).describe(), **written}
@@ -210,12 +215,15 @@ def _nothing(array: xr.DataArray, sizes: dict[str, int]) -> Any:
 
 def _open(path: Path) -> xr.Dataset:
     try:
-        if path.is_dir():
-            ds: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=True)
-        else:
-            ds = xr.open_dataset(path, chunks={}, decode_timedelta=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated.*")
+            if path.is_dir():
+                ds: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=True)
+            else:
+                ds = xr.open_dataset(path, chunks={}, decode_timedelta=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"forecast must be a Zarr store or a NetCDF file, got {path}: {error}") from None
+        reason = "neither" if "IO backends" in str(error) else str(error)
+        raise ValueError(f"forecast must be a Zarr store or a NetCDF file, got {path}: {reason}") from None
     return ds
 
 

@@ -242,7 +242,7 @@ def render(
         gradient=words.gradient(),
         share_gradient=words.gradient(style.CORRELATION),
         heat_low=style.score(-size),
-        heat_high=f"+{size:g}",
+        heat_high=f"+{style.score(size)}",
         cases=figures["cases"],
         cases_note=f"Issued {dates(str(case), str(case), joint=' = ').split(' = ')[1]}, the init time whose error in "
         f"{channels[0]} at {lead_title(leads[0])} is the median of all{' that the ceiling has' if ceiling else ''}"

@@ -48,13 +48,20 @@ def tiles(
             words.lookup(words.select(frame, channel=c), model=model, lead=lead, metric="skill") for c in channels
         ]
         tone, text = _claim(scores)
+        against = [
+            words.lookup(words.select(frame, channel=c), model=model, lead=lead, metric="skill_persistence")[0]
+            for c in channels
+        ]
+        lost = sum(value < 0 for value in against)
+        beaten = f"; RMSE above persistence's in {lost} of {len(channels)}" if lost else ""
         tile: dict[str, Any] = {
-            "lead": lead_title(lead), "text": text, "tone": tone, "known": "", "bar": None,
+            "lead": lead_title(lead), "text": text + beaten, "tone": tone, "known": "", "bar": None,
             "more": f"{parse_channel(channels[0]).title}: skill {style.score(scores[0][0])}",
         }  # fmt: skip
         if ceiling is not None:
             stands = [ceiling.stand(c, lead, "acc") for c in channels]
-            tile["more"] += f"; ACC {style.score(stands[0].model)}, the ceiling's {style.score(stands[0].ceiling)}"
+            best = f"the ceiling's {style.score(stands[0].ceiling)} on {ceiling.sample}"
+            tile["more"] += f"; ACC {style.score(stands[0].model)} of {best}"
             tile["known"], known = _known(stands)
             low, high = (float(np.clip(f(known), 0, 1)) if known else 0.0 for f in (min, max))
             tile["bar"] = {"left": round(100 * low, 1), "width": round(100 * (high - low), 1), "empty": not known}
@@ -81,7 +88,8 @@ def _claim(scores: Sequence[tuple[float, float, float]]) -> tuple[str, str]:
     total = len(scores)
     if not all(np.isfinite(low) for _, low, _ in scores):
         above = sum(value > 0 for value, _, _ in scores)
-        return "", f"Ahead of climatology in {above} of {total} variables, from too few init times to be sure"
+        text = f"Ahead of climatology in {above}" if above else f"Behind climatology in {total}"
+        return "", f"{text} of {total} variables, from too few init times to be sure"
     tones = [words.tone(low, high) for _, low, high in scores]
     good, bad = tones.count("good"), tones.count("bad")
     if good:

@@ -133,6 +133,16 @@ def test_what_cannot_be_understood_is_refused(
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def test_what_is_no_forecast_says_so(tmp_path: Path) -> None:
+    """A store of this project moved without its manifest, and a file that is no NetCDF: one sentence each."""
+    xr.Dataset({"state": ("init_time", [1.0])}).to_zarr(tmp_path / "alone.zarr", zarr_format=2)
+    with pytest.raises(ValueError, match=r"must have its manifest beside it, got no alone\.manifest"):
+        open_forecast(tmp_path / "alone.zarr")
+    (tmp_path / "a.nc").write_text("no data")
+    with pytest.raises(ValueError, match=r"a Zarr store or a NetCDF file, got .*a.nc: neither$"):
+        open_forecast(tmp_path / "a.nc")
+
+
 def test_a_killed_export_goes_on(forecast: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches an export that takes half a store for a whole one, or that starts over."""
     monkeypatch.setattr(interchange, "_SLAB", 8)

@@ -99,7 +99,7 @@ def test_tiles_claim_only_what_is_sure(tmp_path: Path) -> None:
     tile = standing.tiles(whole, ceiling=found(tmp_path), **CHOSEN)[0]
     assert tile["known"] == "Knows 10% of what could be known"
     assert tile["bar"] == {"left": 10.0, "width": 0.0, "empty": False}
-    assert "ACC 0.060, the ceiling's 0.60" in tile["more"]
+    assert "ACC 0.060 of the ceiling's 0.60 on 22 common init times" in tile["more"]
     unsure = standing.tiles(whole, ceiling=found(tmp_path, low=-0.3), **CHOSEN)[0]
     assert unsure["known"].startswith("Knows nothing for sure")
     assert unsure["bar"]["empty"]
