@@ -9,6 +9,7 @@ of matrix libraries come on top.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.wrap import plan_for
 from model.rehearsal import Footprint, architecture, footprint
 from pipeline import files
@@ -91,17 +93,19 @@ def nearest_fit(config: Config, *, limit: int, device: str) -> tuple[Config, Foo
     another trunk, then more ranks.
 
     Args:
-        config: the experiment.
+        config: the experiment, which does not fit.
         limit: bytes of a rank.
         device: "cpu" or "cuda".
     """
     for arrangement in _arrangements(config):
+        if _least(arrangement) > limit:
+            continue
         thriftiest = _changed(arrangement, {"recompute": True, "micro_batch": 1})
         smallest = _attempt(thriftiest, device)
         if smallest is None or smallest.peak > limit:
             continue
         for candidate in _thrifts(arrangement):
-            found = _attempt(candidate, device)
+            found = None if candidate == config else _attempt(candidate, device)
             if found is not None and found.peak <= limit:
                 return candidate, found
         return thriftiest, smallest
@@ -162,6 +166,25 @@ def _thrifts(config: Config) -> Iterator[Config]:
     for recompute in dict.fromkeys([options.recompute, True]):
         for size in sizes:
             yield _changed(config, {"recompute": recompute, "micro_batch": None if size == whole else size})
+
+
+def _least(config: Config) -> int:
+    """Bytes that a rank cannot do without: parameters, gradients, moments and averages, cut where the layout cuts."""
+    layout, options = config.training.layout, config.training
+    trunk, rest = _sizes(architecture(config))
+    trunk_ranks = 1 if layout.trunk == "replicated" else layout.channel
+    parameters = (trunk / trunk_ranks + rest / layout.channel) / (layout.data if layout.sharding == "fsdp" else 1)
+    copies = 4 + (options.ema_decay > 0)
+    return int(parameters * copies * (8 if options.precision == "float64" else 4))
+
+
+@cache
+def _sizes(shape: DCHAGConfig) -> tuple[int, int]:
+    """Numbers of parameters in the trunk and elsewhere."""
+    with torch.device("meta"):
+        parameters = dict(DCHAG(shape, seed=None).named_parameters())
+    trunk = sum(p.numel() for name, p in parameters.items() if name.startswith("trunk."))
+    return trunk, sum(p.numel() for p in parameters.values()) - trunk
 
 
 def _attempt(config: Config, device: str) -> Footprint | None:

@@ -124,9 +124,10 @@ class Rehearsal:
             return
         options = self.config.training
         part = -(-options.validation_samples // axis_size(self.mesh, DATA))
+        at_once = options.micro_batch or self.samples
         self.model.eval()
         with optimise.averaged_weights(_local(self.parameters), _local(self.average)), self._autocast():
-            x, target = self.new_batch(min(part, options.batch_size))
+            x, target = self.new_batch(min(part, at_once))
             self.model(x, torch.ones(len(x), device=self.device))
             self._whole(target)
         wrap.drop_gathered(self.model)
@@ -191,8 +192,9 @@ def footprint(config: Config, *, device_type: str = "cpu") -> Footprint:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         count = stack.enter_context(Allocations(device.type, block=_GPU_BLOCK if device_type == "cuda" else 1))
         rank = Rehearsal(config, mesh=mesh, device=device, seed=None, as_gpu=as_gpu)
-        rank.run()
-        count.peak = 0  # the first time DTensor works out shapes of whole tensors on the way, which are never there
+        if layout.trunk != "replicated" or layout.sharding == "fsdp":
+            rank.run()  # the first time DTensor works out shapes of whole tensors on the way, which are never there
+            count.peak = 0
         rank.run()
         held = rank.held()
         return Footprint(**held, activations=max(0, count.peak - sum(held.values())), peak=count.peak)

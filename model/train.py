@@ -233,8 +233,8 @@ class Trainer:
         with optimise.averaged_weights(_local(self.parameters), _local(self.average)):
             add_fixed(
                 sums, items, lambda some: self._predict(self.data.fixed(some).to(self.device, self.dtype)),
-                area_HW=self.area_HW, batch_size=self.options.batch_size, rank=data_rank(self.mesh),
-                ranks=axis_size(self.mesh, DATA),
+                area_HW=self.area_HW, rank=data_rank(self.mesh), ranks=axis_size(self.mesh, DATA),
+                batch_size=self.options.micro_batch or self.options.batch_size // axis_size(self.mesh, DATA),
             )  # fmt: skip
         wrap.drop_gathered(self.model)
         sums.merge(lambda values: launch.sum_over_ranks(values, group=self.mesh.get_group(DATA)))

@@ -6,7 +6,6 @@ neighbours. An axis of size one takes the same code path as any other.
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh as DeviceMesh
 from torch.distributed.device_mesh import init_device_mesh
@@ -45,11 +44,3 @@ def channel_rank(mesh: DeviceMesh) -> int:
 def axis_size(mesh: DeviceMesh, axis: str) -> int:
     """Number of ranks along an axis."""
     return mesh.size(mesh.mesh_dim_names.index(axis)) if mesh.mesh_dim_names else 1
-
-
-def seed_ranks(mesh: DeviceMesh, *, seed: int) -> None:
-    """Seeds torch's global generators (dropout) by data rank: ranks of a channel group draw the same masks.
-
-    What is replicated inside a channel group stays equal only while its ranks draw the same random numbers.
-    """
-    torch.manual_seed(seed + 1_000_003 * data_rank(mesh))

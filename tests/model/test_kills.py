@@ -23,6 +23,7 @@ from model.metrics_log import read_metrics
 from model.train import run_train
 from pipeline.config import Config, dump, load
 from pipeline.provenance import read_receipt
+from tests.parallel.harness import forking
 
 KILLS = int(os.environ.get("CHAGCAST_KILLS", "5"))
 
@@ -35,8 +36,7 @@ def _train(path: str, ready: Event) -> None:
 
 def _start(path: Path) -> mp.process.BaseProcess:
     """A training in a process of its own, its imports done."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "torch.distributed.fsdp", "model.train"])
+    context = forking()
     ready = context.Event()
     process = context.Process(target=_train, args=(str(path), ready))
     process.start()

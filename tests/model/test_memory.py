@@ -28,7 +28,9 @@ DEMO = Path(__file__).resolve().parents[2] / "workflows" / "config" / "demo.yaml
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "training", [{"ema_decay": 0.0}, {"recompute": True, "micro_batch": 8}], ids=["plain", "thrifty"]
+    "training",
+    [{"ema_decay": 0.0}, {"recompute": True, "micro_batch": 8, "validation_samples": 64}],
+    ids=["plain", "thrifty"],
 )
 def test_plan_agrees_with_a_real_run(
     experiment: Make, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any]

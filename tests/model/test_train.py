@@ -204,9 +204,26 @@ def test_validation_does_not_touch_training(undisturbed: Config, experiment: Mak
     assert same(weights(config), weights(undisturbed))
 
 
-@pytest.mark.parametrize("options", [{"micro_batch": 3}, {"recompute": True}], ids=str)
-def test_how_a_batch_is_computed_does_not_move_the_losses(experiment: Make, options: dict[str, Any]) -> None:
-    """Catches gradients of parts that do not add up to the batch's (an uneven last part), or lose their weight."""
+@pytest.mark.parametrize(
+    ("options", "within"),
+    [({"micro_batch": 3}, 1e-5), ({"recompute": True}, 1e-5), ({"compile": True}, 1e-5),
+     ({"precision": "bfloat16"}, 1e-2)],
+    ids=str,
+)  # fmt: skip
+def test_how_a_batch_is_computed_does_not_move_the_losses(
+    experiment: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], within: float
+) -> None:
+    """Catches gradients of parts that do not add up to the batch's (an uneven last part), or lose their weight.
+
+    And a model that the compiler cannot follow through training and validation, or options that do nothing.
+    """
+    compiled, compile_ = [], torch.compile
+
+    def trace_only(function: Any, **_: Any) -> Any:
+        compiled.append(function)
+        return compile_(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", trace_only)
 
     def train_with(**more: Any) -> list[float]:
         config = experiment(steps=5, batch_size=8, checkpoint_every=5, validate_every=5, **more)
@@ -217,7 +234,22 @@ def test_how_a_batch_is_computed_does_not_move_the_losses(experiment: Make, opti
         run_train(config)
         return [r["loss"] for r in curve(config)]
 
-    assert train_with(**options) == pytest.approx(train_with(), rel=1e-5)
+    found, plain = train_with(**options), train_with()
+    assert found == pytest.approx(plain, rel=within)
+    assert len(compiled) == ("compile" in options)
+    if "precision" in options:
+        assert found != pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_gradients_are_clipped(experiment: Make, one_rank: None, clip: float) -> None:
+    """Catches clipping that is left out, or cuts what is short enough: the first moment is a tenth of the gradient."""
+    trainer = make_trainer(experiment(clip_norm=clip))
+    _, norm, _ = trainer._train_step(trainer.data.batch(0), stop=False)
+    moments = [state["exp_avg"] for state in trainer.optimiser.state.values()]
+    found = torch.stack([m.double().square().sum() for m in moments]).sum().sqrt().item()
+    assert found == pytest.approx(0.1 * min(norm, clip), rel=1e-4)
+    assert 1e-3 < norm < 1e3
 
 
 def test_patience_ends_a_run_that_no_longer_improves(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:

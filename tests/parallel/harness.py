@@ -3,7 +3,7 @@
 Contract: real processes, gloo, rendezvous through a file, a time limit, the process group destroyed whatever
 happens, and a check that rank, size and backend are the ones asked for. The first rank that fails stops
 the others and its traceback is what the test shows. Ranks are forked from a server that has imported torch
-and nothing else, so a rank starts in milliseconds.
+and the model, and done nothing with them, so a rank starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def run_distributed(
     Raises:
         RuntimeError: a rank raised, died or did not finish in time.
     """
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "torch.distributed.fsdp"])
+    context = forking()
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         ranks: list[BaseProcess] = [
@@ -59,6 +58,15 @@ def run_distributed(
                     process.kill()
                 process.join()
         return [torch.load(here / f"result-{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def forking() -> Any:
+    """Processes from the server; one server for the whole test run, so all must ask for the same imports."""
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["torch", "torch.distributed", "torch.distributed.fsdp", "model.train", "model.forecast"]
+    )
+    return context
 
 
 def _wait(ranks: list[BaseProcess], here: Path, timeout: float) -> None:

@@ -17,11 +17,14 @@ from model import checkpoint
 from model.fields import Fields
 from model.metrics_log import read_metrics
 from model.parallel.launch import process_group
+from model.parallel.mesh import channel_rank, data_rank
 from model.train import Trainer, run_train
 from pipeline.config import Config, parse
 from tests.parallel.harness import run_distributed
 
 STEPS = 6
+CLIP = 0.05
+"""Below the norm of every gradient here."""
 
 
 def raw(
@@ -31,7 +34,7 @@ def raw(
     from tests.model.conftest import raw_config
 
     content = raw_config(directory, steps=STEPS, checkpoint_every=3, validate_every=3, batch_size=8,
-                         precision="float64")  # fmt: skip
+                         precision="float64", clip_norm=CLIP)  # fmt: skip
     content["model"] |= {"groups": {"by": "contiguous", "count": 4}, "dropout": 0.0, "unit": "C", **(model or {})}
     content["training"]["layout"] = {"data": data, "channel": channel, **layout}
     return content
@@ -80,8 +83,10 @@ LAYOUTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout.values())))
 def test_ranks_give_the_losses_of_one(one_rank: Config, tmp_path: Path, layout: dict[str, Any]) -> None:
-    """Catches ranks that see the same samples, gradients or targets of other channels, norms of a part of the model."""
+    """Catches ranks that see the same samples, gradients or targets of other channels, norms of a part of the model,
+    and parts of a batch that do not add up on ranks: here they go on in parts of three."""
     content = raw(tmp_path / "ranks", **layout)
+    content["training"]["micro_batch"] = 3
     elsewhere(one_rank, tmp_path / "ranks")
     run_distributed(train, layout["data"] * layout["channel"], content)
     config = parse(content)
@@ -89,6 +94,10 @@ def test_ranks_give_the_losses_of_one(one_rank: Config, tmp_path: Path, layout: 
     ours, theirs = weights(config), weights(one_rank)
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-7) for n in ours if n.startswith("model."))
+    moments = [n for n in ours if n.endswith("exp_avg")]  # the parameters do not feel a wrong scale of gradients
+    assert all((ours[n] - theirs[n]).abs().max() < 1e-6 * CLIP for n in moments)
+    norms = [r["gradient_norm"] for r in read_metrics(config.paths.metrics) if r["kind"] == "train"]
+    assert min(norms) > 2 * CLIP
 
 
 def look(content: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +147,30 @@ def test_a_rank_reads_its_channels_alone(
     for s in seen:
         assert s["start"].tolist() == whole["start"].tolist()
         assert torch.equal(s["target"], whole["target"])
+
+
+def draw(content: dict[str, Any]) -> tuple[tuple[int, int], list[str], list[float]]:
+    """Where a rank lies, its samples of the first step, and the random numbers that come after it."""
+    trainer = Trainer(parse(content), device=torch.device("cpu"), console=Console(quiet=True))
+    batch = trainer.data.batch(0)
+    trainer._train_step(batch, stop=False)
+    named = [trainer.data.pairs.describe(s, e) for s, e in zip(batch.items.start, batch.items.lead, strict=True)]
+    return (data_rank(trainer.mesh), channel_rank(trainer.mesh)), named, torch.rand(3).tolist()
+
+
+@pytest.mark.slow
+def test_data_ranks_see_other_samples_and_channel_ranks_the_same(one_rank: Config, tmp_path: Path) -> None:
+    """Catches a sample seen twice or by nobody, one mask of dropout on all data ranks, two in one channel group."""
+    content = raw(tmp_path / "ranks", data=2, channel=2, model={"dropout": 0.1})
+    elsewhere(one_rank, tmp_path / "ranks")
+    found = {place: (samples, drawn) for place, samples, drawn in run_distributed(draw, 4, content)}
+    assert found[0, 0] == found[0, 1]
+    assert found[1, 0] == found[1, 1]
+    assert found[0, 0][1] != found[1, 0][1]
+    with process_group(world_size=1):
+        _, whole, _ = draw(raw(tmp_path / "ranks", data=1, channel=1))
+    assert found[0, 0][0] + found[1, 0][0] == whole
+    assert len(set(whole)) == 8
 
 
 @pytest.mark.slow
