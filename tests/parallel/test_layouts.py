@@ -15,7 +15,7 @@ from tests.parallel.harness import run_distributed
 
 TRUNKS = ("replicated", "tensor", "sequence")
 UNEVEN = (4, 10)  # 10 patches: 3 or 4 ranks do not divide them
-MIXED = ((80, "ddp"), (81, "fsdp"), (500, "ddp"))
+MIXED = ((80, "ddp"), (81, "fsdp"))
 
 QUICK = [Case(81, 2, Layout(trunk, "ddp")) for trunk in TRUNKS]
 USUAL = {
@@ -43,10 +43,11 @@ FULL = {
     1: [Case(81, 1, Layout(trunk, "fsdp")) for trunk in TRUNKS],
     **{
         ranks: [Case(channels, ranks, Layout(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
+        + [Case(500, ranks, Layout("replicated", "ddp"))]  # the trunk is given groups, however many channels they hold
         for ranks in (2, 3, 4)
     },
 }
-FULL[4] += [Case(channels, 2, Layout(trunk, "fsdp")) for trunk in TRUNKS for channels in (80, 81)]
+FULL[4] += [Case(channels, 2, Layout(trunk, "fsdp")) for trunk, channels in zip(TRUNKS, (80, 81, 80), strict=True)]
 
 
 def run(world: int, cases: list[Case]) -> list[tuple[Case, Difference]]:
