@@ -138,7 +138,10 @@ def load_climax(
     num = len(channels)
     weight_CPD, bias_CD = _token_embeds(theirs.tensors)
     if len(weight_CPD) != num:
-        raise ValueError(f"channels must name the {len(weight_CPD)} of the ClimaX file in its order, got {num}")
+        raise ValueError(
+            f"channels must name the {len(weight_CPD)} of the ClimaX file in its order, got {num}; list them in "
+            "training.climax_channels"
+        )
     tokeniser = model.stage.tokeniser
     ours = model.channels_held
     both = [(row, channels.index(name)) for row, name in enumerate(ours) if name in channels]
@@ -183,7 +186,7 @@ class _Reader:
         if tuple(self.tensors[name].shape) != shape:
             raise ValueError(
                 f"ClimaX {name} must have shape {shape} for this model, got {tuple(self.tensors[name].shape)}; "
-                "build the model with climax_config"
+                "the file's sizes are needed (model.width, depth, patch, mlp_ratio, decoder_depth)"
             )
         self.used.add(name)
         return self.tensors[name]

@@ -54,7 +54,7 @@ def run_forecast(config: Config, *, initial: Path | None = None) -> None:
         ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
             or no init time qualifies.
     """
-    paths, console = config.paths, Console(stderr=True, soft_wrap=True)
+    paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
     if initial is None and paths.receipt("forecast").exists() and paths.forecast.exists():
         read_manifest(paths.forecast, stage="python -m pipeline forecast")
         console.print(f"forecast: already complete, {paths.forecast}")
@@ -64,7 +64,6 @@ def run_forecast(config: Config, *, initial: Path | None = None) -> None:
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
     with launch.process_group(world_size=None) as device:
-        console.quiet = not launch.is_main()
         job = prepare(config, found, device=device, initial=initial)
         if job.missing.size:
             console.print(

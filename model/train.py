@@ -55,23 +55,24 @@ def run_train(config: Config) -> None:
         ValueError: an earlier stage is missing, the data do not fit the configuration, the number of ranks is not
             the layout's, or the loss is not finite.
     """
-    paths, console = config.paths, Console(stderr=True, soft_wrap=True)
+    paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
     newest = checkpoint.newest(paths.checkpoints)
     if paths.receipt("train").exists() and newest is not None:
         console.print(f"train: already complete, {newest}")
         return
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
-    with launch.process_group(world_size=config.training.layout.world_size) as device:
-        console.quiet = not launch.is_main()
-        with files.lock(paths.train / "train.lock") if launch.is_main() else nullcontext():
-            trainer = Trainer(config, device=device, console=console)
-            trainer.resume()
-            trainer.run()
-            if launch.is_main():
-                label = trainer.fields.contract["source"]["label"]
-                figure = draw_curves(paths.metrics, paths.train / "curves.png", label=label)
-                outputs = [paths.checkpoints, paths.metrics, figure]
-                provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
+    with (
+        launch.process_group(world_size=config.training.layout.world_size) as device,
+        files.lock(paths.train / "train.lock") if launch.is_main() else nullcontext(),
+    ):
+        trainer = Trainer(config, device=device, console=console)
+        trainer.resume()
+        trainer.run()
+        if launch.is_main():
+            label = trainer.fields.contract["source"]["label"]
+            figure = draw_curves(paths.metrics, paths.train / "curves.png", label=label)
+            outputs = [paths.checkpoints, paths.metrics, figure]
+            provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
 
 
 @dataclass

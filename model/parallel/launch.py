@@ -56,8 +56,8 @@ def process_group(*, world_size: int | None) -> Iterator[torch.device]:
 
 
 def is_main() -> bool:
-    """Whether this rank speaks and writes for all."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    """Whether this rank speaks and writes for all; known before the group is joined, too."""
+    return dist.get_rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

@@ -22,6 +22,7 @@ Letters: R ranks of the channel axis.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -245,6 +246,8 @@ def _check_trunk(config: DCHAGConfig, layout: Layout, ranks: int) -> None:
 
 def _cut_trunk(model: DCHAG, mesh: DeviceMesh, *, sequence: bool) -> None:
     """Heads and hidden features by ranks; with `sequence` also the patches between the matrices."""
+    # On the CPU every rank draws the masks of its own patches or features, which is as good as other masks.
+    warnings.filterwarnings("ignore", message="DTensor random operators may not have complete support")
     between = Shard(1) if sequence else Replicate()
     columns = ColwiseParallel(input_layouts=between)
     rows = RowwiseParallel(output_layouts=between, use_local_output=not sequence)

@@ -79,8 +79,11 @@ def one_rank() -> Iterator[None]:
         yield
 
 
-def test_run_leaves_what_it_promises(undisturbed: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a run that ends without its checkpoints, metrics, picture or receipt, or trains twice."""
+def test_run_leaves_what_it_promises(
+    undisturbed: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a run that ends without its checkpoints, metrics, picture or receipt, trains twice, or says all on every
+    rank."""
     records = curve(undisturbed)
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 13))
     assert [r["step"] for r in records if r["kind"] == "validation"] == [5, 10, 12]
@@ -95,6 +98,9 @@ def test_run_leaves_what_it_promises(undisturbed: Config, capsys: pytest.Capture
     before = undisturbed.paths.metrics.stat().st_mtime_ns
     run_train(undisturbed)
     assert "already complete" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    run_train(undisturbed)
+    assert capsys.readouterr().err == ""
     assert undisturbed.paths.metrics.stat().st_mtime_ns == before
 
 

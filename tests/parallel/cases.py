@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.dchag import DCHAG, DCHAGConfig
+from model.dchag import DCHAG, CutRows, DCHAGConfig
 from model.loss import weighted_mse
 from model.parallel.mesh import CHANNEL, DATA, axis_size, build_mesh, channel_rank, data_rank
 from model.parallel.wrap import ChannelGather, Layout, cut, gradient_norm, parameter_groups, plan_for
@@ -189,10 +189,10 @@ def part_of(whole: DCHAG, case: Case, mesh: DeviceMesh) -> DCHAG:
     """This rank's part of a model, by rows, and its layout."""
     plan = plan_for(case.config, ranks=axis_size(mesh, CHANNEL))
     part = DCHAG(case.config, groups=plan.groups[channel_rank(mesh)], seed=None).double()
-    values = dict(whole.named_parameters())
+    values, cut_rows = dict(whole.named_parameters()), part.cut_rows()
     with torch.no_grad():
         for name, parameter in part.named_parameters():
-            parameter.copy_(_rows(part, name, values[name]))
+            parameter.copy_(_rows(cut_rows, name, values[name]))
     cut(part, plan=plan, mesh=mesh, layout=case.layout)
     if case.gather == "sum":
         assert isinstance(part.gather, ChannelGather)
@@ -259,8 +259,8 @@ def _stepper(model: DCHAG, x: Tensor, lead: Tensor, target: Tensor, area: Tensor
     return _Stepper(model, loss, torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2))
 
 
-def _rows(part: DCHAG, name: str, value: Tensor) -> Tensor:
-    rows = part.cut_rows().get(name)
+def _rows(cut_rows: Mapping[str, CutRows], name: str, value: Tensor) -> Tensor:
+    rows = cut_rows.get(name)
     if rows is None:
         return value
     assert value.shape[0] == rows.total
@@ -271,11 +271,11 @@ def _differences(
     part: DCHAG, of_part: Any, whole: dict[str, Any], of_whole: Any, *, start: dict[str, Tensor] | None = None
 ) -> dict[str, float]:
     """Largest difference of each tensor relative to its largest value, or to its largest change since the start."""
-    found = {}
+    found, cut_rows = {}, part.cut_rows()
     for name, parameter in part.named_parameters():
-        value, right = of_part(parameter), _rows(part, name, of_whole(whole[name]))
+        value, right = of_part(parameter), _rows(cut_rows, name, of_whole(whole[name]))
         assert not (isinstance(value, DTensor) and any(isinstance(p, Partial) for p in value.placements)), name
-        scale = right - _rows(part, name, start[name]) if start is not None else right
+        scale = right - _rows(cut_rows, name, start[name]) if start is not None else right
         found[name] = ((_whole(value) - right).abs().max() / scale.abs().max()).item()
     return found
 
