@@ -25,7 +25,7 @@ from pipeline.config import Config, dump, load
 from pipeline.provenance import read_receipt
 from tests.parallel.harness import forking
 
-KILLS = int(os.environ.get("CHAGCAST_KILLS", "5"))
+KILLS = int(os.environ.get("CHAGCAST_KILLS", "3"))
 
 
 def _train(path: str, ready: Event) -> None:
