@@ -95,6 +95,7 @@ def test_preempted_ranks_save_and_go_on(two_ranks: Config, tmp_path: Path) -> No
             if long.paths.metrics.exists() and len(long.paths.metrics.read_text().splitlines()) > 3:
                 break
             time.sleep(0.1)
+        assert job.poll() is None, job.communicate()[0]
         for launcher in (tmp_path / "pids").read_text().split():
             os.kill(int(launcher), signal.SIGTERM)
         said = job.communicate(timeout=120)[0]
