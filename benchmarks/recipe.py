@@ -1,13 +1,14 @@
-"""A training recipe found by measurement: variants of the demo's, each given the same time, judged at seven days.
+"""A training recipe found by measurement: variants of one base, each given the same time, judged at seven days.
 
-Every variant differs from the demo's configuration in the settings named below and nowhere else. With --seconds, short
-runs of all variants, before anything else, measure their steps a second and the number of steps follows, so that a
-larger model pays for its size (and the schedule ends with the time) and what the machine does meanwhile changes
-nothing (the best of two runs; variants that change neither model nor batch have the demo's rate); with --steps, all
-take as many steps. The score is the skill against
-climatology of the fixed validation pairs, forecast with the averaged weights. A difference below 0.01 is about what
-another seed makes: `demo` runs with two seeds to show it. What benchmarks/results/recipe.json holds of the same budget
-is not run again. Needs the demo's store: `make demo` first. Writes docs/recipe.md and its figure too.
+Every variant differs from the base (the demo's configuration with the settings of BASE) in the settings named below
+and nowhere else; `demo` is the demo's configuration as it is, which took over what helped. With --seconds, short runs
+of all variants, before anything else, measure their steps a second and the number of steps follows, so that a larger
+model pays for its size (and the schedule ends with the time) and what the machine does meanwhile changes nothing (the
+best of two runs; variants that change neither model nor batch have the base's rate); with --steps, all take as many
+steps. The score is the skill against climatology of the fixed validation pairs, forecast with the averaged weights. A
+difference below 0.01 is about what another seed makes: the base runs with two seeds to show it. What
+benchmarks/results/recipe.json holds of the same budget is not run again. Needs the demo's store: `make demo` first.
+Writes docs/recipe.md and its figure too.
 
     python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
     python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
@@ -37,9 +38,12 @@ PAGE = ROOT / "docs" / "recipe.md"
 LEAD = "168"
 PROBE = 24
 """Steps of a short run."""
+BASE = ["model.patch=8", "model.depth=4", "training.batch_size=16"]
+"""What was varied and is another in the demo by now, so that the study stays what it was."""
 VARIANTS: dict[str, list[str]] = {
+    "base": [],
+    "base, another seed": ["training.seed=1"],
     "demo": [],
-    "demo, another seed": ["training.seed=1"],
     "3 leads alone": ["training.lead_hours=[168, 336, 720]"],
     "7 days alone": ["training.lead_hours=[168]"],
     "leads 1 to 14 days": ["training.lead_hours={start: 24, stop: 336, step: 24}"],
@@ -61,6 +65,7 @@ VARIANTS: dict[str, list[str]] = {
     "no averaging": ["training.ema_decay=0.0"],
     "batch 32": ["training.batch_size=32"],
     "batch 8": ["training.batch_size=8"],
+    "depth 2, batch 32": ["model.depth=2", "training.batch_size=32"],
     "patch 4": ["model.patch=4"],
     "patch 16": ["model.patch=16"],
 }
@@ -119,9 +124,9 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
 
 
 def paced_like(name: str) -> str:
-    """The variant whose steps take as long: the demo where neither the model nor the batch is another."""
+    """The variant whose steps take as long: the base where neither the model nor the batch is another."""
     other = any(item.startswith(("model.", "training.batch_size")) for item in VARIANTS[name])
-    return name if other else "demo"
+    return name if other or name == "demo" else "base"
 
 
 def earlier(budget: str, *, threads: int) -> list[dict[str, Any]]:
@@ -143,7 +148,7 @@ def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
     ordered = sorted(rows, key=lambda row: row["skill_7_days"]["z500"])
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, max(4.0, 0.28 * len(rows) + 2.2)), layout="constrained")
     for row in rows:
-        demo = row["variant"].startswith("demo")
+        demo = row["variant"] == "demo"
         share = [100 * step / row["steps"] for step, _ in row["curve"]]
         left.plot(share, [skill for _, skill in row["curve"]], color="C1" if demo else "0.7", zorder=2 if demo else 1,
                   label="the demo's recipe" if row["variant"] == "demo" else None)  # fmt: skip
@@ -165,23 +170,24 @@ def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
 
 def page(rows: list[dict[str, Any]], *, budget: str, threads: int) -> str:
     """docs/recipe.md: the figure and the table, best first."""
-    demo = next((row["skill_7_days"]["z500"] for row in rows if row["variant"] == "demo"), None)
+    base = next((row["skill_7_days"]["z500"] for row in rows if row["variant"] == "base"), None)
     shown = [name for name in ("z500", "t850", "t2m", "u10") if name in rows[0]["skill_7_days"]]
     lines = [
         "# A training recipe for the demo",
         "",
         f"Written by benchmarks/recipe.py: {budget} for each variant, {threads} thread(s), the simulated atmosphere.",
         "Skill against climatology at 7 days, of the fixed validation pairs; 1 is perfect, 0 is climatology.",
+        f"The base is the demo with `{'`, `'.join(BASE)}`; each variant changes the settings named and nothing else.",
         "",
         "![Skill at seven days of the variants](images/recipe.png)",
         "",
-        f"| variant | settings | steps | parameters | {' | '.join(shown)} | z500 against the demo |",
+        f"| variant | settings | steps | parameters | {' | '.join(shown)} | z500 against the base |",
         f"|---|---|---|---|{'---|' * len(shown)}---|",
     ]
     for row in sorted(rows, key=lambda row: -row["skill_7_days"]["z500"]):
         skill = row["skill_7_days"]
-        against = f"{skill['z500'] - demo:+.3f}" if demo is not None else ""
-        settings = ", ".join(f"`{item}`" for item in row["set"]) or "as the demo"
+        against = f"{skill['z500'] - base:+.3f}" if base is not None else ""
+        settings = ", ".join(f"`{item}`" for item in row["set"]) or f"the {row['variant']}'s"
         values = " | ".join(f"{skill[name]:.3f}" for name in shown)
         lines.append(f"| {row['variant']} | {settings} | {row['steps']} | {row['parameters']} | {values} | {against} |")
     return "\n".join(lines) + "\n"
@@ -207,15 +213,16 @@ def main() -> None:
 
     def measure(name: str, **more: Any) -> None:
         known: dict[str, Any] = next((row for row in rows if row["variant"] == name), {})
-        found = in_fresh_process(__file__, {"variant": name, "set": VARIANTS[name], **common, **more})
-        found = {k: v for k, v in found.items() if k not in (*common, "probe")}
+        settings = VARIANTS[name] if name == "demo" else [*BASE, *VARIANTS[name]]
+        found = in_fresh_process(__file__, {"variant": name, "set": settings, **common, **more})
+        found = {k: v for k, v in found.items() if k not in (*common, "probe")} | {"set": VARIANTS[name]}
         print(json.dumps({k: v for k, v in found.items() if k != "curve"}), flush=True)
         rows[:] = [*(row for row in rows if row["variant"] != name), known | found]
         write("recipe", {"budget": said, "threads": options.threads, "lead_hours": int(LEAD), "rows": rows})
 
     def missing(key: str) -> list[str]:
         have = {row["variant"] for row in rows if key in row}
-        return [name for name in dict.fromkeys(("demo", *options.only)) if name not in have]
+        return [name for name in dict.fromkeys(("base", *options.only)) if name not in have]
 
     if options.seconds:
         for name in dict.fromkeys(map(paced_like, options.only)):

@@ -75,6 +75,8 @@ def _known(stands: Sequence[Stand]) -> tuple[str, list[float]]:
     known = sure or [s.share for s in stands if s.share > 0 and not np.isfinite(s.low)]
     if not known:
         return "Knows nothing for sure of what could be known", []
+    if 0 < 2 * len(sure) < len(stands):  # one of several beyond doubt is what chance gives
+        return f"Knows nothing for sure in {len(stands) - len(sure)} of {len(stands)} variables", []
     low, high = style.percent(min(known)), style.percent(max(known))
     span = low if low == high else f"{low.removesuffix('%')} to {high}"
     text = f"Knows {span} of what could be known"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 
 from evaluate import ceiling, curves, standing, style, words
@@ -107,6 +108,17 @@ def test_tiles_claim_only_what_is_sure(tmp_path: Path) -> None:
     many = pd.concat([whole.assign(lead=h) for h in leads])
     shown = [t["lead"] for t in standing.tiles(many, channels=["z500"], leads=leads, model="mine")]
     assert (shown[0], shown[-1], len(shown)) == ("1 day", "11 days", 4)
+
+
+@pytest.mark.parametrize(("sure", "text", "shares"), [
+    (1, "Knows nothing for sure in 3 of 4 variables", []), (2, "Knows 20% of what could be known in 2 of 4 variables", [0.2] * 2),
+])  # fmt: skip
+def test_one_share_of_many_beyond_doubt_is_no_finding(sure: int, text: str, shares: list[float]) -> None:
+    """Catches a first screen that shows the lucky one of several variables."""
+    stands = [
+        ceiling.Stand("acc", "", 0.1, 0.0, 0.5, share=0.2, low=0.1 if i < sure else -0.1, high=0.3) for i in range(4)
+    ]
+    assert standing._known(stands) == (text, shares)
 
 
 def test_scorecard_has_the_share_beside_the_skill(tmp_path: Path) -> None:
