@@ -111,7 +111,8 @@ def test_tiles_claim_only_what_is_sure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sure", "text", "shares"), [
-    (1, "Knows nothing for sure in 3 of 4 variables", []), (2, "Knows 20% of what could be known in 2 of 4 variables", [0.2] * 2),
+    (1, "Knows nothing for sure in 3 of 4 variables", []),
+    (2, "Knows 20% of what could be known in 2 of 4 variables", [0.2] * 2),
 ])  # fmt: skip
 def test_one_share_of_many_beyond_doubt_is_no_finding(sure: int, text: str, shares: list[float]) -> None:
     """Catches a first screen that shows the lucky one of several variables."""
