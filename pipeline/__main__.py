@@ -274,7 +274,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("CHAGCAST_TRACEBACK"):
             raise
-        if speaks_first():
+        if speaks_first(status=2):
             print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception:

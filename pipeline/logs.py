@@ -105,12 +105,13 @@ def logged(path: Path | None) -> Iterator[None]:
             sys.stdout, sys.stderr = output, errors
 
 
-def speaks_first(*, patience: float = 0.0) -> bool:
+def speaks_first(*, patience: float = 0.0, status: int | None = None) -> bool:
     """Whether this process, which is about to fail, should say why: one rank of a machine does, others are silent.
 
     Args:
         patience: seconds to leave the word to another rank. A rank whose partner has gone fails too, and not with
             the reason.
+        status: what the whole run should end with, whichever rank is seen to end first; None leaves that to the ranks.
     """
     folder = os.environ.get(RANKS_FOLDER)
     if not folder or not Path(folder).is_dir():
@@ -120,7 +121,15 @@ def speaks_first(*, patience: float = 0.0) -> bool:
     while time.monotonic() < end and not spoken.exists():
         time.sleep(0.05)
     try:
-        spoken.touch(exist_ok=False)
+        with spoken.open("x") as file:
+            file.write("" if status is None else str(status))
     except FileExistsError:
         return False
     return True
+
+
+def spoken_status(folder: Path) -> list[int]:
+    """The status that the rank which spoke asked for, if one did."""
+    spoken = folder / "spoken"
+    said = spoken.read_text() if spoken.exists() else ""
+    return [int(said)] if said else []

@@ -14,12 +14,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from pipeline.logs import RANKS_FOLDER
+from pipeline.logs import RANKS_FOLDER, spoken_status
 
 _SECONDS_TO_SAVE = "600"
 """How long ranks may take to save after SIGTERM before they are killed."""
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             run(options)  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
-            return _status([failure.exitcode for failure in error.failures.values()])
+            seen = [failure.exitcode for failure in error.failures.values()]
+            return _status([*seen, *spoken_status(Path(folder))])
         except SignalException as error:
             return 128 + int(error.sigval)
     return 0

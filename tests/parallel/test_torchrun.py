@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from model import checkpoint
 from model.metrics_log import read_metrics
+from model.parallel import torchrun
 from pipeline.config import Config, dump, parse
+from pipeline.logs import speaks_first
 from tests.parallel.test_train_ranks import raw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +85,20 @@ def sbatch(config: Config, folder: Path) -> subprocess.Popen[str]:
         ["bash", "workflows/slurm/train.sbatch", str(config.root / "config.yaml")], cwd=ROOT, text=True,
         env=environment() | job | {"PIDS": str(folder / "pids")}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "status"), [(2, 2), (None, 1)])
+def test_the_rank_that_spoke_decides_the_status(monkeypatch: pytest.MonkeyPatch, said: int | None, status: int) -> None:
+    """Catches a user's mistake on one rank that ends as a defect, because the rank that lost it was gone before it."""
+
+    def run(_: object) -> None:
+        assert speaks_first(status=said)
+        assert not speaks_first(status=7)
+        raise ChildFailedError("train", {0: ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file="<N/A>")})
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(torchrun, "run", run)
+    assert torchrun.main(["--nproc-per-node=2", "-m", "pipeline", "train"]) == status
 
 
 @pytest.mark.slow
