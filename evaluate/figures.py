@@ -109,11 +109,13 @@ class Gallery:
             rows[channel] = {lead_title(h): skill.sel(channel=channel, lead=h).values for h in self.leads}
             doubt[channel] = {lead_title(h): self._doubtful(channel, h) for h in self.leads}
         scale = scale_for("skill", skill.sel(lead=list(self.leads)).values)
+        about = self.sample + "; hatched: not significant" * self.tested
+        if self.ceiling is not None:
+            about += f"; numbers below: {self.ceiling.sample}"
         png = self.globe.draw_table(
             rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf, notes=self._map_notes(),
             text=self.text(
-                f"Skill against climatology, {self.note}", self.sample + "; hatched: not significant" * self.tested,
-                "skill [1]: above zero better than climatology",
+                f"Skill against climatology, {self.note}", about, "skill [1]: above zero better than climatology"
             ),
         )  # fmt: skip
         drawn = skill.sel(lead=list(self.leads)).rename("skill").to_dataset()
