@@ -199,7 +199,12 @@ def main() -> None:
         seconds = train[-1]["step"] * config.training.batch_size / train[-1]["samples_per_second"]
         ratios["share_of_training_spent_waiting"] = sum(r.get("wait_seconds", 0.0) for r in train) / seconds
     print(json.dumps(ratios, indent=1))
-    print(write("loader", {"ratios": {k: round(v, 4) for k, v in ratios.items()}, "rows": rows}))
+    print(
+        write(
+            "loader",
+            {"batch": config.training.batch_size, "ratios": {k: round(v, 4) for k, v in ratios.items()}, "rows": rows},
+        )
+    )
 
 
 if __name__ == "__main__":

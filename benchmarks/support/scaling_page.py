@@ -29,8 +29,28 @@ RANKS: Columns = {
     "optimizer_MB": ("optimizer [MB]", ".0f"), "activations_MB": ("activations [MB]", ".0f"),
     "peak_MB": ("peak [MB]", ".0f"), "peak_over_tp": ("peak, times TP only", ".2f"),
 }  # fmt: skip
+TRAIN: Columns = {
+    "model": ("model", ""), "layout": ("layout", ""), "batch": ("batch", ""), "precision": ("precision", ""),
+    "compile": ("compiled", ""), "step_s": ("step [s]", ".3g"), "samples_per_second": ("samples/s", ".3g"),
+    "model_GFLOP_per_second": ("GFLOP/s", ".0f"), "matmul_peak_GFLOP_per_second": ("of a matrix product", ".0f"),
+    "share_of_peak": ("share", ".2f"),
+}  # fmt: skip
+MEMORY: Columns = {
+    "case": ("case", ""), "ranks": ("ranks", ""), "planned_MB": ("planned [MB]", ".0f"),
+    "tensors_MB": ("measured, tensors [MB]", ".0f"), "process_MB": ("process [MB]", ".0f"),
+    "planned_over_tensors": ("planned over tensors", ".3f"), "planning_s": ("planning [s]", ".0f"),
+}  # fmt: skip
+LOADER: Columns = {"loader": ("loader", ""), "threads": ("threads", ""), "samples_per_second": ("samples/s", ".0f")}
 STAGE_TEXT = "Forward and backward, width 1024, 512 patches."
-INTRODUCTION = """# Measured: time and memory of the channel stage
+STEP_TEXT = "Width 1024, depth 8, 108M parameters at 80 channels."
+RANKS_TEXT = "{channels} channels, width {width}, depth {depth}; worst rank."
+TRAIN_TEXT = "Products of the model alone count, without recomputation; 80 channels of 32 x 64 cells."
+MEMORY_TEXT = "`plan --stage train` against {what}."
+LOADER_TEXT = (
+    "Shuffled samples of the demo's store, batches of {batch}. The floor is zarr decompressing the same bytes and "
+    "nothing else; `store` is our loader, reading as it goes, `memory` our loader where the store fits."
+)
+INTRODUCTION = """# Measured: time and memory
 Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Compared are forms
 of the same function in one run, in fresh processes, the least time of several. *process* is the peak of the whole
 process above its start, with what libraries keep; *tensors* is the peak of torch's own allocations inside one call.
@@ -78,31 +98,40 @@ def curves(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def loader(content: dict[str, Any]) -> str:
+    """The fastest run of each loader, and the ratios."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in content["rows"]:
+        if row["samples_per_second"] > best.get(row["loader"], {"samples_per_second": 0})["samples_per_second"]:
+            best[row["loader"]] = row
+    ratios = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in content["ratios"].items())
+    return f"{table(list(best.values()), LOADER)}\n\nRatios: {ratios}."
+
+
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     for name, title, text, columns in (
-        (
-            "channel_stage_{}",
-            "The channel stage alone",
-            STAGE_TEXT,
-            CHANNEL_STAGE,
-        ),
-        ("step_{}", "A whole training step", "Width 1024, depth 8, 108M parameters at 80 channels.", STEP),
-        ("ranks_{}", "Across ranks: D-CHAG against tensor parallelism alone", "", RANKS),
+        ("channel_stage_{}", "The channel stage alone", STAGE_TEXT, CHANNEL_STAGE),
+        ("step_{}", "A whole training step", STEP_TEXT, STEP),
+        ("ranks_{}", "Across ranks: D-CHAG against tensor parallelism alone", RANKS_TEXT, RANKS),
+        ("train_{}", "Training throughput", TRAIN_TEXT, TRAIN),
+        ("memory_{}", "The memory planner", MEMORY_TEXT, MEMORY),
     ):
         for device in ("cpu", "cuda"):
             content = read(name.format(device))
             if content:
-                about = text or "{channels} channels, width {width}, depth {depth}; worst rank.".format(**content)
-                rows = content["rows"]
                 kind = "bfloat16 on a GPU" if device == "cuda" else "float32 on a processor"
-                parts.append(f"## {title}, {kind}\n{about} {where(content)}\n\n{table(rows, columns)}\n")
+                about = f"{text.format(**content)} {where(content)}"
+                parts.append(f"## {title}, {kind}\n{about}\n\n{table(content['rows'], columns)}\n")
+    content = read("loader")
+    if content:
+        parts.append(f"## The loader\n{LOADER_TEXT.format(**content)} {where(content)}\n\n{loader(content)}\n")
     content = read("training_curves")
     if content:
         parts.append(
-            "## Training with three channel stages\nThe demo's recipe (simulated atmosphere), shortened; only the "
-            f"channel stage differs. {where(content)}\n\n![Loss of three channel stages on one and two ranks]"
+            "## Training with three channel stages\nThe demo's recipe of that day (patches of 4 cells), shortened; "
+            f"only the channel stage differs. {where(content)}\n\n![Loss of three channel stages on one and two ranks]"
             f"(images/channel_settings.png)\n\n{curves(content)}\n"
         )
     return "\n".join(parts)
