@@ -160,20 +160,20 @@ class Fields:
         self._place_T[times] = np.arange(len(times))
         self._memory_NKHW = memory
 
-    def anomalies(self, times: Index, *, rows: Index | None = None) -> Tensor:
+    def anomalies(self, times: Index, *, rows: Index | None = None, out: Tensor | None = None) -> Tensor:
         """Normalised anomalies from the climatology, (N, K, H, W).
 
         Args:
             times: positions in the store, in any order, repeats allowed.
             rows: which of `channels`, None for all.
+            out: where to write; a new tensor for None.
         """
         rows = None if rows is None or len(rows) == len(self.channels) else rows
-        if self._memory_NKHW is not None and np.all(self._place_T[times] >= 0):
-            places = torch.from_numpy(self._place_T[times])
-            if rows is None:
-                return self._memory_NKHW[places]
-            return self._memory_NKHW[places[:, None], torch.from_numpy(rows)[None]]
-        return self._read_anomalies(times, rows)
+        if self._memory_NKHW is None or not np.all(self._place_T[times] >= 0):
+            return self._read_anomalies(times, rows, out=out)
+        places = torch.from_numpy(self._place_T[times])
+        found = self._memory_NKHW[places if rows is None else (places[:, None], torch.from_numpy(rows)[None])]
+        return found if out is None else out.copy_(found)
 
     def targets(self, times: Index, *, roll: Index | None = None) -> Tensor:
         """What the network should predict for valid times: normalised anomalies (N, V, H, W).
@@ -213,16 +213,19 @@ class Fields:
         return find_times(self.times, self.times[times] + np.timedelta64(-hours, "h"))
 
     def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index, roll: Index | None) -> None:
-        anomaly_NKHW = self.anomalies(times, rows=rows)
+        turned = roll is not None and bool(np.any(roll))
+        values_NKHW = self.anomalies(times, rows=rows, out=None if turned else x_NKHW)
         if self._network_input == "anomaly":
-            _roll_into(x_NKHW, anomaly_NKHW, roll).mul_(self._anomaly_gain[torch.from_numpy(rows)])
-            return
-        names = [self.channels[i] for i in rows]
-        climatology = self.normals.climatology_at(self.times[times], channels=names)
-        scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
-        _roll_into(x_NKHW, anomaly_NKHW + torch.from_numpy(scaling.standardise(climatology)), roll)
+            values_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
+        else:
+            names = [self.channels[i] for i in rows]
+            climatology = self.normals.climatology_at(self.times[times], channels=names)
+            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
+            values_NKHW.add_(torch.from_numpy(scaling.standardise(climatology)))
+        if turned:
+            _roll_into(x_NKHW, values_NKHW, roll)
 
-    def _read_anomalies(self, times: Index, rows: Index | None = None) -> Tensor:
+    def _read_anomalies(self, times: Index, rows: Index | None = None, *, out: Tensor | None = None) -> Tensor:
         names = self.channels if rows is None else tuple(self.channels[i] for i in rows)
         if not names:  # a rank whose groups hold static fields only
             return torch.empty((len(times), 0, *self.grid_shape))
@@ -231,7 +234,8 @@ class Fields:
             scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
         channels = self._rows if rows is None else self._rows[rows]
         unique, place, inverse = np.unique(times, return_index=True, return_inverse=True)
-        out = np.empty((len(times), len(names), *self.grid_shape), dtype=np.float32)
+        found = torch.empty((len(times), len(names), *self.grid_shape)) if out is None else out
+        into = found.numpy()
         runs = np.split(np.arange(len(unique)), np.flatnonzero(np.diff(unique) != 1) + 1)
 
         def fill(run: Index) -> None:
@@ -239,20 +243,21 @@ class Fields:
             climatology = self.normals.climatology_at(self.times[when], channels=names)
             first = place[run[0]]
             together = np.array_equal(place[run], np.arange(first, first + len(run)))
-            part = out[first : first + len(run)] if together else None
-            values = scaling.anomaly(self._read(when, channels), climatology, out=part)
+            values = into[first : first + len(run)] if together else np.empty((len(run), *into.shape[1:]), np.float32)
+            self._array.pick(slice(int(when[0]), int(when[-1]) + 1), channels, out=values)
+            scaling.anomaly(values, climatology, out=values)
             if not np.isfinite(values.sum()):
                 self._raise_not_finite(values, when, names)
-            if part is None:
-                out[place[run]] = values
+            if not together:
+                into[place[run]] = values
 
         if len(runs) == 1:
             fill(runs[0])
         else:
             list(self._pool.map(fill, runs))
         again = np.flatnonzero(place[inverse] != np.arange(len(times)))
-        out[again] = out[place[inverse[again]]]
-        return torch.from_numpy(out)
+        into[again] = into[place[inverse[again]]]
+        return found
 
     def _raise_not_finite(self, fields: NDArray[np.float32], times: Index, names: Sequence[str]) -> None:
         where, channel = (int(i[0]) for i in np.nonzero(~np.isfinite(fields))[:2])
@@ -261,10 +266,6 @@ class Fields:
             f"{names[channel]!r}, time {np.datetime_as_string(self.times[times[where]], unit='m')}; "
             "check it with python -m pipeline validate"
         )
-
-    def _read(self, times: Index, channels: Index) -> NDArray[np.float32]:
-        """States (N, K, H, W) of consecutive times."""
-        return np.asarray(self._array.pick(slice(int(times[0]), int(times[-1]) + 1), channels), dtype=np.float32)
 
 
 def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:

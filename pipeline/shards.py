@@ -84,20 +84,22 @@ class Reader:
             self._per_shard = tuple(s // c for s, c in zip(self.array.shards, self._chunk, strict=True))
             self._dtype = np.dtype(self.array.dtype)
 
-    def read(self, *selection: slice) -> NDArray[Any]:
-        """The values of a piece, a new array.
+    def read(self, *selection: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The values of a piece.
 
         Args:
             selection: a slice of step one for each leading dim; dims left out are whole.
+            out: where to write; a new array for None.
 
         Raises:
             ValueError: nothing or every other value asked for, or a damaged chunk, naming file and place.
         """
         if not self.direct:
-            return np.asarray(self.array[selection])
+            return _into(out, np.asarray(self.array[selection]))
         whole = (slice(None),) * (len(self.shape) - len(selection))
         spans = [_span(s, size) for s, size in zip((*selection, *whole), self.shape, strict=True)]
-        out: NDArray[Any] = np.empty([stop - start for start, stop in spans], self._dtype)
+        if out is None:
+            out = np.empty([stop - start for start, stop in spans], self._dtype)
         axes = [
             list(_cuts(start, stop, chunk=chunk, per_shard=n))
             for (start, stop), chunk, n in zip(spans, self._chunk, self._per_shard, strict=True)
@@ -109,25 +111,25 @@ class Reader:
             self._fill(out, shard, parts)
         return out
 
-    def pick(self, *selection: slice | Index) -> NDArray[Any]:
-        """The values at some positions, a new array; only the chunks that hold one are read.
+    def pick(self, *selection: slice | Index, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The values at some positions; only the chunks that hold one are read.
 
         Args:
             selection: for each leading dim a slice of step one, or increasing positions; dims left out are whole.
                 Each dim is selected by itself, as by `np.ix_`.
+            out: where to write; a new array for None.
 
         Raises:
             ValueError: see `read`.
         """
         if not self.direct:
-            return np.asarray(self.array.oindex[selection])
+            return _into(out, np.asarray(self.array.oindex[selection]))
         runs = [list(_runs(s, size)) for s, size in zip(selection, self._chunk, strict=False)]
         if all(len(found) == 1 and found[0][2] is None for found in runs):
-            return self.read(*(found[0][1] for found in runs))
-        spans = [
-            _span(s, n) if isinstance(s, slice) else (0, len(s)) for s, n in zip(selection, self.shape, strict=False)
-        ]
-        out = np.empty([b - a for a, b in spans] + list(self.shape[len(spans) :]), self._dtype)
+            return self.read(*(found[0][1] for found in runs), out=out)
+        if out is None:
+            ends = [_span(s, n) if isinstance(s, slice) else (0, len(s)) for s, n in zip(selection, self.shape)]
+            out = np.empty([stop - start for start, stop in ends] + list(self.shape[len(ends) :]), self._dtype)
         for piece in itertools.product(*runs):
             values = self.read(*(span for _, span, _ in piece))
             for axis, (_, _, inside) in enumerate(piece):
@@ -152,7 +154,8 @@ class Reader:
                 if offset == _NEVER_WRITTEN:
                     target[...] = self.array.fill_value
                     continue
-                content = _checked(os.pread(file, length, offset), path)
+                content = os.pread(file, length - _CHECKSUM, offset)
+                _check(content, os.pread(file, _CHECKSUM, offset + length - _CHECKSUM), path)
                 direct = target.shape == self._chunk and target.flags.c_contiguous
                 into = target if direct else np.empty(self._chunk, self._dtype)
                 numcodecs.zstd.decompress(content, into)
@@ -170,7 +173,8 @@ class Reader:
             raw = os.pread(file, size, max(0, status.st_size - size))
             if len(raw) != size:
                 raise _damaged(path)
-            pairs = np.frombuffer(_checked(raw, path), "<u8").reshape(*self._per_shard, 2)
+            _check(raw[:-_CHECKSUM], raw[-_CHECKSUM:], path)
+            pairs = np.frombuffer(raw[:-_CHECKSUM], "<u8").reshape(*self._per_shard, 2)
             known = self._shards[shard] = _Shard(identity, pairs)
         return known.index
 
@@ -203,6 +207,13 @@ def _runs(selected: slice | Index, chunk: int) -> Iterator[tuple[slice, slice, I
         yield slice(first, last), slice(low, high), None if last - first == high - low else selected[first:last] - low
 
 
+def _into(out: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any]:
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
 def _cuts(start: int, stop: int, *, chunk: int, per_shard: int) -> Iterator[_Cut]:
     for number in range(start // chunk, -(-stop // chunk)):
         first, last = max(start, number * chunk), min(stop, (number + 1) * chunk)
@@ -219,12 +230,9 @@ def _span(selected: slice, size: int) -> tuple[int, int]:
     return start, stop
 
 
-def _checked(raw: bytes, path: Path) -> bytes:
-    """The content before its CRC32C."""
-    content = raw[:-_CHECKSUM]
-    if google_crc32c.value(content) != int.from_bytes(raw[-_CHECKSUM:], "little"):
+def _check(content: bytes, checksum: bytes, path: Path) -> None:
+    if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
         raise _damaged(path)
-    return content
 
 
 def _damaged(path: Path) -> ValueError:

@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 
 from model import checkpoint
-from model.fields import Fields
 from model.metrics_log import read_metrics
 from model.parallel.launch import process_group
 from model.parallel.mesh import channel_rank, data_rank
@@ -103,18 +102,17 @@ def test_ranks_give_the_losses_of_one(one_rank: Config, tmp_path: Path, layout: 
 def look(content: dict[str, Any]) -> dict[str, Any]:
     """What a rank reads for a batch, and the target it computes with."""
     rows: set[int] = set()
-    original = Fields._read
-
-    def watched(self: Fields, times: Any, channels: Any) -> Any:
-        rows.update(channels.tolist())
-        return original(self, times, channels)
-
     trainer = Trainer(parse(content), device=torch.device("cpu"), console=Console(quiet=True))
-    Fields._read = watched  # type: ignore[method-assign]
-    try:
-        batch = trainer.data.batch(0)
-    finally:
-        Fields._read = original  # type: ignore[method-assign]
+    reader = trainer.data.fields._array
+    original = reader.pick
+
+    def watched(times: Any, channels: Any, **options: Any) -> Any:
+        rows.update(channels.tolist())
+        return original(times, channels, **options)
+
+    reader.pick = watched  # type: ignore[method-assign]
+    batch = trainer.data.batch(0)
+    reader.pick = original  # type: ignore[method-assign]
     _, target = trainer._predict(batch.to(trainer.device, trainer.dtype))
     trainer.data.fields.load(trainer.data.pairs.used_times, progress=False)
     return {"rows": sorted(rows), "input": batch.x.shape[1], "read": batch.target.shape[1], "target": target,

@@ -53,6 +53,10 @@ def test_any_piece_is_what_zarr_gives(stored: tuple[Path, np.ndarray], data: st.
     first, second = (np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1)))) for n in SHAPE[:2])
     np.testing.assert_array_equal(reader.pick(piece[0], second), values[piece[0]][:, second])
     np.testing.assert_array_equal(reader.pick(first, second), values[np.ix_(first, second)])
+    room = np.zeros((2, len(first), len(second), *SHAPE[2:]), np.float32)
+    reader.pick(first, second, out=room[1])
+    np.testing.assert_array_equal(room[1], values[np.ix_(first, second)])
+    assert not room[0].any()
 
 
 @pytest.mark.parametrize("other", [{"compressors": None}, {"shards": None}, {"compressors": zarr.codecs.BloscCodec()}])
@@ -77,9 +81,9 @@ def test_only_the_chunks_asked_for_are_read(stored: tuple[Path, np.ndarray], mon
     monkeypatch.setattr(os, "pread", counting)
     found = reader.pick(slice(2, 4), np.array([5, 6]))
     np.testing.assert_array_equal(found, values[2:4][:, [5, 6]])
-    assert len(sizes) == 2  # the index and one chunk
+    assert len([size for size in sizes if size > 4]) == 2  # the index and one chunk, whose checksum is read by itself
     reader.pick(slice(0, 2), np.array([0]))
-    assert len(sizes) == 3  # the index is known by now
+    assert len([size for size in sizes if size > 4]) == 3  # the index is known by now
 
 
 @pytest.mark.parametrize("where", ["chunk", "index", "cut"])
