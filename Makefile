@@ -56,7 +56,7 @@ imports: $(TEST_READY)
 # Left out of the fast tests, besides those marked slow: files that start ranks or other processes, serve archives,
 # compile JAX, train, fit, compute normals, or run Snakemake.
 HEAVY := tests/parallel tests/model/test_{train,metrics_log,forecast,plain_file,predict,start,memory}.py \
-	tests/preprocess/test_{atmosphere,simulation,synthesis,build,build_faults,normals,older,cloud,cds,cluster}.py \
+	tests/preprocess/test_{atmosphere,simulation,synthesis,build,build_faults,normals,older,export,cloud,cds,cluster}.py \
 	tests/evaluate/test_{fitted,compare}.py tests/pipeline/test_cli.py tests/workflow/test_{plans,smoke,real_files}.py
 
 quick: $(TEST_READY)
