@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from benchmarks.support.measure import MB, _peak, _reset_peak, _resident, _warm_up, tensor_peak, write
+from benchmarks.support.measure import MB, peak_bytes, reset_peak, resident_bytes, tensor_peak, warm_up, write
 from model.parallel.mesh import build_mesh
 from model.rehearsal import Rehearsal, footprint
 from pipeline.config import Config, load
@@ -57,16 +57,16 @@ def measured(config: Config, *, device: torch.device) -> dict[str, float]:
     """Peaks of one rank that really works [MB]: of tensors, and of the process."""
     mesh = build_mesh(channel=config.training.layout.channel, device_type=device.type)
     torch.manual_seed(0)
-    _warm_up(device.type)
+    warm_up(device.type)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
-        _reset_peak(True)
+        reset_peak(True)
         Rehearsal(config, mesh=mesh, device=device).run()
         return {"tensors_MB": (torch.cuda.max_memory_allocated() - before) / MB}
-    before = _resident()
-    _reset_peak(False)
+    before = resident_bytes()
+    reset_peak(False)
     Rehearsal(config, mesh=mesh, device=device).run()
-    process = (_peak() - before) / MB
+    process = (peak_bytes() - before) / MB
     gc.collect()  # of the first run nothing may be left whose end the second would be credited with
     tensors = tensor_peak(lambda: Rehearsal(config, mesh=mesh, device=device).run()) / MB
     return {"tensors_MB": tensors, "process_MB": process}

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from benchmarks.support.measure import MB, _peak, _reset_peak, _resident, write
+from benchmarks.support.measure import MB, peak_bytes, reset_peak, resident_bytes, write
 from model.dchag import DCHAG, DCHAGConfig
 from model.loss import weighted_mse
 from model.parallel.mesh import CHANNEL, build_mesh
@@ -83,7 +83,7 @@ def local_bytes(tensors: list[Tensor]) -> float:
 
 def work(variant: str, channels: int, repeats: int) -> dict[str, float]:
     torch.manual_seed(0)
-    before = _resident()
+    before = resident_bytes()
     model = build(variant, channels)
     optimizer = torch.optim.AdamW([{"params": group} for group in parameter_groups(model)], lr=1e-4)
     rows = [model.config.channels.index(name) for name in model.channels_held]
@@ -92,7 +92,7 @@ def work(variant: str, channels: int, repeats: int) -> dict[str, float]:
     times = []
     for step in range(repeats + 1):
         if step == 1:
-            _reset_peak(False)
+            reset_peak(False)
         dist.barrier()
         start = time.perf_counter()
         optimizer.zero_grad()
@@ -106,7 +106,7 @@ def work(variant: str, channels: int, repeats: int) -> dict[str, float]:
         "parameters_MB": local_bytes(parameters),
         "gradients_MB": local_bytes([p.grad for p in parameters if p.grad is not None]),
         "optimizer_MB": local_bytes(state),
-        "peak_MB": (_peak() - before) / MB,
+        "peak_MB": (peak_bytes() - before) / MB,
     }
     found["activations_MB"] = found["peak_MB"] - sum(
         found[k] for k in ("parameters_MB", "gradients_MB", "optimizer_MB")

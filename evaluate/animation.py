@@ -25,7 +25,7 @@ from evaluate.align import lead_hours, lead_title, parse_lead
 from evaluate.maps import Globe, Scale, colour_bar, scale_for
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.console import terminal_progress
+from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import open_store
 from pipeline.variables import parse_channel
@@ -119,7 +119,7 @@ def collect(forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, channe
     f = forecast["state"].sel(channel=channel, init_time=init).isel(lead_time=leads.index(lead)).values
     o = truth["state"].sel(channel=channel, time=init + step).values
     c = normals.climatology_at(init + step, channels=[channel])[:, 0]
-    return Film(channel, lead, init, f - c, o - c, style.data_name(truth.attrs["contract"]["source"]["label"]))
+    return Film(channel, lead, init, f - c, o - c, data_name(truth.attrs["contract"]["source"]["label"]))
 
 
 def draw(film: Film, globe: Globe, path: Path, *, tick: Callable[[], None] = lambda: None) -> int:

@@ -25,6 +25,7 @@ from evaluate.ceiling import Ceiling, Stand
 from evaluate.maps import Globe, scale_for
 from evaluate.metrics import METRICS, unit_of
 from evaluate.shares import CEILING
+from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.variables import parse_channel
 
@@ -91,7 +92,7 @@ class Gallery:
         self.model = str(self.facts["model"])
         self.channels = [str(c) for c in self.scores["channel"].values]
         self.models = [str(m) for m in self.scores["model"].values]
-        self.note = style.data_name(self.facts["label"])
+        self.note = data_name(self.facts["label"])
         self.tested = "significant" in self.scores and self.facts["bootstrap"]["intervals"] == "given"
         self.sample = f"{self.facts['n_init']} init times, {dates(self.facts['first_init'], self.facts['last_init'])}"
 

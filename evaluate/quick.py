@@ -20,6 +20,7 @@ from evaluate.regions import TITLES
 from pipeline import variables as catalogue
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import data_name
 from pipeline.store import open_store
 
 SHOWN = ("rmse", "skill", "acc", "bias", "mae", "activity")
@@ -65,7 +66,7 @@ def run_quick(
                 raise ValueError(f"region {region!r} must be among the scored ones, got none of {channel}")
             console.print(_table(rows, channel=channel, lead=hours, region=region))
             shown.append(rows)
-    label = "simulated atmosphere" if config.simulated else getattr(config.source, "label", "")
+    label = data_name("simulated" if config.simulated else getattr(config.source, "label", ""))
     console.print(f"{int(frame['n_init'].max())} init times; 95% intervals below; {label}; {where}", markup=False,
                   soft_wrap=True)  # fmt: skip
     return pd.concat(shown)

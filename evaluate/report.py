@@ -33,7 +33,7 @@ from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.console import terminal_progress
+from pipeline.console import data_name, terminal_progress
 from pipeline.store import open_store
 from pipeline.variables import parse_channel
 
@@ -191,7 +191,7 @@ def render(
     bootstrap = facts["bootstrap"]
     intervals = bootstrap["intervals"] == "given"
     simulated = facts["label"] == "simulated"
-    label = style.data_name(facts["label"])
+    label = data_name(facts["label"])
     note = (
         f"Intervals are 95%, from a moving-block bootstrap over init times with blocks of "
         f"{bootstrap['block_days']:g} days ({bootstrap['resamples']} draws, the same for all models)."

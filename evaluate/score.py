@@ -36,7 +36,7 @@ from evaluate.workers import summed
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.console import terminal_progress
+from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
 
@@ -257,8 +257,7 @@ def write_maps(scored: Scored, truth: xr.Dataset, *, maps: Path, facts: dict[str
         ds["land_sea_mask"] = (("latitude", "longitude"), mask.astype(np.float32))
     ds["unit"] = ("channel", [units[c] for c in map(str, ds["channel"].values)])
     ds["lead"].attrs["units"] = "hours"
-    label = "simulated atmosphere" if facts["label"] == "simulated" else facts["label"]
-    ds.attrs = {"title": f"Forecast scores, {label}", "facts": json.dumps(facts)}
+    ds.attrs = {"title": f"Forecast scores, {data_name(facts['label'])}", "facts": json.dumps(facts)}
     temporary = maps.with_name(f".{maps.name}.tmp")
     ds.to_netcdf(temporary, engine="netcdf4")
     temporary.replace(maps)

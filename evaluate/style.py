@@ -167,11 +167,6 @@ def percent(share: float) -> str:
     return f"{round(100 * share)}%".replace("-", "−") if np.isfinite(share) else "–"
 
 
-def data_name(label: str) -> str:
-    """What figures call the data: simulated data are never called anything else."""
-    return "simulated atmosphere" if label == "simulated" else label
-
-
 def data_phrase(label: str) -> str:
     """The same inside a sentence."""
     return "the simulated atmosphere" if label == "simulated" else label

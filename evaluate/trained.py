@@ -30,6 +30,7 @@ from evaluate.align import Times, valid_times
 from pipeline import files, provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
+from pipeline.console import data_with_article
 from pipeline.grid import Grid
 from pipeline.schedule import issue_times
 from pipeline.store import ArraySpec, SlabStore, contract_digest, open_store, read_manifest
@@ -305,7 +306,6 @@ def _writer(
         attrs={"long_name": "forecast state", "units": "see coordinate unit"},
     )
     label = contract["source"]["label"]
-    data = "simulated atmosphere" if label == "simulated" else label
     return SlabStore(
         path, arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=_SLAB_INITS,
         contract={
@@ -320,7 +320,7 @@ def _writer(
             "checkpoint": weights,
             "model": name,
         },
-        attrs={"title": f"Forecasts of climate-learn's {name} from {data}"},
+        attrs={"title": f"Forecasts of climate-learn's {name} from {data_with_article(label)}"},
     )  # fmt: skip
 
 

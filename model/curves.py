@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.metrics_log import read_metrics
-from pipeline.console import data_name
+from pipeline.console import data_with_article
 
 
 def draw_curves(metrics: Path, figure: Path, *, label: str) -> Path:
@@ -56,7 +56,7 @@ def draw_curves(metrics: Path, figure: Path, *, label: str) -> Path:
     axes[-1].plot(steps, [r["learning_rate"] for r in train], color="C2")
     axes[-1].set_ylabel("learning rate [1]")
     axes[-1].set_xlabel("step")
-    axes[0].set_title(f"Training on {data_name(label)}: {steps[-1] if len(steps) else 0} steps")
+    axes[0].set_title(f"Training on {data_with_article(label)}: {steps[-1] if len(steps) else 0} steps")
     temporary = figure.with_name(f".{figure.name}.tmp.png")
     fig.savefig(temporary, dpi=120)
     plt.close(fig)

@@ -33,7 +33,7 @@ from model.samples import find_pairs
 from pipeline import provenance
 from pipeline.climatology import Normals
 from pipeline.config import Config
-from pipeline.console import data_name, terminal_progress
+from pipeline.console import data_with_article, terminal_progress
 from pipeline.sections import Period
 from pipeline.store import ArraySpec, SlabStore, contract_digest, read_manifest
 
@@ -259,7 +259,7 @@ def _open_store(config: Config, job: Job) -> SlabStore:
         attrs={"long_name": "forecast state", "units": "see coordinate unit"},
     )
     label, learned = source["label"], fields.trained_on["source"]["label"]
-    data = data_name(label)
+    data = data_with_article(label)
     if label != "simulated" and learned == "simulated":
         data = f"{label}, by a model of the simulated atmosphere"
         source = {**source, "label": data}

@@ -27,8 +27,13 @@ def stamp(time: np.datetime64) -> str:
 
 
 def data_name(label: str) -> str:
-    """What titles call the data: nobody may mistake simulated fields for observed ones."""
-    return "a simulated atmosphere" if label == "simulated" else label
+    """What titles and figures call the data: nobody may mistake simulated fields for observed ones."""
+    return "simulated atmosphere" if label == "simulated" else label
+
+
+def data_with_article(label: str) -> str:
+    """The same inside a sentence."""
+    return f"a {data_name(label)}" if label == "simulated" else label
 
 
 def progress(unit: str) -> Progress:

@@ -1,8 +1,8 @@
 """Contiguous pieces of a store's arrays, read at the speed of the decompressor.
 
 Contract: the same values as zarr-python gives, bit for bit. Its way to a chunk inside a shard goes through an
-event loop and a scheduler, which for the small chunks of a training store (100 kB) take four times as long as
-the decompression. Here a chunk is one read at the place that the shard's index tells, its checksum, and one
+event loop and a scheduler, which for the small chunks of a training store (100 kB) take longer than the
+decompression. Here a chunk is one read at the place that the shard's index tells, its checksum, and one
 decompression, straight into the result where the piece asked for holds the whole chunk; threads may share a
 reader. Arrays of another layout (not local, other codecs) are read through zarr.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import files, provenance, store
 from pipeline.config import Config
-from pipeline.console import data_name, progress, say, stamp
+from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.sections import Channels, Data
 from preprocess.cluster import computed
@@ -54,7 +54,7 @@ def run_regrid(config: Config) -> None:
         slab_dim="time",
         slab_size=config.data.slab_times,
         contract=store_contract(archive, config.data, regrid=gridder.describe()),
-        attrs={"title": f"Training store of {data_name(archive.label)}", "Conventions": "CF-1.11"},
+        attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
     )
     with writer.held():
         _fill(writer, Fields(config, archive, gridder), times, facts)

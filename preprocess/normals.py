@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pipeline import climatology as layout
 from pipeline import files, provenance, store
 from pipeline.config import Config
-from pipeline.console import data_name, progress, say, stamp
+from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
 from preprocess.moments import (
     Array,
@@ -207,7 +207,7 @@ def _write(
             digest.update(np.ascontiguousarray(values).data)
     group.attrs.update(
         {
-            "title": f"Normals of {data_name(contract['source']['label'])}",
+            "title": f"Normals of {data_with_article(contract['source']['label'])}",
             "schema": layout.SCHEMA,
             "contract": contract,
             "climatology_kind": kind,

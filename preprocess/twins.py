@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline import provenance, store, variables
 from pipeline.config import Config, twin_step_hours
-from pipeline.console import data_name, progress, say, stamp
+from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.schedule import issue_times
 from pipeline.sections import SimulationSource
@@ -284,5 +284,5 @@ def _writer(name: str, config: Config, truth: xr.Dataset, init: Times, twin: Twi
             "model": name,
             "twin": twin.describe(),
         },
-        attrs={"title": f"Forecasts of {data_name(contract['source']['label'])} by its own core ({name})"},
+        attrs={"title": f"Forecasts of {data_with_article(contract['source']['label'])} by its own core ({name})"},
     )  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.support.process import peak_bytes as _peak
+from benchmarks.support.process import peak_bytes
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MB = 1e6
@@ -30,9 +30,9 @@ MB = 1e6
 def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device: str = "cpu") -> dict[str, float]:
     """Least wall and processor time [s], peaks of the process above the start and of tensors [MB]."""
     cuda = device == "cuda"
-    _warm_up(device)
-    before = torch.cuda.memory_allocated() if cuda else _resident()
-    _reset_peak(cuda)
+    warm_up(device)
+    before = torch.cuda.memory_allocated() if cuda else resident_bytes()
+    reset_peak(cuda)
     for _ in range(warmups):
         work()
     walls, processors = [], []
@@ -45,7 +45,7 @@ def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device:
             torch.cuda.synchronize()
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor)
-    peak = torch.cuda.max_memory_allocated() if cuda else _peak()
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
     tensors = peak - before if cuda else tensor_peak(work)
     return {
         "wall_s": min(walls), "processor_s": min(processors), "memory_MB": (peak - before) / MB,
@@ -105,7 +105,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _warm_up(device: str) -> None:
+def warm_up(device: str) -> None:
     """Loads the libraries of matrix products, so that they do not count as memory of the work."""
     a = torch.randn(2, 256, 256, device=device, requires_grad=True)
     layer = torch.nn.Conv2d(1, 8, 2, stride=2, device=device)
@@ -124,11 +124,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _reset_peak(cuda: bool) -> None:
+def reset_peak(cuda: bool) -> None:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         return

@@ -12,6 +12,7 @@ WORKFLOWS = Path(str(workflow.basedir))
 sys.path.insert(0, str(WORKFLOWS.parent))
 
 from pipeline.config import Config, load
+from pipeline.store import manifest_path
 
 
 def configuration_file() -> Path:

@@ -8,7 +8,7 @@ rule score:
         compared=[
             path
             for entry in SETTINGS.evaluation.compare
-            for path in (entry.path, Path(entry.path).with_suffix(".manifest.json"))
+            for path in (entry.path, manifest_path(Path(entry.path)))
             if path == entry.path or path.exists()
         ],
     output:
