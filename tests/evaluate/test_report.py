@@ -121,6 +121,20 @@ def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported
         assert ds["spectrum_model"].values.tolist() == ["tiny", "truth", "ceiling", "climatology"]
 
 
+def test_typical_case_is_one_that_the_ceiling_has(reported: Config, page: str) -> None:
+    """Catches a chosen forecast beside which no ceiling can stand, while there are others."""
+    sums, chosen = reported.paths.scores / "sums.nc", {"model": "tiny", "channel": "z500", "lead": 24}
+    ceiling = open_store(reported.paths.twins["ceiling"])["init_time"].values
+    anywhere = report.typical_init(sums, **chosen)
+    among = report.typical_init(sums, **chosen, among=ceiling)
+    assert anywhere not in ceiling
+    assert among in ceiling
+    assert "that the ceiling has" in page
+    assert f"z500_24h_{np.datetime_as_string(among, unit='h')}_" in " ".join(
+        p.name for p in (reported.paths.figures / "cases").iterdir()
+    )
+
+
 def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
     """The banner and every map and curve say "simulated"; a real source gets neither, and its label is escaped."""
     assert "SIMULATED ATMOSPHERE" in page

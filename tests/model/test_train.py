@@ -258,6 +258,24 @@ def test_gradients_are_clipped(experiment: Make, one_rank: None, clip: float) ->
     assert 1e-3 < norm < 1e3
 
 
+@pytest.mark.parametrize(("micro", "most"), [(3, 3), (None, 8)])
+def test_validation_takes_no_more_at_once_than_training(
+    experiment: Make, one_rank: None, monkeypatch: pytest.MonkeyPatch, micro: int | None, most: int
+) -> None:
+    """Catches a validation that needs more memory than the training which was made to fit."""
+    sizes, original = [], training_data.TrainingData.fixed
+
+    def counted(self: training_data.TrainingData, items: Any) -> Any:
+        sizes.append(len(items))
+        return original(self, items)
+
+    monkeypatch.setattr(training_data.TrainingData, "fixed", counted)
+    trainer = make_trainer(experiment(batch_size=8, micro_batch=micro))
+    assert trainer.data.validation is not None
+    trainer._validate(*trainer.data.validation)
+    assert max(sizes) == most
+
+
 def test_patience_ends_a_run_that_no_longer_improves(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a run that stops at once, never, or goes on after a restart."""
     rising = iter([1.0, 0.9, 0.95, 0.97, 0.1])

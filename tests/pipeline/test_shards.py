@@ -84,6 +84,8 @@ def test_only_the_chunks_asked_for_are_read(stored: tuple[Path, np.ndarray], mon
     assert len([size for size in sizes if size > 4]) == 2  # the index and one chunk, whose checksum is read by itself
     reader.pick(slice(0, 2), np.array([0]))
     assert len([size for size in sizes if size > 4]) == 3  # the index is known by now
+    reader.pick(np.array([0, 7]), np.array([0]))  # rows of the first and the fourth chunk, the latter in another shard
+    assert len([size for size in sizes if size > 4]) == 6
 
 
 @pytest.mark.parametrize("where", ["chunk", "index", "cut"])
