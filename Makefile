@@ -55,7 +55,7 @@ imports: $(TEST_READY)
 
 # Left out of the fast tests, besides those marked slow: files that start ranks or other processes, serve archives,
 # compile JAX, train, fit, compute normals, or run Snakemake.
-HEAVY := tests/parallel tests/model/test_{train,metrics_log,forecast,plain_file,predict,start,memory}.py \
+HEAVY := tests/model/parallel tests/model/test_{train,metrics_log,forecast,plain_file,predict,start,memory}.py \
 	tests/preprocess/test_{atmosphere,simulation,synthesis,build,build_faults,normals,older,export,cloud,cds,cluster}.py \
 	tests/evaluate/test_{fitted,compare}.py tests/pipeline/test_cli.py tests/workflow/test_{plans,smoke,real_files}.py
 
@@ -63,7 +63,7 @@ quick: $(TEST_READY)
 	@ignored=( $(HEAVY) ); python -m pytest -q -n 2 -m "not slow" "$${ignored[@]/#/--ignore=}" $(ARGS)
 
 ranks: $(TEST_READY) ## the tests that spawn several ranks
-	@python -m pytest tests/parallel $(ARGS)
+	@python -m pytest tests/model/parallel $(ARGS)
 
 bench: $(TEST_READY) ## every script of benchmarks/; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script" $(ARGS); done

@@ -1,4 +1,4 @@
-"""Whether two versions of the code give the same results, bit for bit: a digest of every array and table of an experiment.
+"""Whether two versions of the code give the same results, bit for bit, by digests of every array and table.
 
     python benchmarks/digests.py write results/small digests.json
     python benchmarks/digests.py compare results/small digests.json      # status 1 where something differs

@@ -30,10 +30,10 @@ import zarr
 
 from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.measure import in_fresh_process, write
-from model.fields import Fields
-from model.samples import Order, Prefetch, find_pairs, make_batch
-from pipeline.climatology import Normals
+from model.weather.fields import Fields
+from model.weather.samples import Order, Prefetch, find_pairs, make_batch
 from pipeline.config import Config, load
+from pipeline.weather.climatology import Normals
 
 Start = Callable[[], Iterator[int]]
 """Begins to read: sizes of the batches as they come."""

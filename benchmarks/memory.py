@@ -26,7 +26,7 @@ import torch.multiprocessing as mp
 
 from benchmarks.support.measure import MB, peak_bytes, reset_peak, resident_bytes, tensor_peak, warm_up, write
 from model.parallel.mesh import build_mesh
-from model.rehearsal import Rehearsal, footprint
+from model.training.rehearsal import Rehearsal, footprint
 from pipeline.config import Config, load
 
 ERA5 = Path(__file__).resolve().parent.parent / "workflows" / "config" / "era5.yaml"

@@ -69,7 +69,7 @@ def floor(path: Path, times: int) -> dict[str, float]:
 def ours(path: Path, times: int) -> dict[str, float]:
     """The regrid stage."""
     from pipeline.config import parse
-    from preprocess.build import run_regrid
+    from preprocess.ingest.stage import run_regrid
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         period = {"start": archive.FIRST, "end": end_of(times)}
@@ -101,7 +101,7 @@ def naive(path: Path, times: int) -> dict[str, float]:
     import xarray as xr
 
     from pipeline.grid import Grid
-    from pipeline.variables import BY_SHORT, LEVELS
+    from pipeline.weather.variables import BY_SHORT, LEVELS
 
     warnings.simplefilter("ignore")
     target = Grid.regular(5.625)

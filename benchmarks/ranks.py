@@ -27,9 +27,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from benchmarks.support.measure import MB, peak_bytes, reset_peak, resident_bytes, write
 from model.dchag import DCHAG, DCHAGConfig
-from model.loss import weighted_mse
 from model.parallel.mesh import CHANNEL, build_mesh
 from model.parallel.wrap import Layout, cut, distribute, parameter_groups, plan_for
+from model.weather.loss import weighted_mse
 
 WIDTH, DEPTH, HEADS, PATCH, IMAGE = 512, 4, 8, 2, (32, 64)
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,8 @@
 """Persistence and climatology on fifty years of real daily weather: makes docs/real-data.md.
 
-NCEP/NCAR reanalysis 1 over Iberia (6 x 9 points, 1961-2010, daily), as `tests/evaluate/test_real_data.py` uses it.
-Missing days at the end of two variables are handled by an explicit mask, never by dropping what is NaN.
+NCEP/NCAR reanalysis 1 over Iberia (6 x 9 points, 1961-2010, daily), as
+`tests/evaluate/scoring/test_real_data.py` uses it. Missing days at the end of two variables are handled by an
+explicit mask, never by dropping what is NaN.
 
     python benchmarks/real_data.py                    # prints the page
     python benchmarks/real_data.py --write            # and writes docs/real-data.md
@@ -15,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from evaluate import align, baselines, bootstrap, metrics
-from pipeline.climatology import day_slots
+from evaluate import metrics
+from evaluate.baselines import simple
+from evaluate.reading import align
+from evaluate.scoring import bootstrap
+from pipeline.weather.climatology import day_slots
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "reference" / "real" / "ncep_r1_iberia_daily"
@@ -29,7 +33,7 @@ PAGE = """# Fifty years of real weather
 
 What persistence and climatology score on observations-based data, by this project's formulas
 ([metrics.md](metrics.md)): a check of the formulas, and a sense of what 7, 14 and 30 days mean. Made by
-`python benchmarks/real_data.py --write`; `tests/evaluate/test_real_data.py` holds the figures.
+`python benchmarks/real_data.py --write`; `tests/evaluate/scoring/test_real_data.py` holds the figures.
 
 **Data.** NCEP/NCAR reanalysis 1 (Kalnay et al. 1996), daily 1961-2010, 6 x 9 points over Iberia. The last {missing}
 days of Z500 and T850 are missing. They are masked: a pair counts where the values at its init time and at its valid
@@ -86,8 +90,8 @@ def rows_of(variable: str) -> list[str]:
     truth = whole.sel(time=SCORED)
     climatology = daily_climatology(whole.sel(time=FITTED), window=WINDOW)
     init = truth["time"].values[: -LEADS[-1] // 24]
-    forecast = baselines.persistence_forecast(truth, init_times=init, leads=LEADS)
-    at_valid = baselines.climatology_forecast(climatology, init_times=init, leads=LEADS)
+    forecast = simple.persistence_forecast(truth, init_times=init, leads=LEADS)
+    at_valid = simple.climatology_forecast(climatology, init_times=init, leads=LEADS)
     there = truth.notnull()
     mask = align.at_valid_time(there, forecast) & forecast.notnull()
     lines = []

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from benchmarks.support.measure import RESULTS, in_fresh_process, write
-from model.metrics_log import read_metrics
-from model.train import run_train
+from model.training.metrics_log import read_metrics
+from model.training.trainer import run_train
 from pipeline.config import Config, load
 from pipeline.provenance import read_receipt
 

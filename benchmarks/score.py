@@ -30,10 +30,10 @@ import zarr
 import zarr.codecs
 
 from benchmarks.support.process import peak_bytes
-from pipeline import climatology, variables
-from pipeline.climatology import Normals
 from pipeline.grid import Grid
 from pipeline.store import ArraySpec, SlabStore, open_store
+from pipeline.weather import climatology, variables
+from pipeline.weather.climatology import Normals
 
 GRID = Grid.regular(5.625)
 CHANNELS = variables.channels()[0]
@@ -117,8 +117,8 @@ def floor(folder: Path) -> dict[str, float]:
 
 def ours(folder: Path) -> dict[str, float]:
     """Sums of all statistics, then every score of every region; intervals timed apart."""
-    from evaluate import tables
-    from evaluate.score import score_stores
+    from evaluate.scoring import tables
+    from evaluate.scoring.stage import score_stores
 
     normals = Normals.open(folder / "normals.zarr")
     before = peak_bytes()

@@ -25,7 +25,7 @@ from benchmarks.support.measure import write
 from pipeline import store
 from pipeline.config import Config, load
 from pipeline.grid import Grid
-from preprocess.sources.simulation_plan import Plan
+from preprocess.simulation.setup import Plan
 
 Array = NDArray[np.floating[Any]]
 UPPER = {"z": "geopotential", "t": "temperature", "u": "u_component_of_wind", "v": "v_component_of_wind",

@@ -25,8 +25,8 @@ from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.loop import LoopStage
 from benchmarks.support.measure import in_fresh_process, measure, write
 from model.dchag import DCHAG, DCHAGConfig
-from model.head import unpatchify
-from model.loss import weighted_mse
+from model.network.head import unpatchify
+from model.weather.loss import weighted_mse
 
 WIDTH, DEPTH, HEADS, PATCH, IMAGE = 1024, 8, 16, 2, (32, 64)
 PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}

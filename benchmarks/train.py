@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.support.measure import write
-from model.build import model_config
 from model.dchag import DCHAG, DCHAGConfig
-from model.loss import weighted_mse
 from model.parallel.mesh import build_mesh
 from model.parallel.wrap import Layout, distribute, gradient_norm, parameter_groups, scale_gradients
+from model.weather.architecture import model_config
+from model.weather.loss import weighted_mse
 from pipeline.config import load
 
 IMAGE = (32, 64)

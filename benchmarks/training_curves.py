@@ -21,7 +21,7 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.support.measure import write
-from model.metrics_log import read_metrics
+from model.training.metrics_log import read_metrics
 from pipeline.config import Config, load
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from evaluate import align
-from evaluate.aggregation import AggregationState
-from evaluate.statistics import STATISTICS, Pair
+from evaluate.reading import align
+from evaluate.scoring.aggregation import AggregationState
+from evaluate.scoring.statistics import STATISTICS, Pair
 from pipeline.grid import Grid
 
 SPACE = ("latitude", "longitude")

@@ -26,14 +26,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from evaluate import climatelearn
-from evaluate.align import Times, valid_times
+from evaluate.reading.align import Times, valid_times
 from pipeline import files, provenance
-from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.console import data_with_article
 from pipeline.grid import Grid
-from pipeline.schedule import issue_times
 from pipeline.store import ArraySpec, SlabStore, contract_digest, open_store, read_manifest
+from pipeline.weather.climatology import Normals
+from pipeline.weather.times import issue_times
 
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-4, 1e-5, 0.05
 """Of AdamW with a linear warm-up (a share of all steps) and a cosine; climate-learn's schedule."""

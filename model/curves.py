@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.metrics_log import read_metrics
+from model.training.metrics_log import read_metrics
 from pipeline.console import data_with_article
 
 

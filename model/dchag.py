@@ -27,13 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.aggregate import CrossAttentionUnits, UnitRows, at_least_float32
-from model.channel_stage import ChannelStage, TreeIndex
-from model.groups import GroupSpec, Tree, TreeSpec, build_tree
-from model.head import Head, unpatchify
-from model.initialise import initialise, sincos_2d
-from model.tokenise import Rows
-from model.trunk import Trunk
+from model.network.aggregate import CrossAttentionUnits, UnitRows, at_least_float32
+from model.network.channel_stage import ChannelStage, TreeIndex
+from model.network.groups import GroupSpec, Tree, TreeSpec, build_tree
+from model.network.head import Head, unpatchify
+from model.network.initialise import initialise, sincos_2d
+from model.network.tokenise import Rows
+from model.network.trunk import Trunk
 
 LEAD_UNIT_HOURS = 100.0
 """The lead time enters in units of 100 hours (ClimaX)."""
@@ -55,8 +55,8 @@ class DCHAGConfig:
         mlp_ratio: hidden features of the trunk's MLPs over D.
         decoder_depth: hidden layers of the head.
         dropout: after the position embedding and inside the trunk blocks.
-        groups: see `model.groups.build_tree`.
-        tree: see `model.groups.build_tree`.
+        groups: see `model.network.groups.build_tree`.
+        tree: see `model.network.groups.build_tree`.
         unit: "C" (cross-attention) or "L" (linear), for all units of the tree.
         channel_stage: "fused" or "reference": the same function, computed without or with tokens.
 

@@ -18,18 +18,18 @@ import typer
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
-    "simulate": "preprocess.sources.simulation",
+    "simulate": "preprocess.simulation.stage",
     "fetch": "preprocess.sources.fetch",
-    "regrid": "preprocess.build",
-    "normals": "preprocess.normals",
-    "train": "model.train",
-    "forecast": "model.forecast",
-    "twins": "preprocess.twins",
+    "regrid": "preprocess.ingest.stage",
+    "normals": "preprocess.normals.stage",
+    "train": "model.training.trainer",
+    "forecast": "model.weather.forecast",
+    "twins": "preprocess.simulation.twins",
     "baselines": "evaluate.trained",
-    "score": "evaluate.score",
-    "report": "evaluate.report",
+    "score": "evaluate.scoring.stage",
+    "report": "evaluate.report.stage",
 }
-PLANS = {"preprocess": "preprocess.plan", "train": "model.memory"}
+PLANS = {"preprocess": "preprocess.ingest.plan", "train": "model.training.planner"}
 """Who can say before a run what it will take."""
 
 
@@ -42,8 +42,8 @@ class Planned(StrEnum):
 
 EXPORTS = {
     "climax": "preprocess.export",
-    "weatherbench2": "evaluate.interchange",
-    "model": "model.plain_file",
+    "weatherbench2": "evaluate.reading.weatherbench",
+    "model": "model.weights.plain_file",
 }
 """Who writes what others read."""
 
@@ -98,7 +98,9 @@ def _run(
     try:
         with logged(log):
             if stage == "forecast" and settings.forecast.initial is not None:
-                options["initial"] = importlib.import_module("preprocess.initial").prepare_initial(settings)
+                options["initial"] = importlib.import_module("preprocess.ingest.initial_states").prepare_initial(
+                    settings
+                )
             module: Any = importlib.import_module(module_name or STAGES[stage])
             getattr(module, f"run_{stage}")(settings, **options)
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
@@ -193,7 +195,16 @@ def score(
     if lead is None and variable is None:
         _run("score", config, set_, log)
     else:
-        _run("quick", config, set_, log, module_name="evaluate.quick", lead=lead, variable=variable, region=region)
+        _run(
+            "quick",
+            config,
+            set_,
+            log,
+            module_name="evaluate.scoring.print_scores",
+            lead=lead,
+            variable=variable,
+            region=region,
+        )
 
 
 @app.command()
@@ -207,7 +218,7 @@ def animate(
 ) -> None:
     """Write an animation (GIF) of the forecasts beside the truth."""
     more = {"lead": lead, "channel": variable, "frames": frames}
-    _run("animate", config, set_, log, module_name="evaluate.animation", **more)
+    _run("animate", config, set_, log, module_name="evaluate.report.animation", **more)
 
 
 @app.command()

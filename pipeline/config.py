@@ -18,8 +18,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.sections import Compute, Data, RemoteSource, Section, SimulationSource, Source
-from pipeline.sections_evaluation import Evaluation, Forecast
-from pipeline.sections_model import Model, Training
+from pipeline.weather.sections_evaluation import Evaluation, Forecast
+from pipeline.weather.sections_model import Model, Training
 
 
 class Config(Section):

@@ -27,9 +27,9 @@ from pipeline.config import Config
 from pipeline.console import progress, say
 from pipeline.grid import Grid
 from pipeline.sections import Period
-from pipeline.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
-from preprocess.moments import Array, Moments, merge
-from preprocess.sums import years_of
+from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
+from preprocess.normals.moments import Array, Moments, merge
+from preprocess.normals.sums import years_of
 
 SPLITS = ("train", "val", "test")
 

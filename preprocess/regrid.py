@@ -22,9 +22,9 @@ import xarray as xr
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.grid import Grid
-from preprocess import esmf
-from preprocess.weights import METHODS, Method, Weights, builtin_weights
-from preprocess.weights_file import content_digest, load_weights, write_weights
+from preprocess.regridding import esmf
+from preprocess.regridding.weights import METHODS, Method, Weights, builtin_weights
+from preprocess.regridding.weights_file import content_digest, load_weights, write_weights
 
 Engine = Literal["auto", "builtin", "xesmf"]
 
@@ -53,7 +53,7 @@ def regrid_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
         source: grid of x, in any latitude order and from any longitude on.
         target: grid of y, likewise.
         method: "bilinear" (the paper's), "conservative" (WeatherBench 2's) or "nearest".
-        engine: "builtin" (preprocess.weights), "xesmf" (ESMF's own) or "auto".
+        engine: "builtin" (preprocess.regridding.weights), "xesmf" (ESMF's own) or "auto".
 
     Returns:
         Matrix of shape (target.size, source.size), float64. Rows sum to 1; no weight is negative.
@@ -175,7 +175,7 @@ def cached_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
     """The file that holds the weights of a grid pair, made on the first call and reused after.
 
     The name holds a hash of both grids, the method, the engine and its version, so a change of any
-    of them makes another file, of the same format for both engines (`preprocess.weights_file`). A
+    of them makes another file, of the same format for both engines (`preprocess.regridding.weights_file`). A
     damaged file is replaced, with a warning.
 
     Args:

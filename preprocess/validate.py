@@ -20,10 +20,11 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import store, variables
+from pipeline import store
 from pipeline.config import Config
 from pipeline.console import progress, say, stamp
 from pipeline.grid import Grid
+from pipeline.weather import variables
 
 _KINDS = {
     "training store": ("time", "channel", "latitude", "longitude"),

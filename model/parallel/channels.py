@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.groups import Tree
+from model.network.groups import Tree
 
 WORTH_MOVING = 0.1
 

@@ -43,7 +43,8 @@ from torch.distributed.tensor.parallel import (
 )
 
 from model.dchag import DCHAG, DCHAGConfig
-from model.groups import build_tree
+from model.network.groups import build_tree
+from model.network.tokenise import Rows
 from model.parallel.channels import ChannelPlan, channel_plan
 from model.parallel.collectives import (
     average_gradients_after_backward,
@@ -52,7 +53,6 @@ from model.parallel.collectives import (
     local_tensor,
 )
 from model.parallel.mesh import CHANNEL, DATA, axis_size, channel_rank
-from model.tokenise import Rows
 
 TRUNKS = ("replicated", "tensor", "sequence")
 DATAS = ("fsdp", "ddp")

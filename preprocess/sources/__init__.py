@@ -35,7 +35,7 @@ def open_source(config: Config) -> Archive:
             },
         )
     if isinstance(source, FilesSource):
-        from preprocess.sources.files import open_files
+        from preprocess.sources.local_files import open_files
 
         return open_files(source, channels=channels, index=config.paths.index)
     if isinstance(source, CdsSource):

@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline import variables as catalogue
 from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.sections import Channels
-from preprocess.canonical import align, alignment, as_slice, canonical, checked
+from pipeline.weather import variables as catalogue
+from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
+from preprocess.decode.survey import Survey, spell_levels, survey
 from preprocess.sources.timetable import Run, Table, Times, runs, tabulate
-from preprocess.survey import Survey, spell_levels, survey
 
 _BLOCK_BYTES = 64 << 20
 """Size of the source block that one task reads, unless one time is larger."""
@@ -42,7 +42,7 @@ class Piece:
         """Survey a raw dataset.
 
         Raises:
-            ValueError: see `preprocess.survey.survey`.
+            ValueError: see `preprocess.decode.survey.survey`.
         """
         return cls(raw, survey(raw, origin=origin))
 

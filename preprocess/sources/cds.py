@@ -4,7 +4,7 @@ Contract: a request is one variable on all its levels, or all variables without 
 that have the same hours, and never more than `source.max_fields` fields; static fields are one more. Its file
 name carries a hash of what is asked, so experiments that share a folder share downloads. A download counts when
 the folder's manifest records it and the file has the recorded length. `preprocess.sources.fetch` downloads;
-opening reads the files as any others (`preprocess.sources.files`), and refuses ERA5T unless it is wanted.
+opening reads the files as any others (`preprocess.sources.local_files`), and refuses ERA5T unless it is wanted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files
-from pipeline import variables as catalogue
 from pipeline.config import Config
 from pipeline.console import stamp
 from pipeline.sections import CdsSource
+from pipeline.weather import variables as catalogue
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
-from preprocess.sources.files import open_file
+from preprocess.sources.local_files import open_file
 
 PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
 NAMES = {"orog": "geopotential"}

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from pipeline import variables as catalogue
 from pipeline.console import say, stamp
 from pipeline.sections import ArcoSource, Channels, Data, WeatherBench2Source
+from pipeline.weather import variables as catalogue
+from preprocess.decode.survey import TIME_NAMES
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.remote import open_zarr
-from preprocess.survey import TIME_NAMES
 
 _HOUR = np.timedelta64(1, "h")
 

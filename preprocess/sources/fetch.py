@@ -25,7 +25,7 @@ from pipeline.console import progress, say, stamp
 from pipeline.sections import CdsSource
 from preprocess.sources import cds, remote
 from preprocess.sources.cds import Folder, Request, plan
-from preprocess.sources.files import open_file
+from preprocess.sources.local_files import open_file
 
 _ASK_AGAIN = 2
 """How often a request the CDS failed on is asked for again."""

@@ -27,7 +27,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pipeline import files
-from preprocess.survey import identify
+from preprocess.decode.survey import identify
 
 DECODING = threading.Lock()
 """Held around every use of ecCodes, which is not built for threads everywhere."""
@@ -80,7 +80,7 @@ def open_grib(path: Path, *, index: Path | None = None) -> list[xr.Dataset]:
 
     Returns:
         Datasets of one variable with dims (time, [level,] latitude, longitude), in CF spelling with
-        ecCodes' short name, as `preprocess.survey.survey` reads them.
+        ecCodes' short name, as `preprocess.decode.survey.survey` reads them.
 
     Raises:
         ValueError: not GRIB, cut short, a grid that is not rectilinear, or one field twice.
@@ -200,7 +200,7 @@ def _hours(handle: int) -> float:
 
 
 def attributes(message: Message) -> dict[str, Any]:
-    """Attributes by which `preprocess.survey.identify` knows a field."""
+    """Attributes by which `preprocess.decode.survey.identify` knows a field."""
     return {"units": message.unit, "GRIB_paramId": message.param, "GRIB_shortName": message.name}
 
 

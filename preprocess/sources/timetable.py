@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.survey import Survey
+from preprocess.decode.survey import Survey
 
 Times = NDArray[np.datetime64]
 

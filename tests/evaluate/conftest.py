@@ -12,10 +12,10 @@ import xarray as xr
 
 from pipeline import config as configuration
 from pipeline import files, provenance
-from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.store import ArraySpec, SlabStore, open_store
-from preprocess.normals import run_normals
+from pipeline.weather.climatology import Normals
+from preprocess.normals.stage import run_normals
 
 CHANNELS = {"z": 2500.0, "t": 6.0, "t2m": 5.0, "u10": 4.0}
 MEANS = {"z": 55000.0, "t": 275.0, "t2m": 288.0, "u10": 1.0}

@@ -71,7 +71,7 @@ def synthetic_state(times: np.ndarray, grid: Grid) -> np.ndarray:
 
 def write_store(config: Config) -> None:
     """The training store as `regrid` would write it, and its normals."""
-    from preprocess.normals import run_normals
+    from preprocess.normals.stage import run_normals
 
     channels, statics = config.data.channels.dynamic, config.data.channels.static
     grid = config.data.regrid.grid

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.train import Trainer
+from model.training.trainer import Trainer
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch, *, signal_number: int | None = None) -> None:

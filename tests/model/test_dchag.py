@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.dchag import DCHAG, DCHAGConfig
-from model.initialise import sincos_2d
+from model.network.initialise import sincos_2d
 
 NAMES = (*(f"{variable}{level}" for variable in "ztq" for level in (250, 500, 850)), "t2m", "lsm")
 
@@ -257,7 +257,7 @@ def test_learns_a_shift() -> None:
 def test_core_needs_torch_only(root: Path) -> None:
     """Catches an import that a bare GPU machine cannot satisfy."""
     code = """
-import sys, model.dchag, model.loss, model.climax, model.parallel.wrap
+import sys, model.dchag, model.weather.loss, model.weights.climax, model.parallel.wrap
 found = {"xarray", "zarr", "pydantic", "pandas", "dask", "pipeline", "scipy"} & set(sys.modules)
 assert not found, found
 """

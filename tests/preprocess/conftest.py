@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from pipeline.config import Config, parse
-from pipeline.variables import BY_SHORT, standard_geopotential
+from pipeline.weather.variables import BY_SHORT, standard_geopotential
 
 LATITUDE = np.linspace(90.0, -90.0, 19)
 LONGITUDE = np.arange(36) * 10.0

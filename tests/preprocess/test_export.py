@@ -14,8 +14,8 @@ import xarray as xr
 
 from pipeline import store
 from pipeline.config import Config
-from preprocess.build import run_regrid
 from preprocess.export import long_name, parts, run_export
+from preprocess.ingest.stage import run_regrid
 
 Configure = Callable[..., Config]
 TIMES = 40

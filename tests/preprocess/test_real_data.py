@@ -15,11 +15,11 @@ import pytest
 import xarray as xr
 
 from pipeline import store
-from pipeline.climatology import Normals
 from pipeline.config import Config
 from pipeline.grid import Grid
-from preprocess.build import run_regrid
-from preprocess.normals import run_normals
+from pipeline.weather.climatology import Normals
+from preprocess.ingest.stage import run_regrid
+from preprocess.normals.stage import run_normals
 from preprocess.regrid import regrid
 
 Configure = Callable[..., Config]

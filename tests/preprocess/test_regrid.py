@@ -17,8 +17,8 @@ import xarray as xr
 from pipeline.grid import Grid
 from preprocess import regrid as module
 from preprocess.regrid import cached_weights, regrid, regrid_weights, weighted_dtype
-from preprocess.weights import METHODS
-from preprocess.weights_file import load_weights
+from preprocess.regridding.weights import METHODS
+from preprocess.regridding.weights_file import load_weights
 
 SOURCE = Grid(np.linspace(90, -90, 19), 15.0 * np.arange(24))
 TARGET = Grid.regular(22.5)

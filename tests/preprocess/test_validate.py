@@ -15,7 +15,7 @@ import zarr
 
 from pipeline import store
 from pipeline.config import Config
-from preprocess.build import run_regrid
+from preprocess.ingest.stage import run_regrid
 from preprocess.validate import departures, run_validate
 
 Configure = Callable[..., Config]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.predict import limits
-from model.train import run_train
+from model.training.trainer import run_train
+from model.weather.predict import limits
 from pipeline.__main__ import _run
 from pipeline.config import dump, parse
 from pipeline.store import ArraySpec, open_store

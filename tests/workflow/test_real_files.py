@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.store import open_store, read_manifest
-from tests.evaluate.browser import browse
+from tests.evaluate.report.browser import browse
 from tests.workflow.runner import WORKFLOWS, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real")]

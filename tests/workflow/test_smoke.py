@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import Paths
-from tests.evaluate.browser import browse
+from tests.evaluate.report.browser import browse
 from tests.workflow.runner import command, environment, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]

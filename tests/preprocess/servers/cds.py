@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import eccodes
 import numpy as np
 
-from pipeline.variables import CATALOGUE, standard_geopotential
+from pipeline.weather.variables import CATALOGUE, standard_geopotential
 from preprocess.sources.grib import DECODING
 from tests.preprocess.servers.web import Faults, Handler, Web, serving
 

@@ -16,7 +16,7 @@ import numcodecs
 import numpy as np
 import zarr
 
-from pipeline.variables import BY_SHORT
+from pipeline.weather.variables import BY_SHORT
 
 UNITS = {"m2 s-2": "m**2 s**-2", "m s-1": "m s**-1", "kg kg-1": "kg kg**-1", "1": "(0 - 1)"}
 Truth = Callable[[str, int | None, Any, Any, Any], np.ndarray]

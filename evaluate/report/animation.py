@@ -1,0 +1,178 @@
+"""An animation: forecasts of one lead beside the truth, valid time after valid time.
+
+Contract: every frame shows the forecast and the truth at the same valid time as anomalies from the climatology,
+on one scale for all frames, and says variable, lead, both dates, unit and the data's name. Frames follow the
+init times in order without leaving any out. Written as GIF, atomically, by `python -m pipeline animate` and by
+the report.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from rich.console import Console
+
+from evaluate.reading.align import lead_hours, lead_title, parse_lead
+from evaluate.report import style
+from evaluate.report.maps import Globe, Scale, colour_bar, scale_for
+from pipeline.config import Config
+from pipeline.console import data_name, terminal_progress
+from pipeline.grid import Grid
+from pipeline.store import open_store
+from pipeline.weather.climatology import Normals
+from pipeline.weather.variables import parse_channel
+
+FRAME_MILLISECONDS = 220
+SIZE = (9.0, 3.3)
+DPI = 100
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is shown.
+
+    Args:
+        channel: short name.
+        lead: hours.
+        init_times: shape (frame,).
+        forecast, truth: anomalies from the climatology, shape (frame, latitude, longitude).
+        note: what the data are called.
+    """
+
+    channel: str
+    lead: int
+    init_times: NDArray[np.datetime64]
+    forecast: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.init_times)
+
+
+def run_animate(
+    config: Config, *, channel: str | None = None, lead: int | str | None = None, frames: int | None = None
+) -> Path:
+    """Write the animation of a configuration's forecasts.
+
+    Args:
+        config: the experiment; its forecast stage must be complete.
+        channel: short name; the first of evaluation.variables when absent.
+        lead: hours, or "7d"; the first of forecast.lead_hours when absent.
+        frames: how many init times; evaluation.animation_frames when absent.
+
+    Returns:
+        The file, below the figures.
+
+    Raises:
+        ValueError: an earlier stage is missing, or an unknown channel or lead.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    channel = channel or config.evaluation.variables[0]
+    lead = parse_lead(str(lead or config.forecast.lead_hours[0]))
+    frames = frames or config.evaluation.animation_frames or 40
+    paths = config.paths
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    film = collect(
+        open_store(paths.forecast, stage="python -m pipeline forecast"), truth, Normals.open(paths.normals),
+        channel=channel, lead=lead, frames=frames,
+    )  # fmt: skip
+    mask = truth["static"].sel(static_channel="lsm").values if "lsm" in truth.get("static_channel", []) else None
+    target = path_of(paths.figures, channel=channel, lead=lead)
+    progress = terminal_progress("frames", on=console)
+    with progress:
+        task = progress.add_task("animate", total=len(film))
+        size = draw(film, Globe(Grid.from_dataset(truth), mask), target, tick=lambda: progress.advance(task))
+    console.print(f"animate: {len(film)} frames, {target} ({size / 1e6:.1f} MB)", markup=False)
+    return target
+
+
+def path_of(figures: Path, *, channel: str, lead: int) -> Path:
+    """Where the animation of a channel and lead lies."""
+    return figures / f"animation_{channel}_{lead}h.gif"
+
+
+def collect(forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, channel: str, lead: int, frames: int) -> Film:
+    """Read what is shown: the first `frames` init times whose truth is in the store.
+
+    Raises:
+        ValueError: the forecasts lack the channel, the lead, or every init time.
+    """
+    leads, known = lead_hours(forecast["lead_time"].values).tolist(), list(map(str, forecast["channel"].values))
+    if channel not in known:
+        raise ValueError(f"variable must be a channel of the forecasts, got {channel!r}; they have {', '.join(known)}")
+    if lead not in leads:
+        raise ValueError(f"lead must be one of the forecasts', got {lead} h; they have {leads} h")
+    init: Any = forecast["init_time"].values.astype("datetime64[ns]")
+    step = np.timedelta64(lead, "h")
+    init = init[np.isin(init + step, truth["time"].values)][:frames]
+    if not init.size:
+        raise ValueError(f"the store must hold a valid time of the forecasts at {lead} h, got none")
+    f = forecast["state"].sel(channel=channel, init_time=init).isel(lead_time=leads.index(lead)).values
+    o = truth["state"].sel(channel=channel, time=init + step).values
+    c = normals.climatology_at(init + step, channels=[channel])[:, 0]
+    return Film(channel, lead, init, f - c, o - c, data_name(truth.attrs["contract"]["source"]["label"]))
+
+
+def draw(film: Film, globe: Globe, path: Path, *, tick: Callable[[], None] = lambda: None) -> int:
+    """Draw all frames and write the GIF.
+
+    Args:
+        film: what is shown.
+        globe: its grid.
+        path: `.gif`.
+        tick: called after every frame.
+
+    Returns:
+        Bytes of the file.
+    """
+    spec = parse_channel(film.channel).spec
+    unit = style.pretty_unit(spec.unit)
+    scale = scale_for("field", np.stack([film.forecast, film.truth]))
+    images = []
+    with style.look():
+        figure: Any = plt.figure(figsize=SIZE, dpi=DPI)
+        meshes = [
+            _half(figure, globe, left, title, values[0], scale)
+            for left, title, values in ((0.01, "Forecast", film.forecast), (0.505, "Truth", film.truth))
+        ]
+        figure.text(0.012, 0.94, f"{parse_channel(film.channel).title}, {lead_title(film.lead)} ahead", fontsize=12,
+                    fontweight="bold", va="center")  # fmt: skip
+        figure.text(0.988, 0.94, film.note, fontsize=9, color=style.MUTED, va="center", ha="right")
+        words = figure.text(0.012, 0.865, "", fontsize=9, color=style.INK, va="center")
+        colour_bar(figure, meshes[0], (0.25, 0.14, 0.5, 0.035), extend=scale.extend,
+                   label=f"anomaly from the climatology [{unit}]")  # fmt: skip
+        for i, init in enumerate(film.init_times):
+            for mesh, values in zip(meshes, (film.forecast[i], film.truth[i]), strict=True):
+                mesh.set_array(globe.in_order(values))
+            valid = init + np.timedelta64(film.lead, "h")
+            words.set_text(f"valid {_when(valid)}, issued {_when(init)}")
+            figure.canvas.draw()
+            images.append(style.with_palette(np.asarray(figure.canvas.buffer_rgba())[..., :3], scale.colours))
+            tick()
+        plt.close(figure)
+    film_bytes = io.BytesIO()
+    images[0].save(film_bytes, "gif", save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0,
+                   optimize=False, disposal=1)  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    style.replace(path, film_bytes.getvalue())
+    return film_bytes.tell()
+
+
+def _half(figure: Any, globe: Globe, left: float, title: str, values: Any, scale: Scale) -> Any:
+    axes = figure.add_axes((left, 0.19, 0.485, 0.6), projection=globe.projection)
+    mesh = globe.paint(axes, values, scale, doubtful=None)
+    figure.text(left + 0.02, 0.775, title, fontsize=10, fontweight="bold", va="center")
+    return mesh
+
+
+def _when(time: np.datetime64) -> str:
+    return f"{time.astype('datetime64[s]').item():%-d %b %Y %H} UTC"

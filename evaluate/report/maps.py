@@ -1,0 +1,290 @@
+"""Maps of scores and of fields on the whole globe.
+
+Contract: a panel is one picture with its own title, colour bar, unit, lead, dates, sample size and the
+data's name, so that it stands alone anywhere; panels that belong together share their scale. Cells are
+drawn where they are: the seam of the map lies on a cell edge, so the ring of longitudes is closed.
+Coastlines are the 0.5 contour of the data's own land-sea mask; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cartopy import crs
+from matplotlib import pyplot as plt
+from matplotlib.colors import Colormap, Normalize
+from numpy.typing import NDArray
+
+from evaluate.report import gauge, style
+from pipeline.grid import Grid
+
+SIZE = (4.5, 3.15)
+"""Inches; text stays readable at the width of a telephone."""
+HATCH_LINES = 58
+"""Over the width of a map."""
+LEAST_SKILL = 0.2
+"""End of the smallest scale of skill, so that noise about zero stays pale."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values become colours.
+
+    Args:
+        low, high: ends of the scale.
+        colours: the colour map.
+        extend: which ends values run beyond: "neither", "min", "max" or "both".
+    """
+
+    low: float
+    high: float
+    colours: Colormap
+    extend: str = "neither"
+
+
+def scale_for(metric: str, values: NDArray[np.floating]) -> Scale:
+    """One scale for all maps of a metric of a variable.
+
+    Args:
+        metric: its name in `evaluate.metrics.METRICS`, or "field".
+        values: all values that will be drawn with it.
+
+    Returns:
+        From zero for errors; 0 .. 1 for correlations, one colour below; symmetric about zero for bias and skill. The
+        outermost half per cent of the values may run beyond it.
+    """
+    finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
+    if not finite.size:
+        return Scale(0.0, 1.0, style.ERROR)
+    size = float(np.quantile(np.abs(finite), 0.995))
+    if metric in ("acc", "pearson"):
+        return Scale(0.0, 1.0, style.CORRELATION, "min" if finite.min() < 0 else "neither")
+    if metric in ("bias", "field") or metric.startswith("skill"):
+        high = style.nice_ceiling(size)
+        if metric.startswith("skill"):
+            high = float(np.clip(high, LEAST_SKILL, 1.0))
+        ends = ("min" if finite.min() < -high else "", "max" if finite.max() > high else "")
+        extend = {("", ""): "neither", ("min", ""): "min", ("", "max"): "max"}.get(ends, "both")
+        return Scale(-high, high, style.SKILL if metric.startswith("skill") else style.BIAS, extend)
+    high = style.nice_ceiling(size)
+    return Scale(0.0, high, style.ERROR, "max" if finite.max() > high else "neither")
+
+
+@dataclass
+class Globe:
+    """A grid ready to be drawn: projected cell corners, coastline and graticule, computed once.
+
+    Args:
+        grid: of the maps.
+        land_sea_mask: land fraction on it, or None to draw no coast.
+    """
+
+    grid: Grid
+    land_sea_mask: NDArray[np.floating] | None = None
+    projection: Any = field(init=False)
+    _order: NDArray[np.int64] = field(init=False)
+    _corners: tuple[Any, Any] = field(init=False)
+    _centres: tuple[Any, Any] = field(init=False)
+    _coast: list[Any] = field(init=False)
+    _graticule: list[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        edges, lat = self.grid.longitude_edges, self.grid.latitude_edges
+        if self.grid.is_periodic:
+            seam = int(np.argmin(np.abs(edges[:-1] - 180.0)))
+            start = edges[seam] - 360.0
+            order = np.roll(np.arange(self.grid.longitude.size), -seam)
+            widths = np.diff(edges)[order]
+        else:
+            start, order, widths = edges[0], np.arange(self.grid.longitude.size), np.diff(edges)
+        lon = start + np.concatenate([[0.0], np.cumsum(widths)])
+        middle = 0.5 * (lon[0] + lon[-1])
+        self._order = order
+        self.projection = crs.Robinson(central_longitude=middle)
+        self._west, self._east = lon[0], lon[-1]
+        self._edges = lon
+        self._corners = self._project(*np.meshgrid(lon, lat))
+        self._centre_lon = 0.5 * (lon[1:] + lon[:-1])
+        self._centres = self._project(*np.meshgrid(self._centre_lon, self.grid.latitude))
+        self._graticule = [self._project(np.full(91, x), np.linspace(-90, 90, 91)) for x in range(-120, 181, 60)]
+        span = np.linspace(lon[0], lon[-1], 181)
+        self._graticule += [self._project(span, np.full(181, float(y))) for y in (-60, -30, 0, 30, 60)]
+        self._coast = [] if self.land_sea_mask is None else self.contours(np.asarray(self.land_sea_mask), [0.5])[0]
+
+    def _project(self, lon: Any, lat: Any) -> tuple[Any, Any]:
+        inside = np.clip(lon, self._west + 1e-6, self._east - 1e-6) if self.grid.is_periodic else lon
+        points = self.projection.transform_points(crs.PlateCarree(), np.asarray(inside, float), np.asarray(lat, float))
+        return points[..., 0], points[..., 1]
+
+    def contours(self, values: NDArray[Any], levels: list[float]) -> list[list[Any]]:
+        """Projected contour lines of a field (latitude, longitude), a list of (x, y) for each level."""
+        from contourpy import LineType, contour_generator
+
+        rolled = np.asarray(values, dtype=np.float64)[:, self._order]
+        lon = self._centre_lon
+        if self.grid.is_periodic:
+            rolled = np.concatenate([rolled[:, -1:], rolled, rolled[:, :1]], axis=1)
+            lon = np.concatenate([[lon[-1] - 360.0], lon, [lon[0] + 360.0]])
+        generator = contour_generator(lon, self.grid.latitude, rolled, line_type=LineType.Separate)
+        found = []
+        for level in levels:
+            lines = []
+            for line in generator.lines(level):
+                points = np.asarray(line)
+                inside = (points[:, 0] >= self._west) & (points[:, 0] <= self._east)
+                lines.append(self._project(np.where(inside, points[:, 0], np.nan), points[:, 1]))
+            found.append(lines)
+        return found
+
+    @cached_property
+    def _hatch(self) -> tuple[Any, Any, NDArray[np.int64]]:
+        """Points along diagonal lines over the map, shape (line, point), and the cell under each, -1 for none."""
+        low, high = self.projection.y_limits
+        left, right = self.projection.x_limits
+        step = (right - left) / HATCH_LINES
+        start = np.arange(left - (high - low), right, step)
+        along = np.linspace(0.0, high - low, 6 * self.grid.shape[0])
+        x, y = start[:, None] + along, low + along + 0.0 * start[:, None]
+        points = crs.PlateCarree().transform_points(self.projection, x, y)
+        on_map = np.isfinite(points).all(axis=-1)
+        back = self.projection.transform_points(crs.PlateCarree(), points[..., 0], points[..., 1])
+        on_map &= (np.abs(back[..., 0] - x) < 0.1 * step) & (np.abs(back[..., 1] - y) < 0.1 * step)
+        lon, lat = np.where(on_map, points[..., 0], 0.0), np.where(on_map, points[..., 1], 0.0)
+        edges = self._edges
+        column = np.searchsorted(edges, (lon - edges[0]) % 360.0 + edges[0], side="right") - 1
+        bounds = self.grid.latitude_edges
+        row = (
+            np.searchsorted(bounds if bounds[0] < bounds[-1] else -bounds, lat if bounds[0] < bounds[-1] else -lat) - 1
+        )
+        inside = on_map & (column < self.grid.shape[1]) & (row >= 0) & (row < self.grid.shape[0])
+        return x, y, np.where(inside, row * self.grid.shape[1] + np.minimum(column, self.grid.shape[1] - 1), -1)
+
+    def _hatching(self, chosen: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """Hatching of the chosen cells (latitude, longitude) as one broken line."""
+        x, y, cell = self._hatch
+        inside = (cell >= 0) & chosen[:, self._order].ravel()[cell]
+        inside[:, -1] = False
+        return np.where(inside, x, np.nan).ravel(), y.ravel()
+
+    def draw(
+        self, values: NDArray[Any], path: Path, *, scale: Scale, text: style.Text,
+        doubtful: NDArray[np.bool_] | None = None, lines: NDArray[Any] | None = None, pdf: bool = True,
+        strip: gauge.Strip | None = None,
+    ) -> bytes:  # fmt: skip
+        """Draw one panel.
+
+        Args:
+            values: shape (latitude, longitude).
+            path: where to write, without suffix: PNG and PDF.
+            scale: of the colours.
+            text: the words.
+            doubtful: cells to hatch.
+            lines: a field whose contours are drawn over the colours.
+            pdf: also write a PDF.
+            strip: drawn below, in a taller figure.
+
+        Returns:
+            The PNG.
+        """
+        with style.look():
+            figure, panel = gauge.panel(SIZE, strip)
+            axes: Any = panel.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
+            mesh = self.paint(axes, values, scale, doubtful=doubtful)
+            if lines is not None:
+                for level in self.contours(lines, _contour_levels(lines)):
+                    for x, y in level:
+                        axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
+            style.write_words(panel, text)
+            colour_bar(panel, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
+        return style.save(figure, path, colours=scale.colours, pdf=pdf)
+
+    def draw_table(
+        self, rows: Mapping[str, Mapping[str, NDArray[Any]]], path: Path, *, scale: Scale, text: style.Text,
+        doubtful: Mapping[str, Mapping[str, NDArray[np.bool_]]] | None = None, pdf: bool = True,
+        notes: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> bytes:  # fmt: skip
+        """Many small maps with one scale: rows of variables, columns of leads.
+
+        Args:
+            rows: row name -> column name -> field (latitude, longitude).
+            path: where to write, without suffix: PNG and PDF.
+            scale: of the colours.
+            text: the words; the note is left out.
+            doubtful: cells to hatch, by the same names.
+            pdf: also write a PDF.
+            notes: a line of words under each map, by the same names.
+        """
+        columns = list(next(iter(rows.values())))
+        line = 0.24 if notes else 0.0
+        width, height = 10.0, 0.95 + (10.0 / len(columns) * 0.5 + line) * len(rows) + 0.75
+        with style.look():
+            figure = plt.figure(figsize=(width, height))
+            left, top, bottom = 0.04, 1 - 0.95 / height, 0.75 / height
+            wide, high = (0.995 - left) / len(columns), (top - bottom) / len(rows)
+            mesh: Any = None
+            for i, (row, fields) in enumerate(rows.items()):
+                low = top - (i + 1) * high
+                figure.text(left * 0.5, low + high / 2, row, fontsize=12, rotation=90, ha="center", va="center")
+                for j, (column, values) in enumerate(fields.items()):
+                    share = line / height / high
+                    place = (left + j * wide, low + (0.02 + share) * high, wide * 0.985, high * (0.96 - share))
+                    axes = figure.add_axes(place, projection=self.projection)
+                    mesh = self.paint(axes, values, scale, doubtful=doubtful[row][column] if doubtful else None)
+                    if notes:
+                        told = notes[row][column]
+                        figure.text(left + (j + 0.5) * wide, low + 0.5 * line / height, told, fontsize=8.8,
+                                    color=style.MUTED, ha="center", va="center")  # fmt: skip
+                    if i == 0:
+                        figure.text(left + (j + 0.5) * wide, top + 0.06 / height, column, fontsize=12.5,
+                                    fontweight="bold", ha="center", va="bottom")  # fmt: skip
+            figure.text(0.015, 1 - 0.26 / height, text.title, fontsize=15, fontweight="bold", va="center")
+            figure.text(0.015, 1 - 0.52 / height, text.subtitle, fontsize=10, color=style.MUTED, va="center")
+            bar = colour_bar(
+                figure, mesh, (0.27, 0.47 / height, 0.5, 0.13 / height), extend=scale.extend, label=text.unit
+            )
+            bar.ax.tick_params(labelsize=10)
+            bar.ax.xaxis.label.set_size(10.5)
+        return style.save(figure, path, colours=scale.colours, pdf=pdf)
+
+    def in_order(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A field with its columns in the order of the map, from the western edge."""
+        return np.asarray(np.asarray(values)[:, self._order])
+
+    def paint(self, axes: Any, values: NDArray[Any], scale: Scale, *, doubtful: NDArray[np.bool_] | None) -> Any:
+        """Colours, hatching, graticule and coast on one pair of axes."""
+        axes.set_global()
+        axes.grid(False)
+        mesh = axes.pcolormesh(
+            *self._corners, self.in_order(values), cmap=scale.colours,
+            norm=Normalize(scale.low, scale.high), rasterized=True,
+        )  # fmt: skip
+        if doubtful is not None and doubtful.any():
+            axes.plot(*self._hatching(doubtful), color=style.MUTED, linewidth=0.4, alpha=0.8, zorder=2.5)
+        for x, y in self._graticule:
+            axes.plot(x, y, color="#20262e", linewidth=0.3, alpha=0.25, zorder=3)
+        for x, y in self._coast:
+            axes.plot(x, y, color="#11161c", linewidth=0.75, alpha=0.85, zorder=4)
+        axes.spines["geo"].set_linewidth(0.6)
+        axes.spines["geo"].set_edgecolor(style.MUTED)
+        return mesh
+
+
+def colour_bar(figure: Any, mesh: Any, place: tuple[float, float, float, float], *, extend: str, label: str) -> Any:
+    """A horizontal colour bar at a place of the figure (left, bottom, width, height)."""
+    bar = figure.colorbar(mesh, cax=figure.add_axes(place), orientation="horizontal", extend=extend)
+    bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(labelsize=8, length=2.5, width=0.6)
+    bar.ax.grid(False)
+    bar.set_label(label, fontsize=8.2, color=style.INK, labelpad=1.5)
+    return bar
+
+
+def _contour_levels(values: NDArray[Any]) -> list[float]:
+    low, high = float(np.min(values)), float(np.max(values))
+    step = style.nice_ceiling((high - low) / 10.0)
+    return list(np.arange(np.ceil(low / step) * step, high, step)) if high > low else []

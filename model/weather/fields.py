@@ -1,0 +1,307 @@
+"""The training store's fields as tensors: held in memory when they fit, else read as they are needed.
+
+Contract: straight from the Zarr store, no copy in another format. Memory holds the normalised anomalies from
+the climatology; a standardised state is that plus the standardised climatology of its time. Both ways of
+reading give the same bits.
+
+Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C input channels
+(K + S without earlier states), V channels predicted from here, H/W grid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from model.weather.foreign_states import as_in_training
+from model.weather.names import channel_and_hours, earlier_name, history_hours
+from model.weather.normalise import Scaling, standardise_static
+from pipeline.shards import Reader
+from pipeline.store import contract_digest, open_store, require_same_contract
+from pipeline.weather.climatology import Normals
+
+Index = NDArray[np.int64]
+_BLOCK_TIMES = 64
+
+
+class Fields:
+    """Normalised fields of a store.
+
+    Attributes:
+        times: (T,) of the store.
+        channels: names of the K dynamic channels read, at whatever time, in store order.
+        static_channels: names of the S static ones read.
+        input_channels: names of the C input channels, in the order of `inputs`.
+        target_channels: names of the V channels of `targets`: those read at the init time itself.
+        history_hours: how much earlier the earlier states are [h].
+        contract: the store's.
+        trained_on: the training store's contract: the same, unless `like` was given.
+        scaling: means and spreads of `channels`.
+        normals: means, spreads and climatology.
+        static_SHW: normalised static fields.
+        in_memory: whether reading touches no file.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        normals: Normals,
+        *,
+        channels: Sequence[str] | None = None,
+        network_input: Literal["state", "anomaly"] = "state",
+        readers: int = 4,
+        like: Path | None = None,
+    ) -> None:
+        """Open a store; nothing but coordinates and statics is read yet.
+
+        Args:
+            store: the training store.
+            normals: of its training years.
+            channels: input channels by name: dynamic, static, earlier states (`model.weather.names`); None for all of
+                the store without earlier ones. The order is that of `model.weather.names.input_names`.
+            network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
+                of the anomaly's own standard deviation.
+            readers: threads that read from the store.
+            like: the training store, where `store` holds initial states from elsewhere: its channels are read and its
+                static fields are used.
+
+        Raises:
+            ValueError: normals of another store, or initial states that lack channels or lie on another grid.
+        """
+        ds = open_store(store, stage="python -m pipeline regrid")
+        self.contract: dict[str, Any] = ds.attrs["contract"]
+        self.trained_on = self.contract
+        if like is not None:
+            ds, self.trained_on = as_in_training(ds, like=like, name=str(store))
+        self.times: NDArray[np.datetime64] = ds["time"].values.astype("datetime64[ns]")
+        require_same_contract(
+            {"store": normals.contract["store"]}, {"store": contract_digest(self.trained_on)},
+            us=f"normals {normals.path}", them=f"store {like or store}", remedy="run python -m pipeline normals again",
+        )  # fmt: skip
+        everything = tuple(str(name) for name in ds["channel"].values)
+        statics = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
+        names = (*everything, *statics) if channels is None else tuple(channels)
+        self.history_hours = history_hours(names)
+        at = {h: {c for c, hours in map(channel_and_hours, names) if hours == h} for h in (0, *self.history_hours)}
+        read = set().union(*at.values())
+        self.channels = tuple(c for c in everything if c in read)
+        self.static_channels = tuple(c for c in statics if c in at[0])
+        self.target_channels = tuple(c for c in everything if c in at[0])
+        blocks = {h: tuple(c for c in everything if c in at[h]) for h in at}
+        earlier = [earlier_name(c, h) for h in self.history_hours for c in blocks[h]]
+        self.input_channels = (*self.target_channels, *self.static_channels, *earlier)
+        self._blocks = [(h, np.array([self.channels.index(c) for c in blocks[h]], dtype=np.int64)) for h in blocks]
+        self.coords = ds.drop_vars("state").load()
+        self.normals = normals
+        rows = normals.channel_indices(self.channels)
+        self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
+        self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
+        gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
+        self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
+        static = np.zeros((0, *self.grid_shape), dtype=np.float32)
+        if self.static_channels:
+            chosen = [statics.index(c) for c in self.static_channels]
+            static = standardise_static(
+                ds["static"].values[chosen], mean=normals.static_mean[chosen], std=normals.static_std[chosen]
+            )
+        self.static_SHW = torch.from_numpy(static)
+        self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
+        self._array = Reader(store, "state")
+        self._network_input = network_input
+        self._memory_NKHW: Tensor | None = None
+        self._place_T = np.full(len(self.times), -1, dtype=np.int64)
+        self._store = store
+        self._pool = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="read")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `load` was called."""
+        return self._memory_NKHW is not None
+
+    def bytes_needed(self, times: Index) -> int:
+        """Memory that `load` takes: the times and the climatology, of the channels read."""
+        cells = len(self.channels) * self.grid_shape[0] * self.grid_shape[1]
+        return len(times) * cells * 4 + self.climatology_bytes
+
+    @property
+    def climatology_bytes(self) -> int:
+        """Memory that `hold_climatology` takes."""
+        return self.normals.nbytes * len(self.channels) // len(self.normals.channels)
+
+    def hold_climatology(self) -> None:
+        """Read the climatology of the channels read into memory."""
+        self.normals = self.normals.in_memory(channels=self.channels)
+
+    def load(self, times: Index, *, progress: bool = True) -> None:
+        """Read the anomalies of some times into memory.
+
+        Args:
+            times: positions in the store.
+            progress: show a bar.
+
+        Raises:
+            ValueError: a value that is not finite, naming its channel and time.
+        """
+        times = np.unique(times)
+        self.hold_climatology()
+        memory = torch.empty((len(times), len(self.channels), *self.grid_shape))
+        blocks = range(0, len(times), _BLOCK_TIMES)
+        for first in track(blocks, description="reading the store", disable=not progress, transient=True):
+            memory[first : first + _BLOCK_TIMES] = self._read_anomalies(times[first : first + _BLOCK_TIMES])
+        self._place_T[times] = np.arange(len(times))
+        self._memory_NKHW = memory
+
+    def anomalies(self, times: Index, *, rows: Index | None = None, out: Tensor | None = None) -> Tensor:
+        """Normalised anomalies from the climatology, (N, K, H, W).
+
+        Args:
+            times: positions in the store, in any order, repeats allowed.
+            rows: which of `channels`, None for all.
+            out: where to write; a new tensor for None.
+        """
+        rows = None if rows is None or len(rows) == len(self.channels) else rows
+        if self._memory_NKHW is None or not np.all(self._place_T[times] >= 0):
+            return self._read_anomalies(times, rows, out=out)
+        places = torch.from_numpy(self._place_T[times])
+        found = self._memory_NKHW[places if rows is None else (places[:, None], torch.from_numpy(rows)[None])]
+        return found if out is None else out.copy_(found)
+
+    def targets(self, times: Index, *, roll: Index | None = None) -> Tensor:
+        """What the network should predict for valid times: normalised anomalies (N, V, H, W).
+
+        Args:
+            times: positions in the store.
+            roll: cells by which each is turned eastward.
+        """
+        target = self.anomalies(times, rows=self._blocks[0][1])
+        if roll is None or not np.any(roll):
+            return target
+        return _roll_into(torch.empty_like(target), target, roll)
+
+    def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
+        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
+
+        Args:
+            times: positions in the store; `earlier` ones must exist.
+            roll: cells by which each is turned eastward.
+        """
+        x_NCHW = torch.empty((len(times), len(self.input_channels), *self.grid_shape))
+        place = 0
+        for hours, rows in self._blocks:
+            there = self.earlier(times, hours=hours) if hours else times
+            assert np.all(there >= 0), "an earlier state is not in the store"
+            if len(rows):
+                self._fill_inputs(x_NCHW[:, place : place + len(rows)], there, rows, roll)
+            place += len(rows)
+            if not hours:
+                statics_NSHW = self.static_SHW.expand(len(times), *self.static_SHW.shape)
+                _roll_into(x_NCHW[:, place : place + len(self.static_channels)], statics_NSHW, roll)
+                place += len(self.static_channels)
+        return x_NCHW
+
+    def earlier(self, times: Index, *, hours: int) -> Index:
+        """Positions of the times some hours before; -1 where the store has none."""
+        return find_times(self.times, self.times[times] + np.timedelta64(-hours, "h"))
+
+    def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index, roll: Index | None) -> None:
+        turned = roll is not None and bool(np.any(roll))
+        values_NKHW = self.anomalies(times, rows=rows, out=None if turned else x_NKHW)
+        if self._network_input == "anomaly":
+            values_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
+        else:
+            names = [self.channels[i] for i in rows]
+            climatology = self.normals.climatology_at(self.times[times], channels=names)
+            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
+            values_NKHW.add_(torch.from_numpy(scaling.standardise(climatology)))
+        if turned:
+            _roll_into(x_NKHW, values_NKHW, roll)
+
+    def _read_anomalies(self, times: Index, rows: Index | None = None, *, out: Tensor | None = None) -> Tensor:
+        names = self.channels if rows is None else tuple(self.channels[i] for i in rows)
+        if not names:  # a rank whose groups hold static fields only
+            return torch.empty((len(times), 0, *self.grid_shape))
+        scaling = self.scaling
+        if rows is not None:
+            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
+        channels = self._rows if rows is None else self._rows[rows]
+        unique, place, inverse = np.unique(times, return_index=True, return_inverse=True)
+        found = torch.empty((len(times), len(names), *self.grid_shape)) if out is None else out
+        into = found.numpy()
+        runs = np.split(np.arange(len(unique)), np.flatnonzero(np.diff(unique) != 1) + 1)
+
+        def fill(run: Index) -> None:
+            when = unique[run]
+            climatology = self.normals.climatology_at(self.times[when], channels=names)
+            first = place[run[0]]
+            together = np.array_equal(place[run], np.arange(first, first + len(run)))
+            values = into[first : first + len(run)] if together else np.empty((len(run), *into.shape[1:]), np.float32)
+            self._array.pick(slice(int(when[0]), int(when[-1]) + 1), channels, out=values)
+            scaling.anomaly(values, climatology, out=values)
+            if not np.isfinite(values.sum()):
+                self._raise_not_finite(values, when, names)
+            if not together:
+                into[place[run]] = values
+
+        if len(runs) == 1:
+            fill(runs[0])
+        else:
+            list(self._pool.map(fill, runs))
+        again = np.flatnonzero(place[inverse] != np.arange(len(times)))
+        into[again] = into[place[inverse[again]]]
+        return found
+
+    def _raise_not_finite(self, fields: NDArray[np.float32], times: Index, names: Sequence[str]) -> None:
+        where, channel = (int(i[0]) for i in np.nonzero(~np.isfinite(fields))[:2])
+        raise ValueError(
+            f"store must hold finite values only, got a missing or infinite one in {self._store}, channel "
+            f"{names[channel]!r}, time {np.datetime_as_string(self.times[times[where]], unit='m')}; "
+            "check it with python -m pipeline validate"
+        )
+
+
+def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:
+    """Positions of times among increasing ones, by value; -1 for those that are not there."""
+    found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+    return np.where(times[found] == wanted, found, -1).astype(np.int64)
+
+
+def available_memory() -> int:
+    """Bytes that could be allocated now without swapping, 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):
+            return 0
+    try:  # a container's own limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        cache = next(
+            int(x.split()[1]) for x in (group / "memory.stat").read_text().splitlines() if x.startswith("file ")
+        )
+        free = min(free, limit - used + cache)
+    except (OSError, ValueError, StopIteration):
+        pass
+    return max(free, 0)
+
+
+def _roll_into(out_NCHW: Tensor, fields_NCHW: Tensor, roll: Index | None) -> Tensor:
+    """Copies fields, each turned eastward by a number of cells (the last dim is the longitude); returns `out_NCHW`."""
+    if roll is None or not np.any(roll):
+        return out_NCHW.copy_(fields_NCHW)
+    width = fields_NCHW.shape[-1]
+    for i, cells in enumerate((roll % width).tolist()):
+        out_NCHW[i, ..., cells:] = fields_NCHW[i, ..., : width - cells]
+        out_NCHW[i, ..., :cells] = fields_NCHW[i, ..., width - cells :]
+    return out_NCHW

@@ -1,0 +1,305 @@
+"""Forecasts: direct at any set of leads, or rolled out, streamed into a Zarr store by one or several ranks.
+
+Contract: the store holds physical fields. Init times are those of the test period whose own time and every valid time
+exist and lie in it, the others are listed; or those of initial states from elsewhere, all of them. The order of work
+is fixed by the configuration, so a run that was killed ends bit-identical to one that was not. An untrained model gives
+the climatology exactly. Rank 0 alone writes.
+
+Letters: N init times of a slab, E leads, V predicted channels, H/W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from rich.console import Console
+
+from model.dchag import DCHAGConfig
+from model.parallel import launch, wrap
+from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
+from model.training import checkpoint
+from model.weather.fields import Fields
+from model.weather.names import history_hours
+from model.weather.predict import Predictor, divide, load_model, own_channels
+from model.weather.samples import find_pairs
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.console import data_with_article, terminal_progress
+from pipeline.sections import Period
+from pipeline.store import ArraySpec, SlabStore, contract_digest, read_manifest
+from pipeline.weather.climatology import Normals
+
+_SLAB_INITS = 16
+_SLAB_BYTES = 2**30
+"""Most that a slab may take in memory; on fine grids it holds fewer init times."""
+_CHUNK_CHANNELS = 16
+
+
+def run_forecast(config: Config, *, initial: Path | None = None) -> None:
+    """Issue the forecasts of a configuration, or go on where an earlier call was stopped.
+
+    Args:
+        config: the experiment.
+        initial: a store of states to go on from instead of the test period's.
+
+    Raises:
+        ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
+            or no init time qualifies.
+    """
+    paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
+    if initial is None and paths.receipt("forecast").exists() and paths.forecast.exists():
+        read_manifest(paths.forecast, stage="python -m pipeline forecast")
+        console.print(f"forecast: already complete, {paths.forecast}")
+        return
+    provenance.read_receipt(config, stage="train")
+    found = checkpoint.best_or_last(paths.checkpoints)
+    if found is None:
+        raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
+    with launch.process_group(world_size=None) as device:
+        job = prepare(config, found, device=device, initial=initial)
+        if job.missing.size:
+            console.print(
+                f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
+            )
+        _fill_store(config, job, console=console)
+        if launch.is_main():
+            provenance.write_receipt(config, stage="forecast", outputs=[job.path], facts=job.facts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a rank needs to issue forecasts.
+
+    Attributes:
+        predictor: the model and its fields.
+        mesh: of the ranks.
+        init: positions of the init times.
+        missing: times asked for that cannot be used.
+        digest: of the model's weights.
+        path: of the forecast store.
+        facts: for the receipt.
+    """
+
+    predictor: Predictor
+    mesh: DeviceMesh
+    init: NDArray[np.int64]
+    missing: NDArray[np.datetime64]
+    digest: str
+    path: Path
+    facts: dict[str, Any]
+
+
+def prepare(config: Config, path: Path, *, device: torch.device, initial: Path | None) -> Job:
+    """Open everything on this rank.
+
+    Args:
+        config: the experiment.
+        path: the checkpoint.
+        device: of this rank.
+        initial: see `run_forecast`.
+    """
+    options, layout = config.forecast, config.training.layout
+    ranks = launch.world_size()
+    mesh = build_mesh(channel=layout.channel if ranks > 1 else 1, device_type=device.type)
+    description = checkpoint.describe(path)
+    shape = DCHAGConfig.from_dict(description["model"])
+    if options.rollout_hours and history_hours(shape.channels):
+        raise ValueError(
+            "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours), "
+            f"got {options.rollout_hours}; issue direct forecasts"
+        )
+    opened: dict[str, Any] = {"network_input": description["network_input"]}
+    if initial is not None:
+        opened["like"] = config.paths.store
+    normals = Normals.open(config.paths.normals)
+    whole = Fields(initial or config.paths.store, normals, channels=shape.channels, **opened)
+    own = whole
+    if axis_size(mesh, CHANNEL) > 1:
+        own = Fields(initial or config.paths.store, normals, channels=own_channels(shape, mesh), **opened)
+    model, digest = load_model(
+        path, whole, device=device, weights=options.weights, mesh=mesh if ranks > 1 else None,
+        layout=wrap.Layout(trunk=layout.trunk, data=layout.sharding),
+    )  # fmt: skip
+    if initial is None:
+        init, missing = init_times(
+            whole.times, lead_hours=options.lead_hours, period=config.data.splits.test,
+            step_hours=options.init_step_hours, history_hours=whole.history_hours,
+        )  # fmt: skip
+    else:
+        init, missing = _complete(whole)
+    facts = {
+        "init_times": len(init),
+        "first": str(np.datetime_as_string(whole.times[init[0]], unit="h")),
+        "last": str(np.datetime_as_string(whole.times[init[-1]], unit="h")),
+        "missing_init_times": [str(np.datetime_as_string(t, unit="h")) for t in missing],
+        "initial": str(initial) if initial else "test period",
+        "rollout_hours": options.rollout_hours,
+        "checkpoint": path.name,
+        "checkpoint_digest": digest,
+    }
+    predictor = Predictor(model, whole, own, description["network_input"])
+    return Job(predictor, mesh, init, missing, digest, _path(config, initial), facts)
+
+
+def init_times(
+    times: NDArray[np.datetime64],
+    *,
+    lead_hours: list[int],
+    period: Period,
+    step_hours: int,
+    history_hours: Sequence[int] = (),
+) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
+    """Common init times of all leads.
+
+    Args:
+        times: of the store.
+        lead_hours: leads [h].
+        period: init and all valid times lie in it.
+        step_hours: spacing of init times, counted from the period's start.
+        history_hours: how much earlier the other states are that the network reads [h].
+
+    Returns:
+        Their positions in `times`, and the times that the spacing asks for but that cannot be used because the
+        store lacks them, a valid time of theirs or an earlier one that the network reads.
+
+    Raises:
+        ValueError: none qualifies.
+    """
+    pairs = find_pairs(times, lead_hours=lead_hours, periods=[period], history_hours=history_hours, all_leads=True)
+    start, end = np.datetime64(period.start, "ns"), np.datetime64(period.end, "ns")
+    spacing = np.timedelta64(step_hours, "h")
+    wanted = np.arange(start, end - np.timedelta64(max(lead_hours), "h") + np.timedelta64(1, "ns"), spacing)
+    chosen = pairs.init[np.isin(pairs.times[pairs.init], wanted)]
+    if not len(chosen):
+        raise ValueError(
+            f"test period must hold an init time every {step_hours} h from {start} with all leads {lead_hours} h, "
+            "got none; lengthen it or choose forecast.init_step_hours on the store's hours"
+        )
+    return chosen, wanted[~np.isin(wanted, pairs.times[chosen])]
+
+
+def forecast_fields(config: Config, job: Job, init: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """Forecasts of some init times, made by all ranks together.
+
+    Args:
+        config: the experiment.
+        job: of this rank.
+        init: positions of N init times.
+
+    Returns:
+        (N, E, V, H, W), canonical units, on rank 0; None on the others.
+    """
+    options, mesh = config.forecast, job.mesh
+    ranks = axis_size(mesh, DATA)
+    mine = init[divide(len(init), ranks=ranks, rank=data_rank(mesh))]
+    if options.rollout_hours is None:
+        values = job.predictor.direct(mine, lead_hours=options.lead_hours, batch_size=options.batch_size)
+    else:
+        values = job.predictor.roll_out(
+            mine, lead_hours=options.lead_hours, step_hours=options.rollout_hours, batch_size=options.batch_size
+        )
+    if channel_rank(mesh) > 0:
+        return None
+    if ranks == 1:
+        return values
+    parts = launch.gather_to_main(
+        torch.from_numpy(values).to(job.predictor.device), group=mesh.get_group(DATA)
+    )  # fmt: skip
+    return None if parts is None else torch.cat(parts)[: len(init)].cpu().numpy()
+
+
+def _complete(states: Fields) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
+    """Positions of the states with all the earlier ones that the network reads, and the times of the others."""
+    everything = np.arange(len(states.times))
+    there = np.all([states.earlier(everything, hours=h) >= 0 for h in (0, *states.history_hours)], axis=0)
+    if not there.any():
+        raise ValueError(
+            f"initial states must come with those {', '.join(map(str, states.history_hours))} h earlier, which the "
+            f"network reads too, got {', '.join(np.datetime_as_string(states.times, unit='h'))}; put them in one folder"
+        )
+    return everything[there], states.times[~there]
+
+
+def _path(config: Config, initial: Path | None) -> Path:
+    """Of the forecast store: one of its own for other initial states, also where their files have the same names."""
+    path = config.paths.forecast
+    if initial is None:
+        return path
+    manifest = read_manifest(initial)
+    content = contract_digest({"axis": manifest["axis"], "slabs": manifest["slabs"]})[:8]
+    return path.with_name(f"{path.stem}-from-{manifest['axis']['first'][:13]}-{content}.zarr")
+
+
+def _open_store(config: Config, job: Job) -> SlabStore:
+    fields, init = job.predictor.whole, job.init
+    lead_hours = np.asarray(config.forecast.lead_hours, dtype=np.int64)
+    channels = fields.coords.sel(channel=list(fields.channels))
+    coords = xr.Dataset(
+        coords={
+            "init_time": ("init_time", fields.times[init]),
+            "lead_time": ("lead_time", lead_hours.astype("timedelta64[h]").astype("timedelta64[ns]")),
+            **{name: channels[name] for name in ("channel", "variable", "level", "unit", "latitude", "longitude")},
+        }
+    )
+    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
+    source = fields.contract["source"]
+    shape = (len(init), len(lead_hours), len(fields.channels), *fields.grid_shape)
+    spec = ArraySpec(
+        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
+        shape=shape,
+        chunks=(1, 1, min(_CHUNK_CHANNELS, len(fields.channels)), *fields.grid_shape),
+        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
+    )
+    label, learned = source["label"], fields.trained_on["source"]["label"]
+    data = data_with_article(label)
+    if label != "simulated" and learned == "simulated":
+        data = f"{label}, by a model of the simulated atmosphere"
+        source = {**source, "label": data}
+    values = len(lead_hours) * len(fields.channels) * fields.grid_shape[0] * fields.grid_shape[1]
+    extra: dict[str, Any] = {"rollout_hours": config.forecast.rollout_hours} if config.forecast.rollout_hours else {}
+    if fields.trained_on is not fields.contract:
+        extra["initial"] = contract_digest(fields.contract)
+    return SlabStore(
+        job.path, arrays={"state": spec}, coords=coords, slab_dim="init_time",
+        slab_size=max(1, min(_SLAB_INITS, _SLAB_BYTES // (4 * values))),
+        contract={
+            "kind": "forecast",
+            "channels": list(fields.channels),
+            "grid": fields.contract["grid"],
+            "source": source,
+            "lead_hours": lead_hours.tolist(),
+            "store": contract_digest(fields.trained_on),
+            "normals": fields.normals.digest,
+            "train": fields.normals.contract.get("train", []),
+            "checkpoint": job.digest,
+            "model": config.name,
+            **extra,
+        },
+        attrs={"title": f"Forecasts of {config.name} from {data}"},
+    )  # fmt: skip
+
+
+def _fill_store(config: Config, job: Job, *, console: Console) -> None:
+    progress: Any = terminal_progress("init times", on=console)
+    with _open_store(config, job) if launch.is_main() else nullcontext() as store, progress:
+        pending = launch.from_main(store.pending() if store else [])
+        done = len(job.init) - sum(len(slab) for slab in pending)
+        task = progress.add_task("forecast", total=len(job.init), completed=done)
+        for slab in pending:
+            values = forecast_fields(config, job, job.init[slab.slice])
+            if store and values is not None:
+                store.write(slab, {"state": values})
+            progress.advance(task, len(slab))
+        if store:
+            store.finish(job.facts)
+            console.print(
+                f"forecast: {store.length} init times x {len(config.forecast.lead_hours)} leads, {store.path}"
+            )

@@ -1,0 +1,205 @@
+"""From a checkpoint and initial states to physical forecasts, directly at each lead or by rolling out, on any ranks.
+
+Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
+model again and again to what it predicted: the state is kept within the plausible range of each channel, static
+fields stay, and what the network reads is made anew from the climatology of each valid time. On several ranks the init
+times are divided over the data axis, in passes of equal number, and channel ranks read and predict together.
+
+Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,
+H/W grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.dchag import DCHAG, DCHAGConfig
+from model.parallel import wrap
+from model.parallel.mesh import CHANNEL, DeviceMesh, axis_size, channel_rank
+from model.training import checkpoint
+from model.weather.fields import Fields
+from pipeline.weather.climatology import Normals
+from pipeline.weather.variables import parse_channel, plausible_range
+
+Index = NDArray[np.int64]
+Weights = Literal["average", "model"]
+
+
+def load_model(
+    path: Path, fields: Fields, *, device: torch.device, weights: Weights = "average", mesh: DeviceMesh | None = None,
+    layout: wrap.Layout | None = None,
+) -> tuple[DCHAG, str]:  # fmt: skip
+    """The trained model for a store's fields, or this rank's part of it.
+
+    Args:
+        path: a checkpoint.
+        fields: of the training store, or states like it; contract and normals must be those of training.
+        device: where to put it.
+        weights: the moving average where training kept one, or the parameters themselves.
+        mesh: of the ranks; None for all of it in one process.
+        layout: how it lies on the mesh.
+
+    Returns:
+        The model in evaluation mode, and a digest of the whole model's weights that does not depend on how they were
+        saved or are held.
+
+    Raises:
+        ValueError: the checkpoint belongs to other data.
+    """
+    description = checkpoint.describe(path)
+    expected = {"contract": fields.trained_on, "normals": fields.normals.digest}
+    prefix = description["weights"] if weights == "average" else "model"
+    shape = DCHAGConfig.from_dict(description["model"])
+    if mesh is None:
+        model = DCHAG(shape, seed=None)
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        checkpoint.load(path, {f"{prefix}.{name}": p for name, p in parameters.items()}, expected=expected)
+        return model.to(device).eval(), weights_digest(parameters)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in DCHAG(shape, seed=None).named_parameters()}
+    whole = {name: torch.empty(size) for name, size in shapes.items()}
+    checkpoint.load(path, {f"{prefix}.{name}": t for name, t in whole.items()}, expected=expected)
+    digest = weights_digest(whole)
+    del whole
+    model = wrap.distribute(shape, mesh=mesh, layout=layout, seed=None, device=device)
+    held = {f"{prefix}.{name}": p.detach() for name, p in model.named_parameters()}
+    checkpoint.load(path, checkpoint.with_rows(held, cut=model.cut_rows()), expected=expected)
+    return model.eval(), digest
+
+
+def weights_digest(parameters: dict[str, Tensor]) -> str:
+    """A short hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        values = parameters[name].cpu().contiguous().numpy()
+        digest.update(f"{name}{values.shape}{values.dtype}".encode())
+        digest.update(values.view(np.uint8).data)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model and what it needs to read and to write.
+
+    Args:
+        model: in evaluation mode, this rank's part.
+        whole: fields with all channels, for units and the climatology.
+        own: fields with the channels that this rank reads.
+        network_input: what the network was trained to read.
+    """
+
+    model: DCHAG
+    whole: Fields
+    own: Fields
+    network_input: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def direct(self, init: Index, *, lead_hours: list[int], batch_size: int) -> NDArray[np.float32]:
+        """Forecasts at each lead in one pass.
+
+        Args:
+            init: positions of N init times.
+            lead_hours: E leads [h].
+            batch_size: samples a pass.
+
+        Returns:
+            (N, E, V, H, W), canonical units.
+        """
+        N, E = len(init), len(lead_hours)
+        out = np.empty((N * E, len(self.whole.channels), *self.whole.grid_shape), dtype=np.float32)
+        leads = np.tile(np.asarray(lead_hours, dtype=np.int64), N)
+        inits = np.repeat(init, E)
+        for first in range(0, N * E, batch_size):
+            part = slice(first, first + batch_size)
+            anomaly = self._predict(self.own.inputs(inits[part]), leads[part])
+            climatology = self._climatology(self.whole.times[inits[part]], leads[part])
+            out[part] = self.whole.scaling.physical(anomaly, climatology)
+        return out.reshape(N, E, *out.shape[1:])
+
+    @torch.no_grad()
+    def roll_out(self, init: Index, *, lead_hours: list[int], step_hours: int, batch_size: int) -> NDArray[np.float32]:
+        """Forecasts by steps of one length.
+
+        Args:
+            init: positions of N init times.
+            lead_hours: E leads [h], multiples of the step.
+            step_hours: what the model predicts at a time [h].
+            batch_size: init times a pass.
+
+        Returns:
+            (N, E, V, H, W), canonical units, each channel within its plausible range.
+        """
+        out = np.empty((len(init), len(lead_hours), len(self.whole.channels), *self.whole.grid_shape), np.float32)
+        low, high = limits(self.whole.channels)
+        for first in range(0, len(init), batch_size):
+            part = slice(first, first + batch_size)
+            x = self.own.inputs(init[part])
+            for hours in range(step_hours, max(lead_hours) + 1, step_hours):
+                anomaly = self._predict(x, np.full(len(x), step_hours))
+                climatology = self._climatology(self.whole.times[init[part]], np.full(len(x), hours))
+                state = np.clip(self.whole.scaling.physical(anomaly, climatology), low, high)
+                for e in np.flatnonzero(np.asarray(lead_hours) == hours):
+                    out[part, e] = state
+                x = self._read_again(state, climatology)
+        return out
+
+    def _predict(self, x_BCHW: Tensor, lead_hours: Index) -> NDArray[np.float32]:
+        lead_B = torch.from_numpy(lead_hours.astype(np.float32)).to(self.device)
+        anomaly: NDArray[np.float32] = self.model(x_BCHW.to(self.device), lead_B).float().cpu().numpy()
+        return anomaly
+
+    def _climatology(self, init: NDArray[np.datetime64], lead_hours: Index) -> NDArray[np.float32]:
+        """At the valid times."""
+        valid: NDArray[np.datetime64] = init + lead_hours.astype("timedelta64[h]")
+        return self.whole.normals.climatology_at(valid, channels=self.whole.channels)
+
+    def _read_again(self, state_BVHW: NDArray[np.float32], climatology_BVHW: NDArray[np.float32]) -> Tensor:
+        """What the network reads of a predicted state: (B, C, H, W)."""
+        own = self.own
+        rows = [self.whole.channels.index(name) for name in own.channels]
+        anomaly = own.scaling.anomaly(state_BVHW[:, rows], climatology_BVHW[:, rows])
+        if self.network_input == "anomaly":
+            anomaly *= anomaly_gain(own.normals, own.channels)
+        else:
+            anomaly += own.scaling.standardise(climatology_BVHW[:, rows])
+        static = own.static_SHW.expand(len(anomaly), *own.static_SHW.shape)
+        return torch.cat([torch.from_numpy(anomaly), static], dim=1)
+
+
+def anomaly_gain(normals: Normals, channels: tuple[str, ...]) -> NDArray[np.float32]:
+    """Spread of the state over that of the anomaly, (channel, 1, 1): what `network_input: anomaly` multiplies by."""
+    rows = normals.channel_indices(channels)
+    return (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)[:, None, None]
+
+
+def limits(channels: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and greatest plausible value of each channel, (V, 1, 1), canonical units."""
+    low, high = zip(*(plausible_range(parse_channel(name)) for name in channels), strict=True)
+    bounds = np.array([low, high], dtype=np.float32)[:, :, None, None]
+    return bounds[0], bounds[1]
+
+
+def divide(count: int, *, ranks: int, rank: int) -> Index:
+    """Positions that a data rank works on: equally many on each, the last repeated where they do not divide."""
+    part = math.ceil(count / ranks)
+    return np.minimum(np.arange(part) + part * rank, count - 1)
+
+
+def own_channels(shape: DCHAGConfig, mesh: DeviceMesh) -> tuple[str, ...]:
+    """Channels that this rank reads."""
+    plan = wrap.plan_for(shape, ranks=axis_size(mesh, CHANNEL))
+    return plan.channels[channel_rank(mesh)]

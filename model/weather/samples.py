@@ -1,0 +1,300 @@
+"""Which samples exist, in which order they come, and how they become batches.
+
+Contract: a pair (init time, lead) exists when the store has both times and the earlier ones that the network
+reads, found by value and never by counting steps, so that no pair crosses a gap; all lie inside the given periods,
+so that no valid time of training falls into validation or test. Every start with at least one lead is used once an
+epoch. The order depends on the seed and the position alone: not on ranks, workers, or what was drawn before. Shards
+and years do not exist here.
+
+Letters: S starts, E leads, B batch, C input channels, V predicted channels, H/W grid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.weather.fields import Fields, find_times
+from pipeline.sections import Period
+
+Times = NDArray[np.datetime64]
+Index = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Starts, and where the valid time of each lead lies.
+
+    Attributes:
+        times: the store's times.
+        lead_hours: (E,) lead times [h].
+        init: (S,) positions of the starts in `times`, increasing.
+        valid: (S, E) positions of the valid times in `times`, -1 where the pair does not exist.
+        earlier: (S, N) positions of the N earlier times read with each start.
+    """
+
+    times: Times
+    lead_hours: tuple[int, ...]
+    init: Index
+    valid: Index
+    earlier: Index
+
+    def __len__(self) -> int:
+        return len(self.init)
+
+    @property
+    def used_times(self) -> Index:
+        """Positions of all times that some pair touches, increasing."""
+        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0], self.earlier.ravel()]))
+
+    def describe(self, start: int, lead: int) -> str:
+        """What a person calls a pair."""
+        init = np.datetime_as_string(self.times[self.init[start]], unit="m")
+        return f"{init} +{self.lead_hours[lead]} h"
+
+
+def find_pairs(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    periods: Sequence[Period],
+    history_hours: Sequence[int] = (),
+    all_leads: bool = False,
+) -> Pairs:
+    """All pairs of some periods.
+
+    Args:
+        times: the store's times, increasing.
+        lead_hours: leads [h].
+        periods: init, valid and earlier times lie in one of these, not necessarily the same.
+        history_hours: how much earlier the other states are that the network reads [h].
+        all_leads: keep only starts for which every lead exists (common init times for scores), instead of those
+            with at least one.
+
+    Raises:
+        ValueError: a lead without a single pair.
+    """
+    times = times.astype("datetime64[ns]")
+    inside = np.zeros(len(times), dtype=bool)
+    for period in periods:
+        inside |= (times >= np.datetime64(period.start, "ns")) & (times <= np.datetime64(period.end, "ns"))
+
+    def shifted(hours: Sequence[int]) -> Index:
+        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
+        for column, shift in enumerate(hours):
+            there = find_times(times, times + np.timedelta64(shift, "h"))
+            found[:, column] = np.where((there >= 0) & inside & inside[there], there, -1)
+        return found
+
+    earlier = shifted([-hours for hours in history_hours])
+    valid = shifted(lead_hours)
+    valid[(earlier < 0).any(axis=1)] = -1
+    has = valid >= 0
+    empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
+    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
+    spans = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in periods)
+    if empty:
+        raise ValueError(
+            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
+            f"({int(inside.sum())} times of the store); lengthen the period or drop the lead"
+        )
+    init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
+    if not len(init):
+        raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
+    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+
+
+@dataclass(frozen=True)
+class Items:
+    """Samples before their fields are read: one entry each.
+
+    Attributes:
+        start: row of `Pairs.init`.
+        lead: column of `Pairs.valid`.
+        roll: cells by which the sample is turned eastward.
+    """
+
+    start: Index
+    lead: Index
+    roll: Index
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+class Order:
+    """The endless sequence of training samples.
+
+    Args:
+        pairs: what there is.
+        seed: another seed, another sequence.
+        lead_weights: how often each lead is drawn where all exist; empty for equal. A start that lacks some
+            leads (near the end of a period) draws among those it has.
+        longitudes: number of columns for the longitude augmentation, 1 for none.
+    """
+
+    def __init__(self, pairs: Pairs, *, seed: int, lead_weights: Sequence[float] = (), longitudes: int = 1) -> None:
+        weights = np.asarray(lead_weights or [1.0] * len(pairs.lead_hours), dtype=np.float64)
+        if weights.shape != (len(pairs.lead_hours),) or np.any(weights < 0) or weights.sum() == 0:
+            raise ValueError(
+                f"lead_weights must be one number a lead, none negative and one positive, got {list(lead_weights)}"
+            )
+        self.pairs = pairs
+        self.seed = seed
+        self.longitudes = longitudes
+        share_SE = np.where(pairs.valid >= 0, weights, 0.0)
+        if np.any(share_SE.sum(axis=1) == 0):  # starts whose only leads have weight zero
+            share_SE = np.where(share_SE.sum(axis=1, keepdims=True) == 0, pairs.valid >= 0, share_SE)
+        self._cumulative_SE = np.cumsum(share_SE / share_SE.sum(axis=1, keepdims=True), axis=1)
+        self._cumulative_SE[:, -1] = 1.0
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    def items(self, first: int, count: int) -> Items:
+        """Samples [first, first + count) of the sequence; they may span epochs."""
+        positions = np.arange(first, first + count)
+        epochs, places = np.divmod(positions, len(self.pairs))
+        parts = []
+        for epoch in np.unique(epochs):
+            here = places[epochs == epoch]
+            drawn = self._epoch(int(epoch))
+            parts.append((drawn.start[here], drawn.lead[here], drawn.roll[here]))
+        start, lead, roll = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Items(start=start, lead=lead, roll=roll)
+
+    def batch(self, step: int, *, size: int, rank: int = 0, ranks: int = 1) -> Items:
+        """A data rank's part of a step's global batch: contiguous, disjoint, together the whole batch.
+
+        Args:
+            step: counts from 0.
+            size: the global batch, a multiple of `ranks`.
+            rank: this rank along the data axis.
+            ranks: length of the data axis.
+        """
+        if size % ranks:
+            raise ValueError(f"batch_size must be a multiple of the data ranks, got {size} and {ranks}")
+        part = size // ranks
+        return self.items(step * size + rank * part, part)
+
+    def _draw_epoch(self, epoch: int) -> Items:
+        random = np.random.default_rng([self.seed, epoch])
+        start = random.permutation(len(self.pairs)).astype(np.int64)
+        draws = random.random(len(self.pairs))
+        lead = (draws[:, None] >= self._cumulative_SE[start]).sum(axis=1)
+        roll = random.integers(0, self.longitudes, len(self.pairs))
+        return Items(start=start, lead=lead.astype(np.int64), roll=roll)
+
+
+def fixed_items(pairs: Pairs, *, count: int) -> Items:
+    """Samples for validation: about `count`, the same number for each lead, evenly spaced over its starts."""
+    per_lead = max(1, count // len(pairs.lead_hours))
+    starts, leads = [], []
+    for lead in range(len(pairs.lead_hours)):
+        exist = np.flatnonzero(pairs.valid[:, lead] >= 0)
+        chosen = exist[np.unique(np.linspace(0, len(exist) - 1, min(per_lead, len(exist))).round().astype(int))]
+        starts.append(chosen)
+        leads.append(np.full(len(chosen), lead))
+    start = np.concatenate(starts).astype(np.int64)
+    return Items(start=start, lead=np.concatenate(leads).astype(np.int64), roll=np.zeros(len(start), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step consumes.
+
+    Attributes:
+        x: (B, C, H, W) normalised input.
+        lead_hours: (B,) lead times [h].
+        target: (B, V, H, W) normalised anomalies at the valid time, of the predicted channels that this rank reads.
+        items: where they come from.
+    """
+
+    x: Tensor
+    lead_hours: Tensor
+    target: Tensor
+    items: Items
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+        """On a device, without waiting when the memory is pinned; fields in another type where asked for."""
+        x, lead_hours, target = (t.to(device, non_blocking=True) for t in (self.x, self.lead_hours, self.target))
+        return Batch(x.to(dtype), lead_hours, target.to(dtype), self.items)
+
+    def split(self, size: int | None) -> Iterator[Batch]:
+        """Parts of at most `size` samples, in order; the whole for None."""
+        for first in range(0, len(self.x), size or len(self.x)):
+            rows = slice(first, first + (size or len(self.x)))
+            items = Items(self.items.start[rows], self.items.lead[rows], self.items.roll[rows])
+            yield Batch(self.x[rows], self.lead_hours[rows], self.target[rows], items)
+
+
+def make_batch(fields: Fields, pairs: Pairs, items: Items, *, pin: bool = False) -> Batch:
+    """Read and join the fields of some samples.
+
+    Args:
+        fields: the store.
+        pairs: what `items` point into.
+        items: which samples.
+        pin: page-locked memory, for asynchronous copies to a GPU.
+
+    Returns:
+        The batch; sample i is turned eastward by `items.roll[i]` cells, statics and target with it.
+    """
+    init = pairs.init[items.start]
+    valid = pairs.valid[items.start, items.lead]
+    assert np.all(valid >= 0), "items hold a pair that does not exist"
+    x = fields.inputs(init, roll=items.roll)
+    target = fields.targets(valid, roll=items.roll)
+    lead = torch.tensor([pairs.lead_hours[e] for e in items.lead], dtype=torch.float32)
+    if pin:
+        x, lead, target = x.pin_memory(), lead.pin_memory(), target.pin_memory()
+    return Batch(x, lead, target, items=items)
+
+
+class Prefetch(Generic[T]):
+    """Makes the next items in threads while the last one is being used.
+
+    Args:
+        make: builds the item of a step; called from several threads.
+        steps: which steps, in order.
+        depth: how many are made or wait at a time.
+        workers: threads; two, so that one reads while the other computes.
+
+    Attributes:
+        waited: seconds the consumer spent waiting.
+    """
+
+    def __init__(self, make: Callable[[int], T], steps: range, *, depth: int = 3, workers: int = 2) -> None:
+        self.waited = 0.0
+        self._make, self._steps = make, iter(steps)
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prefetch")
+        self._coming: deque[Future[T]] = deque()
+        for _ in range(depth):
+            self._order_next()
+
+    def __iter__(self) -> Iterator[T]:
+        while self._coming:
+            began = time.perf_counter()
+            value = self._coming.popleft().result()
+            self.waited += time.perf_counter() - began
+            self._order_next()
+            yield value
+
+    def close(self) -> None:
+        """Stop the threads; nothing more comes."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._coming.clear()
+
+    def _order_next(self) -> None:
+        step = next(self._steps, None)
+        if step is not None:
+            self._coming.append(self._pool.submit(self._make, step))

@@ -1,0 +1,94 @@
+"""What one rank reads during training: its channels of the store, the pairs, their order, the fixed validation pairs.
+
+Contract: fields are held in memory when they fit, which is decided once; otherwise they are read from the store
+while the step before is computed, with the climatology alone in memory where at least that fits. Both give the same
+bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.weather.fields import Fields, available_memory
+from model.weather.samples import Batch, Items, Order, Pairs, find_pairs, fixed_items, make_batch
+from pipeline.config import Config
+from pipeline.weather.climatology import Normals
+
+_MEMORY_SHARE = 0.6
+"""Of the free memory that the store's fields may take."""
+
+
+class TrainingData:
+    """Samples of a configuration, as this rank sees them.
+
+    Args:
+        config: the experiment.
+        normals: of its training periods.
+        channels: input channels of this rank, see `Fields`.
+        rank: position on the data axis.
+        ranks: its length.
+        pin: batches in page-locked memory, for a GPU.
+
+    Attributes:
+        fields: the store's.
+        pairs: of the training periods.
+        order: of the training samples.
+        validation: pairs and fixed items of the validation periods, None without such periods.
+
+    Raises:
+        ValueError: a lead without pairs.
+    """
+
+    def __init__(
+        self, config: Config, *, normals: Normals, channels: Sequence[str] | None, rank: int, ranks: int, pin: bool
+    ) -> None:
+        options, splits, history = config.training, config.data.splits, config.model.history_hours
+        self.rank, self.ranks, self.pin, self.batch_size = rank, ranks, pin, options.batch_size
+        self.fields = Fields(
+            config.paths.store, normals, channels=channels, network_input=config.model.network_input
+        )  # fmt: skip
+        times, width = self.fields.times, self.fields.grid_shape[1]
+        self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train, history_hours=history)
+        self.order = Order(
+            self.pairs, seed=options.seed, lead_weights=options.lead_weights,
+            longitudes=width if options.roll_longitude else 1,
+        )  # fmt: skip
+        self.validation: tuple[Pairs, Items] | None = None
+        if splits.validation:
+            pairs = find_pairs(
+                times, lead_hours=config.forecast.lead_hours, periods=splits.validation, history_hours=history
+            )
+            self.validation = pairs, fixed_items(pairs, count=options.validation_samples)
+
+    def hold(self, *, processes: int, progress: bool) -> None:
+        """Read into memory what fits.
+
+        Args:
+            processes: that share this machine's memory.
+            progress: show a bar.
+        """
+        used = self.pairs.used_times
+        if self.validation:
+            used = np.union1d(used, self.validation[0].used_times)
+        room = _MEMORY_SHARE * available_memory() / processes
+        if self.fields.bytes_needed(used) <= room:
+            self.fields.load(used, progress=progress)
+        elif self.fields.climatology_bytes <= room:
+            self.fields.hold_climatology()
+
+    def batch(self, step: int) -> Batch:
+        """This data rank's part of a step's global batch."""
+        items = self.order.batch(step, size=self.batch_size, rank=self.rank, ranks=self.ranks)
+        return make_batch(self.fields, self.pairs, items, pin=self.pin)
+
+    def fixed(self, items: Items) -> Batch:
+        """Some of the validation items."""
+        assert self.validation is not None
+        return make_batch(self.fields, self.validation[0], items, pin=self.pin)
+
+    def name_batch(self, step: int) -> str:
+        """What a person calls the samples of a step's global batch."""
+        items = self.order.batch(step, size=self.batch_size)
+        return ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))

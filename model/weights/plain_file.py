@@ -1,0 +1,139 @@
+"""A trained model as one plain file: what it takes to run it elsewhere, and nothing that is code.
+
+Contract: a safetensors file with the weights that forecasts use (averaged ones where training kept them) under their
+names in `DCHAG`, the means and spreads that inputs are normalised with and outputs are in, and, as text, the
+architecture and what it was trained on. It is read without running anything from it, on any number of ranks'
+checkpoint alike. Source of the format: https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.dchag import DCHAG, DCHAGConfig
+from model.training import checkpoint
+from pipeline import files
+from pipeline.config import Config
+from pipeline.weather.climatology import Normals
+
+FORMAT = "chagcast model 1"
+"""First entry of the text; another is refused."""
+_SCALES = ("mean", "std", "anomaly_std", "static_mean", "static_std")
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """What a plain file holds.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        network_input: "state" or "anomaly": how inputs are normalised, see `model.weather.normalise`.
+        scales: by name, float64: mean, std and anomaly_std of the dynamic channels, static_mean and static_std of the
+            static ones, in canonical units and in the order of the model's channels.
+        contract: of the store it was trained on.
+        normals: digest of the normals it was trained with; their climatology is not part of the file.
+        splits: the periods of training, validation and test.
+        step: training steps done.
+    """
+
+    model: DCHAG
+    network_input: str
+    scales: dict[str, Tensor]
+    contract: dict[str, Any]
+    normals: str
+    splits: dict[str, Any]
+    step: int
+
+
+def run_export(config: Config) -> None:
+    """Write the model that forecasts use to <training folder>/<name>.safetensors.
+
+    Raises:
+        ValueError: nothing has been trained.
+    """
+    found = checkpoint.best_or_last(config.paths.checkpoints)
+    if found is None:
+        raise ValueError(
+            f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
+        )
+    normals = Normals.open(config.paths.normals)
+    target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals)
+    Console(stderr=True).print(f"export: {found.name} in {target}", soft_wrap=True)
+
+
+def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
+    """Write a checkpoint as one file.
+
+    Args:
+        source: a checkpoint's folder, written on any number of ranks.
+        target: the file, replaced if it exists.
+        normals: those it was trained with.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ValueError: the checkpoint is incomplete or belongs to other normals.
+    """
+    description = checkpoint.describe(source)
+    model = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    wanted = {f"{description['weights']}.{name}": p for name, p in parameters.items()}
+    checkpoint.load(source, wanted, expected={"normals": normals.digest})
+    scales = {f"normals.{name}": torch.from_numpy(np.array(getattr(normals, name))) for name in _SCALES}
+    kept = ("model", "network_input", "contract", "normals", "splits", "step")
+    text = {"format": FORMAT, "description": json.dumps({key: description[key] for key in kept})}
+    temporary = target.with_name(f".{target.name}.new")
+    save_file({f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales, temporary, metadata=text)
+    files.sync(temporary)
+    temporary.replace(target)
+    return target
+
+
+def read_plain(path: Path) -> PlainModel:
+    """Read the file of `write_plain`; nothing in it is run.
+
+    Raises:
+        ValueError: not such a file, cut short, or not this version's tensors, every difference listed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"model file must be a whole safetensors file, got {path}: {error}") from error
+    if text.get("format") != FORMAT:
+        raise ValueError(f"model file must be a {FORMAT!r}, got {text.get('format')!r} in {path}")
+    description = json.loads(text["description"])
+    model = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
+    lines = []
+    for name, parameter in model.named_parameters():
+        found = tensors.pop(f"model.{name}", None)
+        if found is None or found.shape != parameter.shape:
+            lines.append(f"  {name}: {'absent' if found is None else tuple(found.shape)}, not {tuple(parameter.shape)}")
+        else:
+            parameter.data.copy_(found)
+    scales = {name: tensors.pop(f"normals.{name}", None) for name in _SCALES}
+    lines += [f"  normals.{name}: absent" for name, found in scales.items() if found is None]
+    lines += [f"  {name}: unknown" for name in tensors]
+    if lines:
+        raise ValueError(f"model file must hold this model's tensors, got in {path}:\n" + "\n".join(lines))
+    return PlainModel(
+        model=model.eval(),
+        network_input=description["network_input"],
+        scales={name: found for name, found in scales.items() if found is not None},
+        contract=description["contract"],
+        normals=description["normals"],
+        splits=description["splits"],
+        step=description["step"],
+    )

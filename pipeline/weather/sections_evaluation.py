@@ -1,0 +1,120 @@
+"""The blocks of the configuration that say which forecasts are issued and scored, and beside what.
+
+Contract: as in `pipeline.sections`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.sections import Fraction, LeadHours, Period, Positive, Section
+from pipeline.weather import variables as catalogue
+
+
+class Forecast(Section):
+    """Which forecasts are issued from the test period."""
+
+    lead_hours: LeadHours = [168, 336, 720]
+    """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
+    init_step_hours: Positive = 24
+    """Spacing of init times; the last init is the longest lead before the end of the test period."""
+    batch_size: Positive = 32
+    rollout_hours: Positive | None = None
+    """Apply the model again and again with this lead instead of once for each lead; all leads are multiples of it."""
+    weights: Literal["average", "model"] = "average"
+    """Which weights: the moving average where training kept one, or those of the last step."""
+    initial: str | None = None
+    """Issue forecasts from these states instead of the test period: a file (NetCDF, GRIB), a folder of them, a Zarr
+    archive, or a store of this project. The same as --initial."""
+
+
+class Compared(Section):
+    """A forecast from elsewhere."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What tables and figures call it."""
+    path: str
+    """A forecast store of this project, or a forecast in the WeatherBench 2 layout."""
+    trained_on: list[Period] = []
+    """Periods it was fitted on, where the file does not say; scores must lie outside them."""
+
+
+class Twins(Section):
+    """Forecasts of a simulated atmosphere by its own core: what could be known, and what a coarser model knows."""
+
+    models: list[Literal["ceiling", "coarse"]] = []
+    """ceiling: the same core from slightly perturbed states; coarse: the core at a lower truncation. Simulated
+    sources only."""
+    init_step_hours: Positive = 240
+    """Spacing of their init times, rounded up to a multiple of forecast.init_step_hours; each costs as many simulated
+    days as the longest lead."""
+    perturbation: Fraction = 0.1
+    """Error of the perturbed states, in spreads of the weather: what an analysis does not know."""
+    coarse_truncation: Literal[10, 15, 21, 31, 42, 63] | None = None
+    """Of the coarse core; None takes the largest that is at most three quarters of the simulation's."""
+
+
+class Budget(Section):
+    """What trained baselines may spend."""
+
+    steps: Positive | None = None
+    """Training steps of training.batch_size samples; None takes training.steps, the same samples as the model's."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Time each network may train at most, on whatever machine; None sets no limit."""
+
+
+class Evaluation(Section):
+    """What is scored and drawn."""
+
+    variables: list[str] = ["z500", "t850", "t2m", "u10"]
+    """Channels with maps and lead-time curves; scores.csv has every channel."""
+    channels: list[str] = []
+    """Channels that are scored; empty means all. A comparison with a model of fewer channels names them here."""
+    map_lead_hours: list[Positive] = []
+    """Leads that get maps; empty means all of forecast.lead_hours."""
+    baselines: list[Literal["persistence", "climatology", "damped_persistence", "linear"]] = [
+        "persistence", "climatology", "damped_persistence", "linear",
+    ]  # fmt: skip
+    """Scored beside the model on the same init times; the last two are fitted on the training periods."""
+    trained_baselines: list[Literal["resnet", "unet"]] = []
+    """climate-learn's networks, trained on the same store by `python -m pipeline baselines`."""
+    trained_budget: Budget = Budget()
+    """What each of them may spend."""
+    compare: list[Compared] = []
+    """Forecasts from elsewhere, scored together with the model on the init times they share."""
+    twins: Twins = Twins()
+    """References made by the simulated atmosphere itself."""
+    cases: list[dt.datetime] = []
+    """Init times (UTC) whose forecasts the report shows beside the truth, after the one it chooses itself."""
+    animation_frames: Annotated[int, Field(ge=0, le=200)] = 40
+    """Init times in the animation that goes with the report; 0 makes none."""
+    workers: Positive = 1
+    """Processes that sum scores side by side."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler (tcp://host:port) whose workers do it instead; they must see the files."""
+
+    @field_validator("variables", "channels")
+    @classmethod
+    def _channels(cls, value: list[str]) -> list[str]:
+        for name in value:
+            catalogue.parse_channel(name)
+        return value
+
+    @model_validator(mode="after")
+    def _names(self) -> Evaluation:
+        listed: dict[str, list[str]] = {
+            "baselines": [*self.baselines],
+            "trained_baselines": [*self.trained_baselines],
+            "compare": [c.name for c in self.compare],
+        }
+        for key, names in listed.items():
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{key} must name each model once, got {', '.join(twice)} more than once")
+        absent = [name for name in self.variables if self.channels and name not in self.channels]
+        if absent:
+            raise ValueError(f"channels must hold the variables that are drawn, got none of {', '.join(absent)}")
+        return self

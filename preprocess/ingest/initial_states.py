@@ -1,0 +1,79 @@
+"""Initial states from the user's own files, put on the model's grid.
+
+Contract: the regrid stage does the work, on a configuration that differs in its source, its period and its folder
+(<results>/initial/<hash of the files>), so that checks, resumption and receipts are its own. A store made by this
+project is used as it is. Static fields are left out: a forecast takes those of training.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import glob
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import store
+from pipeline.config import Config
+from pipeline.sections import FilesSource, Period
+from preprocess.ingest.stage import run_regrid
+from preprocess.sources.local_files import find, open_files
+
+
+def prepare_initial(config: Config) -> Path:
+    """The store of the states that `forecast.initial` names; made now if it is not there.
+
+    Args:
+        config: the experiment whose model will go on from them.
+
+    Returns:
+        Path of a finished store.
+
+    Raises:
+        ValueError: no file, a file that cannot be read or that lacks channels, or no state on a full hour.
+    """
+    given = Path(config.forecast.initial or "").expanduser()
+    if store.manifest_path(given).exists():
+        return given
+    channels = config.data.channels.model_copy(update={"statics": []})
+    label = "ERA5" if config.source.kind == "simulation" else config.source.label
+    source = FilesSource(kind="files", paths=_patterns(given), label=label)
+    times = open_files(source, channels=channels).times
+    hours = times[times == times.astype("datetime64[h]")]
+    if not hours.size:
+        raise ValueError(f"initial states must be on the full hour, got {times[0]} .. {times[-1]} in {given}")
+    period = Period(start=_plain(hours[0]), end=_plain(hours[-1]))
+    data = config.data.model_copy(update={"channels": channels, "period": period, "step_hours": 1})
+    own = config.model_copy(update={"source": source, "data": data, "directory": _folder(config, source.paths)})
+    if os.environ.get("RANK", "0") == "0":
+        run_regrid(own)
+    while not own.paths.receipt("regrid").exists():  # another rank is at it; torchrun ends this one if it fails
+        time.sleep(0.2)
+    return own.paths.store
+
+
+def _patterns(given: Path) -> list[str]:
+    """What a file, a Zarr store, a folder of files or a pattern means to the source."""
+    if given.is_dir() and not any((given / name).exists() for name in ("zarr.json", ".zgroup")):
+        files = sorted(p for p in given.iterdir() if not p.name.startswith("."))
+        if not files:
+            raise ValueError(f"forecast.initial must hold files, got an empty folder {given}")
+        return [str(p) for p in files]
+    if not given.exists() and not glob.has_magic(str(given)):
+        raise ValueError(f"forecast.initial must be a file, a folder of files or a store, got nothing at {given}")
+    return [str(given)]
+
+
+def _folder(config: Config, paths: list[str]) -> Path:
+    """Another one for other files, also under the same names."""
+    known = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in find(paths)]
+    return config.root / "initial" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
+
+
+def _plain(time: np.datetime64) -> dt.datetime:
+    found: dt.datetime = time.astype("datetime64[s]").item()
+    return found

@@ -1,0 +1,251 @@
+"""The regrid stage: from a source to the training store, one time slab after the other.
+
+Contract: a slab is read once, all variables and levels together, checked, put on the target grid,
+stacked in catalogue order, written as one shard, read back and recorded. Memory is bounded by some
+source blocks and two slabs on the target grid a worker; slabs are read while others are written. No store is
+made before its first slab has passed every check. A killed run goes on with the slabs not
+recorded and ends with the same bytes, whoever computed them. Slabs that a store of another period holds already are
+taken over. Times that the source lacks are listed, never filled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pipeline import files, provenance, store
+from pipeline.config import Config
+from pipeline.console import data_with_article, progress, say, stamp
+from pipeline.grid import Grid
+from pipeline.sections import Channels, Data
+from preprocess.ingest.cluster import computed
+from preprocess.ingest.gridding import Fields, Gridder, open_archive
+from preprocess.ingest.reuse import take_over
+from preprocess.sources import Archive
+
+CHUNK_CHANNELS = 16
+"""Channels in the smallest piece of a store that can be read alone."""
+
+Times = NDArray[np.datetime64]
+
+
+def run_regrid(config: Config) -> None:
+    """Read the source, put it on the target grid, and write the training store."""
+    path = config.paths.store
+    if _complete(config):
+        say(f"regrid: complete in {path}")
+        return
+    archive = open_archive(config)
+    times, missing = select_times(archive.times, config.data)
+    _report(archive, times, missing, config)
+    gridder = Gridder(archive, config)
+    facts = _facts(archive, times, missing)
+    channels = config.data.channels
+    grid = config.data.regrid.grid
+    writer = store.SlabStore(
+        path,
+        arrays={"state": _spec(times.size, len(channels.dynamic), grid)},
+        coords=_coordinates(archive, times, gridder, channels=channels, grid=grid),
+        slab_dim="time",
+        slab_size=config.data.slab_times,
+        contract=store_contract(archive, config.data, regrid=gridder.describe()),
+        attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
+    )
+    with writer.held():
+        _fill(writer, Fields(config, archive, gridder), times, facts)
+    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
+    say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+
+
+def _fill(writer: store.SlabStore, fields: Fields, times: Times, facts: dict[str, Any]) -> None:
+    """Make every slab that is not there yet."""
+    pending = _pending(writer)
+    whole, some = take_over(writer, times, pending)
+    left = [slab for slab in pending if slab.index not in whole]
+    if pending:
+        files.free_space_check(writer.path, sum(len(slab) for slab in left) * _bytes_per_time(writer))
+    needed = {slab.index: times[slab.slice] for slab in left}
+    needed |= {i: needed[i][~older.holds(needed[i])] for i, older in some.items()}
+    tasks = [_Task(slab, needed[slab.index], fields) for slab in left]
+    with progress("times") as bar:
+        done = times.size - sum(len(slab) for slab in pending)
+        shown = bar.add_task(f"regrid {fields.archive.label}", total=times.size, completed=done)
+        results = computed(_call, tasks, compute=fields.config.compute)
+        first = next(results, None)  # checked in full before the store is made
+        with writer as opened:
+            for slab in pending:
+                if slab.index in whole:
+                    older, number = whole[slab.index]
+                    older.link(number, slab, opened)
+                    bar.advance(shown, len(slab))
+            for task, values in results if first is None else chain([first], results):
+                if task.slab.index in some:
+                    values = some[task.slab.index].complete(times[task.slab.slice], task.times, values)
+                opened.write(task.slab, {"state": values})
+                bar.advance(shown, len(task.slab))
+            opened.finish(facts)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The times of a slab that have to be read."""
+
+    slab: store.Slab
+    times: Times
+    fields: Fields
+
+
+def _call(task: _Task) -> NDArray[np.float32]:
+    return task.fields(task.times)
+
+
+def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
+    facts = {
+        "label": archive.label,
+        "times": int(times.size),
+        "first": stamp(times[0]),
+        "last": stamp(times[-1]),
+        "missing_times": [stamp(t) for t in missing],
+        "source": archive.facts,
+    }
+    leads, counts = np.unique(archive.lead_hours(times), return_counts=True)
+    if leads.max() > 0:
+        facts["times_by_lead_hours"] = {f"{lead:g}": int(n) for lead, n in zip(leads, counts, strict=True)}
+    return facts
+
+
+def _bytes_per_time(writer: store.SlabStore) -> int:
+    return 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
+
+
+def _complete(config: Config) -> bool:
+    """Whether the store is finished, and was made from the simulated archive that is there now."""
+    path, simulated = config.paths.store, config.paths.simulated
+    if not config.paths.receipt("regrid").exists() or not path.exists():
+        return False
+    manifest = store.read_manifest(path)
+    if not config.simulated or not simulated.exists():
+        return True
+    return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
+
+
+def select_times(available: Times, data: Data) -> tuple[Times, Times]:
+    """Times of the store, and those its step asks for that the source lacks.
+
+    Args:
+        available: times of the source, sorted.
+        data: period and step.
+
+    Returns:
+        (present, missing), both sorted.
+
+    Raises:
+        ValueError: the source has none of them.
+    """
+    step = np.timedelta64(data.step_hours, "h")
+    start, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
+    wanted = np.arange(start, end + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
+    inside = np.isin(wanted, available)
+    if not inside.any():
+        raise ValueError(
+            f"data.period must hold times of the source, got none at steps of {data.step_hours} h within "
+            f"{stamp(start)} .. {stamp(end)}; the source has {available.size} times, "
+            f"{stamp(available[0])} .. {stamp(available[-1])}"
+        )
+    return wanted[inside], wanted[~inside]
+
+
+def gaps(missing: Times, *, step_hours: int) -> list[str]:
+    """Missing times joined into ranges, one phrase each."""
+    if not missing.size:
+        return []
+    breaks = np.flatnonzero(np.diff(missing) > np.timedelta64(step_hours, "h")) + 1
+    runs = np.split(missing, breaks)
+    return [stamp(r[0]) if r.size == 1 else f"{stamp(r[0])} .. {stamp(r[-1])} ({r.size} times)" for r in runs]
+
+
+def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> dict[str, Any]:
+    """What makes a training store this training store."""
+    return {
+        "kind": "training store",
+        "channels": [c.name for c in data.channels.dynamic],
+        "static_channels": [c.name for c in data.channels.static],
+        "grid": data.regrid.grid.describe(),
+        "step_hours": data.step_hours,
+        "source": archive.description,
+        "regrid": regrid,
+    }
+
+
+def _pending(writer: store.SlabStore) -> list[store.Slab]:
+    """Slabs to compute, known before the store is opened for writing."""
+    manifest = store.manifest_path(writer.path)
+    if not manifest.exists() or not writer.path.exists():
+        return writer.slabs()
+    with writer as opened:
+        return opened.pending()
+
+
+def _spec(times: int, channels: int, grid: Grid) -> store.ArraySpec:
+    return store.ArraySpec(
+        dims=("time", "channel", "latitude", "longitude"),
+        shape=(times, channels, *grid.shape),
+        chunks=(1, min(CHUNK_CHANNELS, channels), *grid.shape),
+    )
+
+
+def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: Channels, grid: Grid) -> xr.Dataset:
+    """Coordinates of the store and its static fields, each regridded from its own grid."""
+    dynamic, static = channels.dynamic, channels.static
+    fields = archive.statics()
+    planes = [gridder(xr.Dataset({c.variable: fields[c.variable]}))[c.variable].values for c in static]
+    ds = xr.Dataset(
+        {
+            "static": (
+                ("static_channel", "latitude", "longitude"),
+                np.array(planes, np.float32).reshape(-1, *grid.shape),
+            )
+        },
+        coords={
+            "time": times,
+            "channel": [c.name for c in dynamic],
+            "variable": ("channel", [c.variable for c in dynamic]),
+            "level": ("channel", np.array([-1 if c.level is None else c.level for c in dynamic], np.int32)),
+            "unit": ("channel", [c.spec.unit for c in dynamic]),
+            "static_channel": np.array([c.name for c in static], dtype="U8"),
+            "static_unit": ("static_channel", np.array([c.spec.unit for c in static], dtype="U8")),
+            "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
+        },
+    )
+    ds["level"].attrs["comment"] = "pressure in hPa; -1 for a channel that does not lie on a pressure level"
+    return ds
+
+
+def _report(archive: Archive, times: Times, missing: Times, config: Config) -> None:
+    """One line for each thing the user should know about the source."""
+    facts, step = archive.facts, config.data.step_hours
+    say(f"regrid: {archive.label}, {times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}")
+    if missing.size:
+        listed = gaps(missing, step_hours=step)
+        more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+        say(f"regrid: the source lacks {missing.size} times, which stay absent: {', '.join(listed[:3])}{more}")
+    if facts["times_with_some_channels_only"]:
+        count = len(facts["times_with_some_channels_only"])
+        say(f"regrid: {count} times have some channels only and are left out")
+    if facts["times_held_more_than_once"]:
+        say(f"regrid: {facts['times_held_more_than_once']} times are in several files, with equal values")
+    if facts["longer_leads_dropped"]:
+        say(f"regrid: {facts['longer_leads_dropped']} forecasts gave way to a shorter lead for the same time")
+    leads = archive.lead_hours(times)
+    if leads.max() > 0:
+        say(f"regrid: {np.count_nonzero(leads)} times are forecasts of up to {leads.max():g} h, the others analyses")
+    if len(facts.get("experiment_versions", [])) > 1:
+        say(f"regrid: the source mixes experiment versions {', '.join(facts['experiment_versions'])} (0005 is ERA5T)")
+    for change in facts["converted_units"]:
+        say(f"regrid: converting {change}")

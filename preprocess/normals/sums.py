@@ -1,0 +1,154 @@
+"""Sums of the training fields that are kept, so that a further year needs no second look at the others.
+
+Contract: a sums store lies beside the normals made from it (`<normals>.sums.zarr`): for each hour of day and day of
+year the sum and the number of fields, and for each year its moments, all float64. It says which times of which
+store went into each year; it serves as a start wherever all its years are wanted and hold the same times. Merging is
+adding, so the result is that of one pass, to rounding. A contract says how fields were made, not what came of it, so
+three fields of each year are compared as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.codecs
+from numpy.typing import NDArray
+
+from pipeline import files
+from preprocess.normals.moments import DailySums, Moments
+
+SCHEMA = 1
+
+
+def sums_path(normals: Path) -> Path:
+    """Where the sums of some normals lie."""
+    return normals.with_name(f"{normals.stem}.sums.zarr")
+
+
+def years_of(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Calendar year of each time."""
+    return np.asarray(times.astype("datetime64[Y]").astype(np.int64) + 1970)
+
+
+def about(
+    store_digest: str,
+    state: Any,
+    times: NDArray[np.datetime64],
+    chosen: NDArray[np.int64],
+    *,
+    hours: NDArray[np.int64],
+) -> dict[str, Any]:
+    """What goes into some sums, JSON-ready: for each year a digest of its times and of three of its fields.
+
+    Args:
+        store_digest: digest of the training store's contract.
+        state: its fields, of which the first, the middle and the last of each year are read.
+        times: its time axis.
+        chosen: indices of the training times.
+        hours: hours of day on the axis.
+    """
+    digests = {}
+    for year in np.unique(years_of(times[chosen])):
+        inside = chosen[years_of(times[chosen]) == year]
+        digest = hashlib.sha256(times[inside].astype("datetime64[s]").astype("<i8").tobytes())
+        for index in (inside[0], inside[inside.size // 2], inside[-1]):
+            digest.update(np.ascontiguousarray(state[int(index)]).tobytes())
+        digests[str(year)] = digest.hexdigest()[:16]
+    return {"schema": SCHEMA, "store": store_digest, "hours": [int(h) for h in hours], "years": digests}
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Kept sums, read block by block.
+
+    Args:
+        path: folder of the store.
+        years: years that it holds.
+    """
+
+    path: Path
+    years: tuple[int, ...]
+
+    @classmethod
+    def best(cls, folder: Path, wanted: Mapping[str, Any]) -> Sums | None:
+        """The sums in a folder that hold most of the wanted years and nothing else; None if there are none."""
+        found = [sums for sums in cls._usable(folder, wanted) if sums.years]
+        return max(found, key=lambda sums: len(sums.years), default=None)
+
+    @classmethod
+    def _usable(cls, folder: Path, wanted: Mapping[str, Any]) -> Iterator[Sums]:
+        for path in sorted(folder.glob("*.sums.zarr")):
+            try:
+                held: Any = zarr.open_group(path, mode="r").attrs["about"]
+            except (KeyError, OSError, ValueError):
+                continue
+            same = all(held[key] == wanted[key] for key in ("schema", "store", "hours"))
+            if same and held["years"].items() <= wanted["years"].items():
+                yield cls(path, tuple(int(year) for year in held["years"]))
+
+    def block(self, columns: range) -> tuple[DailySums, dict[int, Moments]]:
+        """Sums and yearly moments of some channels."""
+        group: Any = zarr.open_group(self.path, mode="r")
+        span = slice(columns.start, columns.stop)
+        sums = DailySums(np.array(group["total"][:, :, span]), np.array(group["count"][:]))
+        parts = zip(group["year_count"][:], group["year_mean"][:, span], group["year_m2"][:, span], strict=True)
+        moments = {year: Moments(int(n), mean, m2) for year, (n, mean, m2) in zip(self.years, parts, strict=True)}
+        return sums, moments
+
+
+class SumsWriter:
+    """Writes the sums of one run under a temporary name; `finish` gives them their own.
+
+    Args:
+        path: folder of the store.
+        shape: (hours, days of year, channels, cells).
+        content: see `about`.
+    """
+
+    def __init__(self, path: Path, *, shape: tuple[int, int, int, int], content: dict[str, Any]) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.new")
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._group: Any = zarr.open_group(self._temporary, mode="w", zarr_format=3)
+        hours, days, channels, cells = shape
+        self._total = self._group.create_array(
+            "total",
+            shape=shape,
+            dtype="float64",
+            chunks=(1, days, 1, cells),
+            compressors=zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=8),
+            dimension_names=("hour", "dayofyear", "channel", "cell"),
+        )
+        self._group.attrs["about"] = content
+        years = sorted(int(year) for year in content["years"])
+        self._years = years
+        self._count = np.zeros((hours, days), np.int64)
+        self._year_count = np.zeros(len(years), np.int64)
+        self._mean, self._m2 = (np.empty((len(years), channels)) for _ in range(2))
+
+    def write(self, columns: range, sums: DailySums, moments: Mapping[int, Moments]) -> None:
+        """One block of channels."""
+        span = slice(columns.start, columns.stop)
+        self._total[:, :, span] = sums.total
+        self._count = sums.count
+        for i, year in enumerate(self._years):
+            self._year_count[i] = moments[year].count
+            self._mean[i, span], self._m2[i, span] = moments[year].mean, moments[year].m2
+
+    def finish(self) -> None:
+        """Flush, and replace what was there under the name."""
+        small = {"count": self._count, "year_count": self._year_count, "year_mean": self._mean, "year_m2": self._m2}
+        for name, values in small.items():
+            self._group.create_array(name, data=values)
+        for file in sorted(self._temporary.rglob("*")):
+            files.sync(file)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._temporary.rename(self.path)
+        files.sync(self.path.parent)

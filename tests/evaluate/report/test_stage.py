@@ -1,0 +1,342 @@
+"""The report: complete, self-contained, honest about its data, and whole in a real browser."""
+
+from __future__ import annotations
+
+import datetime as dt
+import html.parser
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from PIL import Image
+
+from evaluate.report import animation, sentences, stage, style
+from evaluate.report.stage import read_scores, run_report
+from evaluate.scoring import print_scores
+from evaluate.scoring.stage import run_score
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.store import open_store
+from pipeline.weather.climatology import Normals
+from tests.evaluate.conftest import write_ceiling
+from tests.evaluate.report.browser import browse
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
+
+SHORT = {
+    "data__period": {"start": "2001-01-01", "end": "2002-04-30"},
+    "data__splits": {
+        "train": {"start": "2001-01-01", "end": "2001-12-31"},
+        "test": {"start": "2002-01-01", "end": "2002-04-30"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A simulated experiment with a ceiling on every tenth init time, scored and reported."""
+    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5,
+             "twins": {"models": ["ceiling"], "init_step_hours": 240}}  # fmt: skip
+    config = build_experiment(
+        tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, evaluation=shown, **SHORT
+    )
+    write_ceiling(config)
+    run_score(config)
+    run_report(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def page(reported: Config) -> str:
+    """Its report."""
+    return reported.paths.report.read_text()
+
+
+class Outline(html.parser.HTMLParser):
+    """Collects tags, and checks that they close."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def outline(page: str) -> Outline:
+    """The parsed page."""
+    parser = Outline()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def test_page_is_self_contained(page: str) -> None:
+    """No address outside the page, every picture inlined and described, under 10 MB."""
+    tags = outline(page).tags
+    addresses = [a[key] or "" for _, a in tags for key in ("src", "href", "srcset", "action") if key in a]
+    assert addresses
+    assert not [a for a in addresses if not a.startswith(("data:", "#"))]
+    assert "@import" not in page
+    assert "url(" not in page
+    assert not any(tag in ("script", "iframe", "object") for tag, _ in tags)
+    images = [a for tag, a in tags if tag == "img"]
+    assert len(images) >= 2 * (4 * 2 + 4) + 1 + 12
+    assert all(len(a["alt"] or "") > 30 and a["width"] and a["height"] for a in images)
+    assert len(page.encode()) < 10_000_000
+    ids = [a["id"] for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a[1:] for a in addresses if a.startswith("#")} <= set(ids)
+
+
+def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported: Config) -> None:
+    """Every figure but those of the training has a caption with the ceiling, on the init times that it has, and the
+    headline table its row; shares of the page are those of shares.csv. Catches a kind of figure left without."""
+    figures = re.findall(r"<figure.*?</figure>", page[: page.index('id="training"')], flags=re.S)
+    assert len(figures) == 1 + 2 * (3 + 4 * 2) + 2 * 2 * 2 * 3 + 2
+    for figure in figures:
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.S)
+        assert caption, figure[-300:]
+        assert "ceiling" in caption[1]
+        assert "12 common init times" in caption[1] or "this forecast" in caption[1].lower()
+    shares = pd.read_csv(reported.paths.scores / "shares.csv").query("model == 'tiny' and metric == 'acc'")
+    assert set(shares["n_init"]) == {12}
+    value = shares.query("variable == 't2m' and lead == 168 and region == 'globe'")["value"].item()
+    assert 0 < value < 1
+    assert f">{style.percent(value)}<span" in page
+    assert f"{style.percent(value)} at 7 days of the way from climatology to ceiling" in page
+    assert page.count('<tr class="reference">') == 2 * 2
+    assert "of the ceiling</th>" in page
+    with xr.open_dataset(reported.paths.figures / "spectra" / "z500.nc") as ds:
+        assert ds["spectrum_model"].values.tolist() == ["tiny", "truth", "ceiling", "climatology"]
+
+
+def test_typical_case_is_one_that_the_ceiling_has(reported: Config, page: str) -> None:
+    """Catches a chosen forecast beside which no ceiling can stand, while there are others."""
+    sums, chosen = reported.paths.scores / "sums.nc", {"model": "tiny", "channel": "z500", "lead": 24}
+    ceiling = open_store(reported.paths.twins["ceiling"])["init_time"].values
+    anywhere = stage.typical_init(sums, **chosen)
+    among = stage.typical_init(sums, **chosen, among=ceiling)
+    assert anywhere not in ceiling
+    assert among in ceiling
+    assert "that the ceiling has" in page
+    assert f"z500_24h_{np.datetime_as_string(among, unit='h')}_" in " ".join(
+        p.name for p in (reported.paths.figures / "cases").iterdir()
+    )
+
+
+def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_experiment, tmp_path: Path) -> None:
+    """The banner and every map and curve say "simulated"; a real source gets neither, and its label is escaped."""
+    assert "SIMULATED ATMOSPHERE" in page
+    images = [a["alt"] or "" for tag, a in outline(page).tags if tag == "img"]
+    drawn = [alt for alt in images if not alt.startswith(("Training", "Skill of the validation", "Zonal"))]
+    assert all("simulated atmosphere" in alt for alt in drawn)
+    facts = provenance.read_receipt(reported, stage="score")["facts"]
+    assert facts["label"] == "simulated"
+    real = {**facts, "label": "<b>ERA5 & more</b>"}
+    frame, _ = read_scores(reported.paths.scores)
+    empty = {"overview": [], "curves": [], "maps": [], "cases": [], "spectra": [], "training": []}
+    other = stage.render(reported, frame, real, figures=empty, leads=[24], case=np.datetime64("2002-02-01"))
+    assert "SIMULATED" not in other
+    assert "&lt;b&gt;ERA5 &amp; more&lt;/b&gt;" in other
+    assert "<b>ERA5" not in other
+
+
+def test_headline_numbers_are_those_of_the_table(page: str, reported: Config) -> None:
+    """Each RMSE and skill of the page stands in scores.csv: catches a column or a lead mixed up."""
+    frame, _ = read_scores(reported.paths.scores)
+    table = page[page.index('id="headline"') : page.index('id="curves"')]
+    for channel in reported.evaluation.variables:
+        rows = sentences.select(frame, channel=channel)
+        for lead in reported.forecast.lead_hours:
+            for model in ("tiny", "persistence", "climatology"):
+                value = sentences.lookup(rows, model=model, lead=lead, metric="rmse")[0]
+                assert style.number(value) in table
+            skill = sentences.lookup(rows, model="tiny", lead=lead, metric="skill")[0]
+            assert f">{style.score(skill)}<" in table
+    assert f"same {frame['n_init'].iloc[0]} init times" in table
+
+
+def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
+    """Every panel on disk in both forms, and the receipt names the report."""
+    png = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.png")}
+    pdf = {p.relative_to(reported.paths.figures).with_suffix("") for p in reported.paths.figures.rglob("*.pdf")}
+    assert png == pdf
+    assert all((reported.paths.figures / f"{p}{s}").stat().st_size > 0 for p in png for s in (".csv", ".nc"))
+    wanted = {
+        "skill_maps",
+        "maps/z500_skill_168h",
+        "curves/t2m_acc",
+        "spectra/z500",
+        "cases/z500_24h_2002-02-07T00_error",
+        "training_loss",
+    }
+    assert wanted <= set(map(str, png))
+    receipt = provenance.read_receipt(reported, stage="report")
+    assert receipt["outputs"][0] == str(reported.paths.report)
+    assert receipt["facts"]["bytes"] == reported.paths.report.stat().st_size
+
+
+def test_numbers_beside_a_figure_are_those_drawn(reported: Config) -> None:
+    """CSV and NetCDF of a map, a curve and a case against scores and stores; catches another lead's or model's."""
+    folder = reported.paths.figures
+    frame, scores = read_scores(reported.paths.scores)
+    wanted = scores["rmse"].sel(model="tiny", channel="t2m", lead=168)
+    with xr.open_dataset(folder / "maps" / "t2m_rmse_168h.nc") as ds:
+        np.testing.assert_array_equal(ds["rmse"].values, wanted.values)
+        assert ds["rmse"].attrs["units"] == "K"
+        assert "simulated atmosphere" in ds.attrs["data"]
+    table = pd.read_csv(folder / "maps" / "t2m_rmse_168h.csv")
+    np.testing.assert_allclose(table["rmse"], wanted.values.ravel(), rtol=1e-6)
+    assert np.array_equal(table["latitude"], np.repeat(wanted["latitude"], wanted["longitude"].size))
+    curve = pd.read_csv(folder / "curves" / "t2m_acc.csv")
+    rows = sentences.select(frame, channel="t2m")
+    assert set(curve["model"]) == set(frame["model"]) >= {"tiny", "persistence", "climatology"}
+    both = curve.merge(rows[rows["metric"] == "acc"], on=["model", "lead"], suffixes=("", "_scored"))
+    np.testing.assert_allclose(both["value"], both["value_scored"], rtol=1e-6)
+    forecast = open_store(reported.paths.forecast)["state"]
+    with xr.open_dataset(folder / "cases" / "z500_24h_2002-02-07T00_forecast.nc") as ds:
+        drawn = forecast.sel(init_time="2002-02-07", channel="z500").isel(lead_time=0)
+        np.testing.assert_array_equal(ds["field"].values, drawn.values)
+
+
+def test_chosen_case_must_be_an_init_time(reported: Config) -> None:
+    """A date that was not forecast is refused with the nearest that was, before anything is drawn."""
+    wrong = reported.model_copy(
+        update={"evaluation": reported.evaluation.model_copy(update={"cases": [dt.datetime(2002, 2, 7, 5)]})}
+    )
+    with pytest.raises(ValueError, match="the nearest is 2002-02-07T00"):
+        run_report(wrong)
+
+
+def test_animation_shows_forecast_and_truth_frame_by_frame(reported: Config, page: str) -> None:
+    """As many frames as asked for, each another picture, named in the page; catches a film of one frame."""
+    path = animation.path_of(reported.paths.figures, channel="t2m", lead=24)
+    assert path.stat().st_size < 3_000_000
+    with Image.open(path) as film:
+        assert film.n_frames == 5
+        frames = []
+        for i in range(5):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB")))
+    assert len({f.tobytes() for f in frames}) == 5
+    link = re.search(r"<code>([^<]*\.gif)</code>", page)
+    assert link
+    assert (reported.paths.report.parent / link[1]).samefile(path)
+    found = animation.collect(
+        open_store(reported.paths.forecast), open_store(reported.paths.store), Normals.open(reported.paths.normals),
+        channel="t2m", lead=168, frames=3,
+    )  # fmt: skip
+    truth = open_store(reported.paths.store)["state"].sel(
+        channel="t2m", time=found.init_times[2] + np.timedelta64(7, "D")
+    )
+    forecast = open_store(reported.paths.forecast)["state"].sel(channel="t2m").isel(init_time=2, lead_time=1)
+    np.testing.assert_allclose(found.forecast[2] - found.truth[2], forecast.values - truth.values, atol=1e-3)
+    with pytest.raises(ValueError, match="lead must be one of"):
+        animation.run_animate(reported, lead="3d")
+
+
+def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Path, capsys) -> None:
+    """--lead and --variable: the rows of scores.csv, and the same numbers scored anew where there is no table."""
+    kept = print_scores.run_quick(reported, lead="7d", variable="z500")
+    assert "Geopotential at 500 hPa [m² s⁻²], 7 days, Globe" in capsys.readouterr().out
+    anew = print_scores._rows(reported, leads=[168], channels=["z500"])[0]
+    assert anew.equals(read_scores(reported.paths.scores)[0])
+    hidden = reported.paths.receipt("score").rename(tmp_path / "score.json")
+    try:
+        fresh = print_scores.run_quick(reported, lead="168h", variable="z500")
+    finally:
+        hidden.rename(reported.paths.receipt("score"))
+    assert "scored now" in capsys.readouterr().out
+    for frame in (kept, fresh):
+        assert set(frame["lead"]) == {168}
+    pair = fresh.merge(kept, on=["model", "metric"], suffixes=("", "_kept"))
+    pair = pair[pair["model"].isin(["tiny", "persistence"])].dropna(subset=["value"])
+    assert len(pair) >= 18
+    np.testing.assert_allclose(pair["value"], pair["value_kept"], rtol=1e-5, atol=1e-6)
+    for wrong, message in (({"lead": "3d"}, "must be one of forecast.lead_hours"), ({"variable": "z70"}, "z70")):
+        with pytest.raises(ValueError, match=message):
+            print_scores.run_quick(reported, **wrong)
+
+
+def test_provenance_and_methods_are_there(page: str) -> None:
+    """Receipts of all stages with the commit, the resolved configuration, the formulas and the sample."""
+    for text in ("<summary>regrid", "<summary>normals", "<summary>train", "<summary>forecast", "<summary>score"):
+        assert text in page
+    assert "learning_rate: 0.0005" in page
+    assert "moving-block bootstrap" in page
+    assert "√(Σ w f′² · Σ w o′²)" in page
+    assert provenance.commit().removesuffix("+changes") in page
+
+
+def test_complete_report_is_not_drawn_again(reported: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run again with nothing changed: returns at once."""
+    monkeypatch.setattr(stage, "Gallery", None)
+    run_report(reported)
+
+
+def test_missing_scores_say_what_to_run(build_experiment, tmp_path: Path) -> None:
+    """A report without scores is an error with the command, and so is a deleted table."""
+    from evaluate.report.stage import run_report
+
+    config = experiment_without_scores(tmp_path)
+    with pytest.raises(ValueError, match="run python -m pipeline score"):
+        run_report(config)
+    with pytest.raises(ValueError, match=r"scores must exist, got no .*scores.csv"):
+        read_scores(tmp_path)
+
+
+def experiment_without_scores(directory: Path) -> Config:
+    """Only a configuration."""
+    from pipeline import config as configuration
+
+    raw = {
+        "name": "none", "directory": str(directory), "source": {"kind": "simulation"},
+        "data": {"period": {"start": "2001-01-01", "end": "2001-12-31"},
+                 "splits": {"train": {"start": "2001-01-01", "end": "2001-06-30"},
+                            "test": {"start": "2001-08-01", "end": "2001-12-31"}}},
+    }  # fmt: skip
+    return configuration.parse(raw)
+
+
+def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None:
+    """Eight init times, leads in hours, no land-sea regions lost: no interval, no "beats", and the page says why."""
+    config = build_experiment(
+        tmp_path, data__period={"start": "2001-01-01", "end": "2002-01-15"},
+        data__splits={"train": {"start": "2001-01-01", "end": "2001-12-31"},
+                      "test": {"start": "2002-01-01", "end": "2002-01-14"}},
+        forecast={"lead_hours": [24, 72], "init_step_hours": 24}, evaluation={"variables": ["u10"]},
+    )  # fmt: skip
+    run_score(config)
+    facts = provenance.read_receipt(config, stage="score")["facts"]
+    assert facts["n_init"] < 12
+    assert facts["bootstrap"]["intervals"].startswith("none")
+    run_report(config)
+    page = config.paths.report.read_text()
+    assert "No confidence intervals are given" in page
+    assert "Too few init times to test where skill is significant" in page
+    assert "hatched" not in page.lower()
+    assert " beats climatology" not in page
+    assert "at 1 day" in page
+    assert "3 days" in page
+    assert "SIMULATED" not in page
+    assert "ceiling" not in page.lower()
+    assert browse(page, tmp_path, width=390)["images"] > 10
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
+    """In headless Chromium: every image loads, nothing is requested, no console message, no sideways scrolling."""
+    assert browse(page, tmp_path, width=width)["images"] > 30

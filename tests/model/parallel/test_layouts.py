@@ -1,0 +1,132 @@
+"""R ranks against one in float64: loss, every gradient, three AdamW steps, and what is communicated.
+
+All cases of one world size run in one process group; what fails says which case.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from model.parallel.wrap import Layout
+from tests.model.parallel.cases import Case, Difference, compare_all
+from tests.model.parallel.harness import run_distributed
+
+TRUNKS = ("replicated", "tensor", "sequence")
+UNEVEN = (4, 10)  # 10 patches: 3 or 4 ranks do not divide them
+MIXED = ((80, "ddp"), (81, "fsdp"))
+
+QUICK = [Case(81, 2, Layout(trunk, "ddp")) for trunk in TRUNKS]
+USUAL = {
+    2: [
+        Case(80, 2, Layout("replicated", "fsdp", recompute=True), groups=4, tree="Tree2"),
+        Case(80, 2, Layout("replicated", "ddp"), tree=(4, 2), unit="L"),
+        Case(81, 2, Layout("replicated", "fsdp"), tree="none"),
+        Case(81, 2, Layout("sequence", "fsdp", recompute=True), form="reference"),
+        Case(33, 2, Layout("replicated", "ddp"), groups="variable"),
+    ],
+    3: [Case(80, 3, Layout(trunk, "fsdp"), image=UNEVEN) for trunk in TRUNKS]
+    + [Case(500, 3, Layout("replicated", "ddp"), tree="none", groups=6)],
+    4: [
+        *(Case(81, 4, Layout(trunk, "ddp"), image=UNEVEN) for trunk in TRUNKS),
+        *(Case(500, 2, Layout(trunk, "fsdp")) for trunk in TRUNKS),
+        Case(81, 2, Layout("tensor", "ddp")),
+    ],
+}
+WRONG = {
+    2: [Case(81, 2, Layout(trunk, "ddp"), gather="sum") for trunk in TRUNKS],
+    3: [Case(81, 3, Layout("replicated", "ddp"), gather="sum")],
+    4: [Case(81, 4, Layout("replicated", "ddp"), gather="sum"), Case(81, 2, Layout("tensor", "fsdp"), gather="sum")],
+}
+FULL = {
+    1: [Case(81, 1, Layout(trunk, "fsdp")) for trunk in TRUNKS],
+    **{
+        ranks: [Case(channels, ranks, Layout(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
+        + [Case(500, ranks, Layout("replicated", "ddp"))]  # the trunk is given groups, however many channels they hold
+        for ranks in (2, 3, 4)
+    },
+}
+FULL[4] += [Case(channels, 2, Layout(trunk, "fsdp")) for trunk, channels in zip(TRUNKS, (80, 81, 80), strict=True)]
+
+
+def run(world: int, cases: list[Case]) -> list[tuple[Case, Difference]]:
+    """The worst rank of every case."""
+    results = run_distributed(compare_all, world, cases, timeout=500)
+    return [(case, max((rank[i] for rank in results), key=lambda d: d.worst)) for i, case in enumerate(cases)]
+
+
+def check(world: int, cases: list[Case]) -> None:
+    """Loss, gradients, norm and parameters to 1e-10, replicas bit for bit, and every collective counted."""
+    for case, found in run(world, cases):
+        where = f"{world} ranks, {case.label}: "
+        assert found.loss < 1e-10, where
+        assert found.norm < 1e-10, where
+        for name, gradient in found.gradients.items():
+            assert gradient < 1e-10, where + name
+        for name, parameter in found.parameters.items():
+            assert parameter < 1e-10, where + name
+        # AdamW divides rounding noise by rounding noise where the gradient is zero (biases of keys): not to 1e-10
+        for name, move in found.moves.items():
+            assert move < 1e-8, where + name
+        assert found.replicas_agree, where
+        assert (found.forward, found.backward) == communication(world, case), where
+
+
+def communication(world: int, case: Case) -> tuple[dict[str, int], dict[str, int]]:
+    """Collectives forward and backward: one all-gather and none in the channel stage.
+
+    What else is counted belongs to the trunk's layout (per block two pairs) or to the data axis, exactly.
+    """
+    pairs = 2 * case.config.depth
+    forward, backward = Counter(all_gather=1 if case.channel_ranks > 1 else 0), Counter[str]()
+    if case.layout.trunk == "tensor" and case.channel_ranks > 1:
+        forward["all_reduce"] += pairs
+        backward["all_reduce"] += pairs
+    if case.layout.trunk == "sequence" and case.channel_ranks > 1:
+        forward["all_gather"] += pairs + 1  # the last gives the head all patches
+        forward["reduce_scatter"] += pairs
+        backward["all_gather"] += pairs + 1
+        backward["reduce_scatter"] += pairs
+        backward["all_reduce"] += 2 * (pairs + 1)  # weight and bias of each norm
+        if case.layout.recompute:
+            backward["all_gather"] += pairs
+            backward["reduce_scatter"] += pairs // 2  # recomputation stops at the last tensor needed
+    if world > case.channel_ranks and case.layout.data == "ddp":
+        backward["all_reduce"] += 1
+    if world > case.channel_ranks and case.layout.data == "fsdp":
+        parts = case.config.depth + 3  # blocks; stage, merge, and the rest
+        forward["all_gather"] += parts
+        backward["all_gather"] += parts - 1  # the rest is kept
+        backward["reduce_scatter"] += parts
+    return dict(+forward), dict(+backward)
+
+
+def test_two_ranks_equal_one() -> None:
+    """Catches a gradient multiplied by the number of ranks, channels in another order, a forgotten reduction."""
+    check(2, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", USUAL)
+def test_settings_equal_one_rank(world: int) -> None:
+    """Catches the same with uneven groups, tokens and patches, trees, both forms, recomputation, 2 x 2 ranks."""
+    check(world, USUAL[world])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", FULL)
+def test_every_layout_equals_one_rank(world: int) -> None:
+    """The whole matrix: 80, 81 and 500 channels on 1, 2, 3, 4 and 2 x 2 ranks, each trunk, FSDP and DDP."""
+    check(world, FULL[world])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WRONG)
+def test_summing_gather_is_noticed(world: int) -> None:
+    """The comparison can fail: with the usual all-gather the loss agrees and gradients are R times too large."""
+    for case, found in run(world, WRONG[world]):
+        assert found.loss < 1e-12, case.label
+        assert max(found.after_gather()) < 1e-10, case.label
+        for excess in found.in_stage():
+            assert excess == pytest.approx(case.channel_ranks - 1, rel=1e-10), case.label

@@ -1,0 +1,52 @@
+"""Earlier states as input channels: names, groups, and their place in the model's configuration."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+import model.weather.names
+from model.network.groups import build_tree, variable_and_level
+from model.weather.architecture import model_config
+from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names
+from pipeline.weather import sections_model
+from pipeline.weather import variables as catalogue
+
+
+def test_doctest() -> None:
+    """Catches an example in the documentation that is no longer true."""
+    assert doctest.testmod(model.weather.names).failed == 0
+
+
+def test_every_channel_of_the_catalogue_keeps_its_name() -> None:
+    """Catches a short name that looks like an earlier state."""
+    dynamic, static = catalogue.channels(tuple(v.short for v in catalogue.CATALOGUE if not v.static))
+    names = tuple(c.name for c in dynamic + static)
+    assert [channel_and_hours(name) for name in names] == [(name, 0) for name in names]
+    assert [channel_and_hours(earlier_name(name, 240)) for name in names] == [(name, 240) for name in names]
+    assert history_hours([*names, "z500-48h", "u10-6h", "z850-48h"]) == (6, 48)
+
+
+def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
+    """Catches z500-12h as a variable of its own, which would give every earlier channel its own group."""
+    names = input_names(["z500", "z850", "t850", "u10"], ["lsm"], hours=[24, 12])
+    assert names[5:] == ("z500-12h", "z850-12h", "t850-12h", "u10-12h",
+                         "z500-24h", "z850-24h", "t850-24h", "u10-24h")  # fmt: skip
+    assert variable_and_level("u10-12h") == ("u10", None)
+    by_variable = build_tree(names, groups="variable", tree="Tree0")
+    grouped = [{names[i] for i in group} for group in by_variable.groups]
+    assert {"z500", "z850", "z500-12h", "z850-12h", "z500-24h", "z850-24h"} in grouped
+    assert len(grouped) == 4
+
+
+@pytest.mark.parametrize("hours", [[], [12, 24]])
+def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None:
+    """Catches a listed partition that history makes invalid, and a static field with a past."""
+    groups = sections_model.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
+    block = sections_model.Model(width=16, heads=2, groups=groups, history_hours=hours)
+    config = model_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
+    assert config.out_channels == ("z500", "t850")
+    tree = build_tree(config.channels, groups=config.groups, tree=config.tree)
+    first = {config.channels[i] for i in tree.groups[0]}
+    assert first == {"z500", "lsm"} | {f"z500-{h}h" for h in hours}

@@ -1,0 +1,130 @@
+"""The channel catalogue: order, names, units and ranges that every stage relies on."""
+
+from __future__ import annotations
+
+import pytest
+import xarray as xr
+
+from pipeline.weather.variables import (
+    BY_SHORT,
+    CATALOGUE,
+    CONVERSIONS,
+    LEVELS,
+    STANDARD_GRAVITY,
+    Channel,
+    channels,
+    parse_channel,
+    plausible_range,
+    standard_geopotential,
+)
+
+
+def test_default_channels_are_the_papers_eighty_in_order() -> None:
+    """Catches a reordered, missing or doubled channel: weights of a checkpoint would silently change meaning."""
+    dynamic, static = channels()
+    levels = [30, 50, 70, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
+    expected = [f"{v}{p}" for v in "ztuvq" for p in levels] + ["t2m", "u10", "v10"]
+    assert [c.name for c in dynamic] == expected
+    assert [c.name for c in static] == ["lsm", "orog"]
+    assert len(dynamic) + len(static) == 80
+
+
+def test_order_is_the_catalogues_whatever_the_request() -> None:
+    """Catches an order that follows the configuration file instead of the catalogue."""
+    dynamic, static = channels(["v10", "q", "z"], [850, 500, 850], ["orog", "lsm"])
+    assert [c.name for c in dynamic] == ["z500", "z850", "q500", "q850", "v10"]
+    assert [c.name for c in static] == ["lsm", "orog"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["geopotental"], [500], []), "variable must be in the catalogue, got 'geopotental'"),
+        ((["t2n"], [500], []), "did you mean 't2m'"),
+        ((["lsm"], [500], []), "variables must depend on time, got 'lsm'; list it under statics"),
+        ((["t2m"], [], ["z"]), "statics must not depend on time, got 'z'; list it under variables"),
+        ((["z"], [], []), "'z' lives on pressure levels, got an empty list"),
+        ((["z"], [50000], []), "pressures in hPa"),
+        ((["z"], [0, 500], []), "pressures in hPa"),
+    ],
+)
+def test_bad_requests_name_the_fault(arguments: tuple[list[str], list[int], list[str]], message: str) -> None:
+    """Catches a request that is accepted, or refused without saying which name or level is at fault."""
+    with pytest.raises(ValueError, match=r"must|lives") as error:
+        channels(*arguments)
+    assert message in str(error.value)
+
+
+def test_short_names_read_back() -> None:
+    """Catches a parser that trips over names ending in digits (u10 is a variable, not u at 10 hPa)."""
+    dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static))
+    for channel in dynamic + static:
+        assert parse_channel(channel.name) == channel
+    assert parse_channel("u10") == Channel("u10")
+    assert parse_channel("u100") == Channel("u", 100)
+    for wrong, hint in (("z5000m", "channel must be"), ("z", "channel must be"), ("z501x", "did you mean 'z50")):
+        with pytest.raises(ValueError, match="channel must be") as error:
+            parse_channel(wrong)
+        assert hint in str(error.value)
+
+
+def test_no_spelling_names_two_variables_of_one_kind() -> None:
+    """Catches a spelling that would let a file's field be taken for another variable."""
+    seen: dict[str, str] = {}
+    for v in CATALOGUE:
+        for name in {n.lower() for n in v.names}:
+            assert seen.setdefault(name, v.short) == v.short, name
+    assert len(BY_SHORT) == len(CATALOGUE)
+
+
+def test_standard_atmosphere_against_published_heights() -> None:
+    """Catches a wrong layer or constant: ICAO heights [m] of 1013.25, 500, 226.32, 100 and 30 hPa."""
+    for pressure, height in ((1013.25, 0.0), (500, 5574.0), (226.32, 11000.0), (100, 16180.0), (30, 23849.0)):
+        assert standard_geopotential(pressure) / STANDARD_GRAVITY == pytest.approx(height, abs=15.0)
+
+
+def test_ranges_refuse_the_usual_wrong_units() -> None:
+    """Catches a range so wide that Celsius, geopotential height, g/kg or hPa would pass as canonical."""
+    low, high = plausible_range(Channel("t2m"))
+    assert not low <= 25.0 <= high
+    assert low <= 298.15 <= high
+    for level in LEVELS:
+        low, high = plausible_range(Channel("z", level))
+        value = standard_geopotential(level)
+        assert low <= value <= high
+        if level < 900:
+            assert not low <= value / STANDARD_GRAVITY <= high, f"height in metres passes at {level} hPa"
+    low, high = plausible_range(Channel("q", 850))
+    assert not low <= 8.0 <= high
+    low, high = plausible_range(Channel("msl"))
+    assert not low <= 1013.0 <= high
+
+
+def test_conversions_by_algebra() -> None:
+    """Catches a scale or offset the wrong way round."""
+    scale, offset = CONVERSIONS["degc", "K"]
+    assert scale * 25.0 + offset == 298.15
+    scale, offset = CONVERSIONS["gpm", "m2 s-2"]
+    assert scale * 5500.0 + offset == pytest.approx(53936.575)
+    scale, offset = CONVERSIONS["hpa", "Pa"]
+    assert scale * 1013.25 + offset == pytest.approx(101325.0)
+    scale, offset = CONVERSIONS["g kg-1", "kg kg-1"]
+    assert scale * 8.0 + offset == pytest.approx(0.008)
+
+
+def test_ranges_hold_the_reanalysis(shared_reference: object) -> None:
+    """Catches a range narrower than forty years of ERA5: means +- 2 standard deviations and the lowest temperature."""
+    folder = shared_reference / "real" / "era5_level_statistics"  # type: ignore[operator]
+    with xr.open_dataset(folder / "mean_by_level.nc") as mean, xr.open_dataset(folder / "stddev_by_level.nc") as std:
+        checked = 0
+        for v in ("z", "t", "u", "v", "q"):
+            name = BY_SHORT[v].long
+            for level in set(LEVELS) & set(mean.level.values.tolist()):
+                low, high = plausible_range(Channel(v, int(level)))
+                middle = float(mean[name].sel(level=level))
+                spread = 2.0 * float(std[name].sel(level=level))
+                floor = max(middle - spread, 0.0) if v == "q" else middle - spread
+                assert low <= floor, (v, level)
+                assert middle + spread <= high, (v, level)
+                checked += 1
+    assert checked >= 50

@@ -1,0 +1,348 @@
+"""Normals weight cells by area and times equally, know only the training periods, and place every date."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline import config as configuration
+from pipeline import store
+from pipeline.config import Config
+from pipeline.grid import Grid
+from pipeline.weather.climatology import SLOTS, Normals, day_slots
+from preprocess.normals import stage as stage
+from preprocess.normals.moments import DailySums, Moments, climatology_kernel, merge
+from preprocess.normals.stage import run_normals
+from preprocess.normals.sums import Sums, sums_path
+
+GRID = Grid.regular(22.5)
+WEIGHTS = GRID.area_weights / GRID.size
+NAMES = ["t850", "t2m", "u10"]
+Configure = Callable[..., Config]
+
+
+def days(start: str, stop: str, *, hours: int = 24) -> np.ndarray:
+    return np.arange(start, stop, np.timedelta64(hours, "h"), dtype="datetime64[ns]")
+
+
+def noise(times: np.ndarray, *, seed: int = 3) -> np.ndarray:
+    """Fields (time, channel, latitude, longitude) whose spread differs between rows and channels."""
+    dice = np.random.default_rng(seed)
+    size = np.array([3.0, 10.0, 0.5])[:, None, None] * (1 + np.arange(8))[:, None]
+    fields = dice.normal(size=(times.size, 3, 8, 16)) * size + np.array([260.0, 280.0, -1.0])[:, None, None]
+    return fields.astype(np.float32)
+
+
+@pytest.fixture
+def prepare(configure: Configure) -> Callable[..., Config]:
+    """Write a training store with given fields, and return the configuration of its normals."""
+
+    def make(
+        times: np.ndarray, fields: np.ndarray, *, train: Any, statics: np.ndarray | None = None, **data: Any
+    ) -> Config:
+        channels = {"variables": ["t", "t2m", "u10"], "levels": [850], "statics": [] if statics is None else ["lsm"]}
+        after = [str(times[-1] + np.timedelta64(h, "h"))[:13] + ":00" for h in (24, 47)]
+        config = configure(
+            ["unused.nc"],
+            channels=channels,
+            period={"start": str(times[0])[:13] + ":00", "end": after[1]},
+            splits={"train": train, "test": {"start": after[0], "end": after[1]}},
+            **data,
+        )
+        static_names = np.array(["lsm"] if statics is not None else [], dtype="U8")
+        planes = np.zeros((0, *GRID.shape), np.float32) if statics is None else statics[None].astype(np.float32)
+        coords = xr.Dataset(
+            {"static": (("static_channel", "latitude", "longitude"), planes)},
+            coords={
+                "time": times, "channel": NAMES, "static_channel": static_names,
+                "latitude": GRID.latitude, "longitude": GRID.longitude,
+            },
+        )  # fmt: skip
+        spec = store.ArraySpec(("time", "channel", "latitude", "longitude"), fields.shape, (1, 2, *GRID.shape))
+        contract = {"kind": "training store", "channels": NAMES, "source": {"kind": "files", "label": "made up"}}
+        with store.SlabStore(
+            config.paths.store, arrays={"state": spec}, coords=coords, slab_dim="time", slab_size=50, contract=contract
+        ) as writer:
+            for slab in writer.pending():
+                writer.write(slab, {"state": fields[slab.slice]})
+            writer.finish()
+        return config
+
+    return make
+
+
+def run(config: Config) -> Normals:
+    run_normals(config)
+    return Normals.open(config.paths.normals)
+
+
+def test_area_weighted_moments(prepare: Callable[..., Config]) -> None:
+    """Catches cells weighted equally, times by their number in a slab, or the spread taken of the mean."""
+    times = days("2001-01-01", "2001-05-01")
+    fields = noise(times)
+    mask = np.random.default_rng(1).uniform(size=GRID.shape)
+    found = run(prepare(times, fields, train={"start": "2001-01-11", "end": "2001-04-20"}, statics=mask))
+    chosen = fields[10:110].astype(np.float64)
+    mean = np.einsum("tcyx,yx->c", chosen, WEIGHTS) / 100
+    spread = np.sqrt(np.einsum("tcyx,yx->c", (chosen - mean[:, None, None]) ** 2, WEIGHTS) / 100)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(found.std, spread, rtol=1e-12)
+    plain = chosen.std(axis=(0, 2, 3))
+    assert np.all(np.abs(plain / spread - 1) > 0.01), "the test could not tell weighted from plain"
+    mask32 = mask.astype(np.float32).astype(np.float64)
+    average = (mask32 * WEIGHTS).sum()
+    np.testing.assert_allclose(found.static_mean, [average], rtol=1e-12)
+    np.testing.assert_allclose(found.static_std, [np.sqrt((((mask32 - average) ** 2) * WEIGHTS).sum())], rtol=1e-12)
+    assert found.channels == tuple(NAMES)
+
+
+def test_only_training_periods_are_read(prepare: Callable[..., Config]) -> None:
+    """Catches a climatology that has seen the test period, or the gap between two training periods."""
+    times = days("2001-01-01", "2002-03-01")
+    fields = noise(times)
+    inside = ((times >= np.datetime64("2001-01-05")) & (times < np.datetime64("2001-07-01"))) | (
+        (times >= np.datetime64("2001-07-20")) & (times < np.datetime64("2002-01-20"))
+    )
+    poisoned = np.where(inside[:, None, None, None], fields, np.float32(1e9))
+    train = [{"start": "2001-01-05", "end": "2001-06-30"}, {"start": "2001-07-20", "end": "2002-01-19"}]
+    found = run(prepare(times, poisoned, train=train))
+    assert found.contract["times"] == inside.sum()
+    assert found.contract["years"] == [2001, 2002]
+    assert np.abs(found.mean).max() < 1e3
+    assert np.abs(found.climatology_at(days("2003-01-01", "2004-01-01"))).max() < 1e3
+
+
+def test_a_seasonal_cycle_is_found_at_each_hour(prepare: Callable[..., Config]) -> None:
+    """Catches hours mixed, days shifted, or a window of another shape: a harmonic is damped by a known factor."""
+    times = days("2000-01-01", "2001-01-01", hours=12)
+    angle = 2 * np.pi * (day_slots(times) - 1) / SLOTS
+    noon = (times - times.astype("datetime64[D]")) == np.timedelta64(12, "h")
+    cycle = np.where(noon, 10.0, -4.0) + np.where(noon, 7.0, 3.0) * np.cos(angle - 0.4)
+    shape = np.random.default_rng(2).uniform(0.5, 1.5, size=(3, 8, 16))
+    fields = (250.0 + cycle[:, None, None, None] * shape).astype(np.float32)
+    found = run(prepare(times, fields, train={"start": "2000-01-01", "end": "2000-12-31"}, normals={"window_days": 41}))
+    distance = np.arange(-20, 21)
+    weight = 1 - np.abs(distance) / 21
+    damping = (weight * np.cos(2 * np.pi * distance / SLOTS)).sum() / weight.sum()
+    assert found.kind == "day of year x hour"
+    asked = np.array(["1999-01-01T00", "1999-01-01T12", "2004-02-29T12", "2003-12-31T00"], "datetime64[h]")
+    at = 2 * np.pi * (day_slots(asked) - 1) / SLOTS - 0.4
+    level = np.where([False, True, True, False], 10.0, -4.0)
+    size = np.where([False, True, True, False], 7.0, 3.0)
+    expected = 250.0 + (level + damping * size * np.cos(at))[:, None, None, None] * shape
+    np.testing.assert_allclose(found.climatology_at(asked), expected, rtol=0, atol=1e-4)
+
+
+def test_29_february(prepare: Callable[..., Config]) -> None:
+    """Catches an empty slot 60 where no training year is a leap year, and 1 March moved by one day."""
+    times = days("2001-01-01", "2002-01-01")
+    ramp = (day_slots(times) - 1).astype(np.float32)
+    fields = np.broadcast_to(ramp[:, None, None, None], (times.size, 3, 8, 16)).copy()
+    found = run(prepare(times, fields, train={"start": "2001-01-01", "end": "2001-12-31"}, normals={"window_days": 3}))
+    asked = np.array(["2001-02-28", "2000-02-29", "2001-03-01", "2000-03-01", "2001-07-01"], "datetime64[D]")
+    got = found.climatology_at(asked)[:, 0, 0, 0]
+    # Weights 1/2, 1, 1/2: at slot 59 the day after is absent, at slot 60 the day itself.
+    expected = [(0.5 * 57 + 58) / 1.5, 0.5 * (58 + 60), (60 + 0.5 * 61) / 1.5, (60 + 0.5 * 61) / 1.5, 182.0]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_less_than_a_year_gives_a_plain_mean_that_says_so(
+    prepare: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a seasonal cycle invented for months without data."""
+    times = days("2001-10-01", "2001-10-21", hours=6)
+    fields = noise(times)
+    config = prepare(times, fields, train={"start": "2001-10-03", "end": "2001-10-14T18:00"})
+    found = run(config)
+    assert found.kind == "mean by hour of day (training covers only 12 days of the year)"
+    assert found.kind in capsys.readouterr().err
+    assert json.loads(config.paths.receipt("normals").read_text())["facts"]["climatology"] == found.kind
+    chosen = fields[8:56].astype(np.float64)
+    for hour, when in ((0, "2001-04-01T00"), (3, "2001-10-05T18")):
+        got = found.climatology_at(np.array([when], "datetime64[h]"))[0]
+        np.testing.assert_allclose(got, chosen[hour::4].mean(axis=0), rtol=1e-5)
+
+
+def test_hours_without_training_data() -> None:
+    """Catches a division by zero, or NaN, where an hour is never trained on."""
+    count = np.zeros((2, SLOTS), np.int64)
+    count[0] = 1
+    _, by_hour, kind = climatology_kernel(count, window_days=61)
+    assert not by_hour
+    assert kind == "mean over all times (training covers only 366 days of the year)"
+    count[1, ::20] = 1
+    assert climatology_kernel(count, window_days=61)[1:] == (True, "day of year x hour")
+    assert climatology_kernel(count, window_days=9)[1:] == (
+        True,
+        "mean by hour of day (training covers only 366 days of the year)",
+    )
+
+
+def test_spread_of_the_anomaly(prepare: Callable[..., Config]) -> None:
+    """Catches an anomaly spread that differs from the one computed field by field."""
+    times = days("2000-01-01", "2002-01-01")
+    fields = noise(times) + (20 * np.cos(2 * np.pi * day_slots(times) / SLOTS))[:, None, None, None].astype(np.float32)
+    found = run(prepare(times, fields, train={"start": "2000-01-01", "end": "2001-12-30"}))
+    anomaly = fields[:-1].astype(np.float64) - found.climatology_at(times[:-1])
+    spread = np.sqrt(np.einsum("tcyx,yx->c", anomaly**2, WEIGHTS) / (times.size - 1))
+    np.testing.assert_allclose(found.anomaly_std, spread, rtol=1e-6)
+    assert found.anomaly_std[0] < 0.8 * found.std[0]
+
+
+def test_blocks_of_channels_change_nothing(prepare: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches channels mixed up where memory forces several passes, and partial sums not merged over years."""
+    times = days("2001-01-01", "2002-03-01")
+    config = prepare(times, noise(times), train={"start": "2001-01-01", "end": "2002-02-20"})
+    whole = run(config)
+    before = {str(p.relative_to(whole.path)): p.read_bytes() for p in whole.path.rglob("*") if p.is_file()}
+    shutil.rmtree(whole.path)
+    shutil.rmtree(sums_path(whole.path))
+    monkeypatch.setattr(stage, "_SUMS_BYTES", 1)
+    again = run(config)
+    for name in ("mean", "std", "anomaly_std"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    after = {str(p.relative_to(again.path)): p.read_bytes() for p in again.path.rglob("*") if p.is_file()}
+    assert [k for k in before if "climatology/c" in k and before[k] != after[k]] == []
+    with xr.open_zarr(again.path, consolidated=False) as ds:
+        counts, means, m2 = (ds[f"year_{n}"].values for n in ("count", "mean", "m2"))
+        assert ds["year"].values.tolist() == [2001, 2002]
+        assert counts.tolist() == [365, 51]
+        merged = merge([Moments(int(n), m, s) for n, m, s in zip(counts, means, m2, strict=True)])
+        np.testing.assert_allclose(merged.std, again.std, rtol=1e-13)
+
+
+def test_finished_normals_are_left_alone_until_the_store_changes(
+    prepare: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches normals computed again for nothing, or kept when the store's times have changed."""
+    times = days("2001-01-01", "2001-03-01")
+    train = {"start": "2001-01-01", "end": "2001-02-20"}
+    config = prepare(times, noise(times), train=train)
+    (config.paths.normals.parent / f".{config.paths.normals.name}.new").mkdir(parents=True)  # left by a kill
+    first = run(config)
+    stamp = (first.path / "zarr.json").stat().st_mtime_ns
+    config.paths.receipt("normals").unlink()
+    run_normals(config)
+    assert (first.path / "zarr.json").stat().st_mtime_ns == stamp
+    assert config.paths.receipt("normals").exists()
+    assert "complete in" in capsys.readouterr().err
+    shutil.rmtree(config.paths.store)
+    store.manifest_path(config.paths.store).unlink()
+    fewer = np.delete(times, 5)
+    prepare(fewer, noise(fewer), train=train)
+    assert run(config).contract["times"] == first.contract["times"] - 1
+    assert not list(config.paths.normals.parent.glob(".*"))
+
+
+def test_refusals(prepare: Callable[..., Config], configure: Configure) -> None:
+    """Catches normals of nothing, of NaN or of a constant, and each time nothing may be written."""
+    times = days("2001-01-01", "2001-03-01")
+    train = {"start": "2001-01-01", "end": "2001-02-20"}
+    gap = noise(times)
+    gap[7, 1, 2, 3] = np.nan
+    config = prepare(times, gap, train=train, name="gap")
+    with pytest.raises(ValueError, match="finite, got NaN in channel 't2m' at 2001-01-08T00:00"):
+        run_normals(config)
+    assert not config.paths.normals.exists()
+    constant = noise(times)
+    constant[:, 2] = 4.0
+    config = prepare(times, constant, train=train, name="constant")
+    with pytest.raises(ValueError, match="channel 'u10' must vary"):
+        run_normals(config)
+    assert not config.paths.normals.exists()
+    sparse = np.concatenate([times[:3], times[20:]])
+    config = prepare(sparse, noise(sparse), train={"start": "2001-01-05", "end": "2001-01-09"}, name="empty")
+    with pytest.raises(ValueError, match=r"none within 2001-01-05T00 .. 2001-01-09T23; the store has 42 times"):
+        run_normals(config)
+    with pytest.raises(ValueError, match="run python -m pipeline regrid first"):
+        run_normals(configure(["x.nc"], name="absent"))
+
+
+def test_a_constant_static_field(
+    prepare: Callable[..., Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Catches a spread of zero that would divide a mask of an all-ocean planet."""
+    times = days("2001-01-01", "2001-03-01")
+    found = run(
+        prepare(times, noise(times), train={"start": "2001-01-01", "end": "2001-02-20"}, statics=np.zeros((8, 16)))
+    )
+    assert found.static_std.tolist() == [1.0]
+    assert "1 static field(s) are constant" in capsys.readouterr().err
+
+
+def copied(config: Config, other: Config) -> Config:
+    """Put the store of one configuration under the name that another expects."""
+    shutil.copytree(config.paths.store, other.paths.store)
+    shutil.copyfile(store.manifest_path(config.paths.store), store.manifest_path(other.paths.store))
+    return other
+
+
+def until(config: Config, end: str, *, name: str | None = None, keep: bool = True) -> Config:
+    """The same experiment with training until a date."""
+    raw = config.model_dump(mode="json")
+    raw["data"]["splits"]["train"][0]["end"] = end
+    raw["data"]["normals"]["keep_sums"] = keep
+    if name is not None:
+        raw["directory"] = str(config.root.with_name(name))
+    return configuration.parse(raw)
+
+
+@pytest.mark.slow
+def test_a_further_year_reads_that_year_only(
+    prepare: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a second pass over all years, and sums that differ from one pass by more than rounding."""
+    times = days("2003-01-01", "2007-01-01")
+    fields = noise(times) + np.float32(4e4)
+    config = prepare(times, fields, train={"start": "2003-01-01", "end": "2004-12-31"})
+    run(config)
+    assert sums_path(config.paths.normals).exists()
+    read: list[int] = []
+    original = stage._training_fields
+
+    def training_fields(state: Any, chosen: Any, columns: range, **keys: Any) -> Any:
+        read.extend(int(i) for i in chosen)
+        return original(state, chosen, columns, **keys)
+
+    monkeypatch.setattr(stage, "_training_fields", training_fields)
+    longer = until(config, "2006-12-31T23:00")
+    assert longer.paths.store == config.paths.store
+    assert longer.paths.normals != config.paths.normals
+    found = run(longer)
+    assert "2 of 4 years are taken from" in capsys.readouterr().err
+    assert read == list(range(366 + 365, times.size))
+    alone = copied(config, until(config, "2006-12-31T23:00", name="alone", keep=False))
+    once = run(alone)
+    assert not sums_path(alone.paths.normals).exists()
+    for key in ("mean", "std", "anomaly_std"):
+        np.testing.assert_allclose(getattr(found, key), getattr(once, key), rtol=1e-12, atol=0)
+    slots = np.array(["2004-02-29", "2005-07-01", "2006-12-31"], "datetime64[ns]")
+    np.testing.assert_allclose(found.climatology_at(slots), once.climatology_at(slots), rtol=1e-6)
+    ours, theirs = (DailySums.empty(hours=1, channels=3, cells=GRID.size) for _ in range(2))
+    ours, _ = Sums(sums_path(longer.paths.normals), (2003, 2004, 2005, 2006)).block(range(3))
+    for i in range(times.size):
+        theirs.add(fields[i].reshape(3, -1).astype(np.float64), hour=0, slot=int(day_slots(times[i : i + 1])[0]) - 1)
+    np.testing.assert_allclose(ours.total, theirs.total, rtol=1e-12)
+    assert np.array_equal(ours.count, theirs.count)
+    read.clear()
+    run(until(config, "2005-12-31T23:00"))
+    assert read == list(range(366 + 365, 366 + 2 * 365))
+
+
+def test_sums_of_other_fields_are_not_used(prepare: Callable[..., Config]) -> None:
+    """Catches sums of a store that was made anew since, under the same contract, taken for those of this one."""
+    times = days("2003-01-01", "2005-01-01")
+    first = prepare(times, noise(times), train={"start": "2003-01-01", "end": "2003-12-31"})
+    run(first)
+    shutil.rmtree(first.paths.store)
+    second = prepare(times, noise(times, seed=9), train={"start": "2003-01-01", "end": "2004-12-31"})
+    found = run(second)
+    truth = (noise(times, seed=9).astype(np.float64).mean(axis=0) * WEIGHTS).sum(axis=(1, 2))
+    np.testing.assert_allclose(found.mean, truth, rtol=1e-12)
