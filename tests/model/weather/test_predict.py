@@ -70,7 +70,7 @@ def test_roll_out_is_the_model_applied_to_its_own_forecast(experiment: Make, tmp
     shared = np.isin(first["init_time"].values, both["init_time"].values)
     low, high = limits(tuple(both["channel"].values))
     step = np.clip(first.values[shared, 0], low, high)
-    assert np.array_equal(both["state"].values[:, 0], step)
+    assert np.allclose(both["state"].values[:, 0], step, rtol=1e-6)  # batches of other sizes round differently
     for hours in (24, 48):  # by hand: a store that holds what was predicted, and the direct forecast from it
         states = tmp_path / f"{hours}.zarr"
         times = both["init_time"].values + hours * HOUR
