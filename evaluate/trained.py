@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from evaluate import climatelearn
 from evaluate.reading.align import Times, valid_times
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.console import data_with_article
 from pipeline.grid import Grid
 from pipeline.store import ArraySpec, SlabStore, contract_digest, open_store, read_manifest
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import issue_times
 
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-4, 1e-5, 0.05
@@ -44,26 +44,26 @@ _SLAB_INITS = 16
 _CHUNK_CHANNELS = 16
 
 
-def run_baselines(config: Config) -> None:
+def run_baselines(config: WeatherConfig) -> None:
     """Train evaluation.trained_baselines and issue their forecasts, or go on where an earlier call was stopped.
 
     Raises:
         ValueError: none is named, an earlier stage is missing, or climate-learn is not installed.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    if not paths.trained:
+    if not paths.network_forecasts:
         raise ValueError("evaluation.trained_baselines must name a network, got none; set it to [resnet, unet]")
-    if paths.receipt("baselines").exists() and all(p.exists() for p in paths.trained.values()):
-        console.print(f"baselines: complete in {', '.join(map(str, paths.trained.values()))}", markup=False)
+    if paths.receipt("baselines").exists() and all(p.exists() for p in paths.network_forecasts.values()):
+        console.print(f"baselines: complete in {', '.join(map(str, paths.network_forecasts.values()))}", markup=False)
         return
     samples = Samples(config)
     facts: dict[str, Any] = {}
-    for name, path in paths.trained.items():
-        folder = paths.trained_folder / name
+    for name, path in paths.network_forecasts.items():
+        folder = paths.networks / name
         with files.lock(folder / "train.lock"):
             model, report = train(name, samples, folder=folder, console=console)
             facts[name] = report | issue(name, model, samples, path, console=console)
-    provenance.write_receipt(config, stage="baselines", outputs=list(paths.trained.values()), facts=facts)
+    provenance.write_receipt(config, stage="baselines", outputs=list(paths.network_forecasts.values()), facts=facts)
 
 
 class Samples:
@@ -76,7 +76,7 @@ class Samples:
         ValueError: the store or the normals are missing, or there is no training pair.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: WeatherConfig) -> None:
         self.config = config
         self.truth = open_store(config.paths.store, stage="python -m pipeline regrid")
         self.normals = Normals.open(config.paths.normals)

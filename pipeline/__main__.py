@@ -16,46 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import workloads
+
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {
-    "simulate": "preprocess.simulation.stage",
-    "fetch": "preprocess.sources.fetch",
-    "regrid": "preprocess.ingest.stage",
-    "normals": "preprocess.normals.stage",
-    "train": "model.training.trainer",
-    "forecast": "model.weather.forecast",
-    "twins": "preprocess.simulation.twins",
-    "baselines": "evaluate.trained",
-    "score": "evaluate.scoring.stage",
-    "report": "evaluate.report.stage",
-}
-PLANS = {"preprocess": "preprocess.ingest.plan", "train": "model.training.planner"}
-"""Who can say before a run what it will take."""
-
-
-class Planned(StrEnum):
-    """What `plan` looks ahead at."""
-
-    preprocess = "preprocess"
-    train = "train"
-
-
-EXPORTS = {
-    "climax": "preprocess.export",
-    "weatherbench2": "evaluate.reading.weatherbench",
-    "model": "model.weights.plain_file",
-}
-"""Who writes what others read."""
-
-
-class Layout(StrEnum):
-    """What `export` writes."""
-
-    climax = "climax"
-    weatherbench2 = "weatherbench2"
-    model = "model"
-
-
 app = typer.Typer(
     help="From ERA5 to a scored global forecast. Every stage reads one configuration file and can be killed and rerun.",
     no_args_is_help=True,
@@ -86,103 +49,84 @@ def check_checkout() -> None:
             )
 
 
-def _run(
-    stage: str, config: Path, overrides: list[str] | None, log: Path | None, *, module_name: str | None = None,
-    **options: Any,
-) -> None:  # fmt: skip
+def _settings(config: Path, overrides: list[str] | None) -> Any:
     from pipeline.config import load
-    from pipeline.logs import logged, speaks_first
 
     check_checkout()
-    settings = load(config, overrides or [])
+    return load(config, overrides or [])
+
+
+def _run(settings: Any, module_name: str, function: str, log: Path | None, **options: Any) -> None:
+    from pipeline.logs import logged, speaks_first
+
     try:
         with logged(log):
-            if stage == "forecast" and settings.forecast.initial is not None:
+            if options.pop("read_initial", False):
                 options["initial"] = importlib.import_module("preprocess.ingest.initial_states").prepare_initial(
                     settings
                 )
-            module: Any = importlib.import_module(module_name or STAGES[stage])
-            getattr(module, f"run_{stage}")(settings, **options)
+            getattr(importlib.import_module(module_name), function)(settings, **options)
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         if speaks_first():
-            print("interrupted; the same command goes on from here", file=sys.stderr)
+            print("interrupted; the same command resumes the run", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-@app.command()
-def simulate(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr."""
-    _run("simulate", config, set_, log)
+def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path | None, **options: Any) -> None:
+    """Run a stage of the workload that the configuration names.
+
+    Raises:
+        ValueError: that workload has no such stage.
+    """
+    settings = _settings(config, overrides)
+    known = {stage.name: stage for stage in workloads.stages(settings.task)}
+    if name not in known:
+        raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
+    _run(settings, known[name].module, f"run_{name}", log, **options)
 
 
-@app.command()
-def plan(
-    config: ConfigOption,
-    set_: SetOption = None,
-    log: LogOption = None,
-    stage: Annotated[Planned, typer.Option("--stage", help="What to look ahead at.")] = Planned.preprocess,
-    memory: Annotated[str | None, typer.Option("--memory", help="Of one rank, e.g. 16GB (train).")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
-    ] = None,
-) -> None:
-    """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
-    given = {name: value for name, value in (("memory", memory), ("device", device)) if value is not None}
-    if given and stage is not Planned.train:
-        raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got --stage {stage.value}")
-    _run("plan", config, set_, log, module_name=PLANS[stage.value], **given)
+def _choice(known: dict[str, str], option: str, wanted: str, task: str) -> str:
+    """The module of what an option chooses, among what the workload has."""
+    if wanted not in known:
+        raise ValueError(f"--{option} must be one of {', '.join(known)} for task {task!r}, got {wanted}")
+    return known[wanted]
 
 
-@app.command()
-def fetch(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Download ERA5 from the Copernicus Climate Data Store, in monthly requests."""
-    _run("fetch", config, set_, log)
+def _plain_command(name: str) -> None:
+    """A command for a stage without options of its own."""
+
+    def command(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
+        _run_stage(name, config, set_, log)
+
+    app.command(name, help=STAGES[name].summary)(command)
 
 
-@app.command()
-def regrid(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Read the source, put it on the target grid, and write the training store."""
-    _run("regrid", config, set_, log)
+STAGES = workloads.all_stages()
+_WITH_OPTIONS = ("forecast", "score")
+Planned = StrEnum("Planned", sorted({n for task in workloads.WORKLOADS for n in workloads.plans(task)}))  # type: ignore[misc]
+Format = StrEnum("Format", sorted({n for task in workloads.WORKLOADS for n in workloads.exports(task)}))  # type: ignore[misc]
+_PLAN, _FORMAT = Planned("preprocess"), Format("climax")
+for _name in STAGES:
+    if _name not in _WITH_OPTIONS:
+        _plain_command(_name)
 
 
-@app.command()
-def normals(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Compute means, spreads and the day-of-year x hour climatology of the training periods."""
-    _run("normals", config, set_, log)
-
-
-@app.command()
-def train(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Train the model; resumes at the last checkpoint."""
-    _run("train", config, set_, log)
-
-
-@app.command()
+@app.command(help=STAGES["forecast"].summary)
 def forecast(
     config: ConfigOption,
     set_: SetOption = None,
     log: LogOption = None,
     initial: Annotated[
-        Path | None, typer.Option("--initial", help="States to go on from: a file, a folder of files, or a store.")
+        Path | None, typer.Option("--initial", help="States to start from: a file, a folder of files, or a store.")
     ] = None,
 ) -> None:
-    """Issue forecasts from every init time of the test period, or from given states."""
-    _run("forecast", config, [*(set_ or []), *([f"forecast.initial={initial}"] if initial else [])], log)
+    """See the table of stages."""
+    overrides = [*(set_ or []), *([f"forecast.initial={initial}"] if initial else [])]
+    settings = _settings(config, overrides)
+    _run_stage("forecast", config, overrides, log, read_initial=settings.forecast.initial is not None)
 
 
-@app.command()
-def twins(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a coarser core."""
-    _run("twins", config, set_, log)
-
-
-@app.command()
-def baselines(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Train climate-learn's networks on the same store and issue their forecasts; resumes at the last checkpoint."""
-    _run("baselines", config, set_, log)
-
-
-@app.command()
+@app.command(help=f"{STAGES['score'].summary} With --lead or --variable, print some scores.")
 def score(
     config: ConfigOption,
     set_: SetOption = None,
@@ -191,20 +135,31 @@ def score(
     variable: Annotated[str | None, typer.Option(help="Only print the scores of this channel, e.g. z500.")] = None,
     region: Annotated[str, typer.Option(help="Of what is printed.")] = "globe",
 ) -> None:
-    """Score the forecasts and the baselines on common init times; with --lead or --variable, print some scores."""
+    """See the table of stages."""
     if lead is None and variable is None:
-        _run("score", config, set_, log)
+        _run_stage("score", config, set_, log)
     else:
-        _run(
-            "quick",
-            config,
-            set_,
-            log,
-            module_name="evaluate.scoring.print_scores",
-            lead=lead,
-            variable=variable,
-            region=region,
-        )
+        module = "evaluate.scoring.print_scores"
+        _run(_settings(config, set_), module, "run_print_scores", log, lead=lead, variable=variable, region=region)
+
+
+@app.command()
+def plan(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    stage: Annotated[Planned, typer.Option("--stage", help="What to look ahead at.")] = _PLAN,
+    memory: Annotated[str | None, typer.Option("--memory", help="Of one rank, e.g. 16GB (train).")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
+    ] = None,
+) -> None:
+    """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
+    given = {name: value for name, value in (("memory", memory), ("device", device)) if value is not None}
+    if given and stage != "train":
+        raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got --stage {stage}")
+    settings = _settings(config, set_)
+    _run(settings, _choice(workloads.plans(settings.task), "stage", stage, settings.task), "run_plan", log, **given)
 
 
 @app.command()
@@ -218,13 +173,7 @@ def animate(
 ) -> None:
     """Write an animation (GIF) of the forecasts beside the truth."""
     more = {"lead": lead, "channel": variable, "frames": frames}
-    _run("animate", config, set_, log, module_name="evaluate.report.animation", **more)
-
-
-@app.command()
-def report(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-    """Draw the figures and write one self-contained report.html."""
-    _run("report", config, set_, log)
+    _run(_settings(config, set_), "evaluate.report.animation", "run_animate", log, **more)
 
 
 @app.command()
@@ -233,15 +182,16 @@ def export(
     set_: SetOption = None,
     log: LogOption = None,
     to: Annotated[
-        Layout,
+        Format,
         typer.Option(
             "--to",
             help="climax: the training store as .npz files; weatherbench2: forecasts; model: the weights, one file.",
         ),
-    ] = Layout.climax,
+    ] = _FORMAT,
 ) -> None:
     """Write the store for ClimaX and climate-learn, forecasts for WeatherBench 2, or the model as one file."""
-    _run("export", config, set_, log, module_name=EXPORTS[to.value])
+    settings = _settings(config, set_)
+    _run(settings, _choice(workloads.exports(settings.task), "to", to, settings.task), "run_export", log)
 
 
 @app.command()
@@ -254,16 +204,11 @@ def validate(
     log: LogOption = None,
 ) -> None:
     """Look through any training store or forecast and list every departure from the contract; status 2 if any."""
-    from pipeline.config import load
-    from pipeline.logs import logged
-
     if config is None and not paths:
         raise ValueError("validate must be given stores or --config, got neither")
     check_checkout()
-    settings = None if config is None else load(config, set_ or [])
-    with logged(log):
-        module: Any = importlib.import_module("preprocess.validate")
-        module.run_validate(settings, list(paths or []))
+    settings = None if config is None else _settings(config, set_)
+    _run(settings, "preprocess.validate", "run_validate", log, paths=list(paths or []))
 
 
 @app.command()

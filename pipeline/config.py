@@ -1,84 +1,35 @@
 """Typed configuration, read strictly from YAML.
 
-Contract: one file describes one experiment from source to report. Every key is known, every value
-is checked before any work starts, and a mistake gives one readable message that names the key and,
-for an unknown one, the nearest valid key. The resolved configuration is what stages receive.
+Contract: one file describes one experiment from source to report; its key `task` says of which workload
+(`pipeline.workloads`). Every key is known, every value is checked before any work starts, and a mistake gives one
+readable message that names the key and, for an unknown one, the nearest valid key. Stages receive the resolved configuration.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Union, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 
-from pipeline.sections import Compute, Data, RemoteSource, Section, SimulationSource, Source
-from pipeline.weather.sections_evaluation import Evaluation, Forecast
-from pipeline.weather.sections_model import Model, Training
+from pipeline import workloads
+from pipeline.sections import Compute, Section, Training
+from pipeline.stages import Paths, Stage
 
 
 class Config(Section):
-    """One experiment, from source to report."""
+    """The part of an experiment that every workload has."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Names the results folder."""
     directory: Path | None = None
     """Where everything is written; results/<name> when absent."""
-    source: Source
-    data: Data
-    model: Model = Model()
+    task: str
     training: Training = Training()
-    forecast: Forecast = Forecast()
-    evaluation: Evaluation = Evaluation()
     compute: Compute = Compute()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Config:
-        for key, leads in (("training", self.training.lead_hours), ("forecast", self.forecast.lead_hours)):
-            for hours in leads:
-                if hours % self.data.step_hours:
-                    raise ValueError(
-                        f"{key}.lead_hours must be multiples of data.step_hours ({self.data.step_hours}), got {hours}"
-                    )
-        for hours in self.model.history_hours:
-            if hours % self.data.step_hours or self.model.history_hours.count(hours) > 1:
-                raise ValueError(
-                    f"model.history_hours must be different multiples of data.step_hours ({self.data.step_hours}), "
-                    f"got {self.model.history_hours}"
-                )
-        if self.forecast.init_step_hours % self.data.step_hours:
-            raise ValueError(
-                f"forecast.init_step_hours must be a multiple of data.step_hours ({self.data.step_hours}), "
-                f"got {self.forecast.init_step_hours}"
-            )
-        step = self.forecast.rollout_hours
-        if step and (step % self.data.step_hours or any(hours % step for hours in self.forecast.lead_hours)):
-            raise ValueError(
-                f"forecast.rollout_hours must be a multiple of data.step_hours ({self.data.step_hours}) and divide "
-                f"every lead of {self.forecast.lead_hours}, got {step}"
-            )
-        known = [c.name for c in self.data.channels.dynamic]
-        for key, names in (("variables", self.evaluation.variables), ("channels", self.evaluation.channels)):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"evaluation.{key} must be channels of the store, got {name!r}; it has {known}")
-        twins = self.evaluation.twins
-        if twins.models and not isinstance(self.source, SimulationSource):
-            raise ValueError(
-                f"evaluation.twins.models must be empty for data that are not simulated, got {twins.models}"
-            )
-        rows, columns = self.data.regrid.grid.shape
-        if rows % self.model.patch or columns % self.model.patch:
-            raise ValueError(f"model.patch must divide the grid {rows} x {columns}, got {self.model.patch}")
-        for name in self.training.channel_weights:
-            if name not in known and name not in {c.variable for c in self.data.channels.dynamic}:
-                raise ValueError(f"training.channel_weights must name channels or variables of the store, got {name!r}")
-        return self
 
     @property
     def root(self) -> Path:
@@ -88,92 +39,12 @@ class Config(Section):
     @property
     def paths(self) -> Paths:
         """Where each stage writes."""
-        return Paths(self)
+        return Paths(self, workloads.stages(self.task))
 
     @property
-    def simulated(self) -> bool:
-        """Whether the data come from the embedded atmosphere."""
-        return self.source.kind == "simulation"
-
-
-def twin_step_hours(config: Config) -> int:
-    """Spacing of the twins' init times: what is asked for, rounded up so that each is one of the forecasts'."""
-    asked, step = config.evaluation.twins.init_step_hours, config.forecast.init_step_hours
-    return -(-asked // step) * step
-
-
-class Paths:
-    """Every path a stage writes, so that no two stages spell one differently.
-
-    A name carries a hash of all settings that decide its content, so another setting makes another
-    output and leaves the old one, and switching back finds it again. Settings that change only speed
-    or safety (ranks, checkpoint spacing) are not part of it.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.root = config.root
-        data = self.root / "data"
-        parts = config.model_dump(mode="json")
-        d, training = parts["data"], dict(parts["training"])
-        for key in ("layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile",
-                    "tensorboard"):  # fmt: skip
-            training.pop(key)
-        source = config.source.identity if isinstance(config.source, RemoteSource) else parts["source"]
-        simulated = [source, d["channels"], d["step_hours"], d["period"]]
-        store = [simulated, d["regrid"]]
-        normals = [store, d["splits"]["train"], {k: v for k, v in d["normals"].items() if k != "keep_sums"}]
-        train = [normals, parts["model"], training, d["splits"]["validation"]]
-        for key, default in (("rollout_hours", None), ("weights", "average"), ("initial", None)):
-            if parts["forecast"][key] == default:  # as before they could be chosen
-                parts["forecast"].pop(key)
-        forecast = [train, parts["forecast"], d["splits"]["test"]]
-        evaluation = dict(parts["evaluation"])
-        for key in ("workers", "scheduler"):
-            evaluation.pop(key)
-        shown = [evaluation.pop(key) for key in ("cases", "animation_frames")]
-        scores = [forecast, evaluation]
-        self.simulated = data / f"simulated-{_digest(simulated)}.zarr"
-        self.store = data / f"store-{_digest(store)}.zarr"
-        self.weights = data / "weights"
-        self.downloads = data / "downloads"
-        self.index = data / "index"
-        self.fitted = data / f"baselines-{_digest([normals, parts['forecast']['lead_hours']])}"
-        self.normals = data / f"normals-{_digest(normals)}.zarr"
-        self.train = self.root / f"train-{_digest(train)}"
-        self.checkpoints = self.train / "checkpoints"
-        self.metrics = self.train / "metrics.jsonl"
-        self.forecast = self.root / f"forecast-{_digest(forecast)}.zarr"
-        twins = [store, d["splits"]["test"], parts["forecast"]["lead_hours"], parts["evaluation"]["twins"]]
-        twins.append(twin_step_hours(config))
-        self.twins = {str(m): self.root / f"{m}-{_digest(twins)}.zarr" for m in config.evaluation.twins.models}
-        networks = [train, parts["forecast"], d["splits"]["test"], parts["evaluation"]["trained_budget"]]
-        names = [str(name) for name in config.evaluation.trained_baselines]
-        self.trained_folder = self.root / f"baselines-{_digest(networks)}"
-        self.trained = {name: self.root / f"{name}-{_digest(networks)}.zarr" for name in names}
-        self.scores = self.root / f"scores-{_digest(scores)}"
-        self.figures = self.scores / "figures"
-        self.report = self.root / "report.html"
-        self.export = self.root / f"export-{_digest([store, d['splits']])}"
-        self._done = {
-            "simulate": _digest(simulated),
-            "fetch": _digest(simulated),
-            "regrid": _digest(store),
-            "normals": _digest(normals),
-            "train": _digest(train),
-            "forecast": _digest(forecast),
-            "twins": _digest(twins),
-            "baselines": _digest([networks, names]),
-            "score": _digest(scores),
-            "report": _digest([scores, shown]),
-        }
-
-    def receipt(self, stage: str) -> Path:
-        """The small file a stage writes last, when all its outputs are complete; what Snakemake watches."""
-        return self.root / "receipts" / f"{stage}-{self._done[stage]}.json"
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of this experiment, in order of running."""
+        return tuple(stage for stage in workloads.stages(self.task) if stage.applies(self))
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -206,10 +77,14 @@ def parse(raw: Mapping[str, Any], *, origin: str = "configuration") -> Config:
     Raises:
         ValueError: every fault in one message.
     """
+    task = raw.get("task", workloads.DEFAULT)
+    if task not in workloads.WORKLOADS:
+        raise ValueError(f"{origin}: task must be one of {', '.join(workloads.WORKLOADS)}, got {task!r}")
+    kind = workloads.config_class(task)
     try:
-        return Config.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(_explain(error, origin)) from None
+        raise ValueError(_explain(error, origin, kind)) from None
 
 
 def dump(config: Config) -> str:
@@ -219,7 +94,9 @@ def dump(config: Config) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the configuration, for Snakemake and editors."""
-    schema = Config.model_json_schema()
+    kinds = [workloads.config_class(task) for task in workloads.WORKLOADS]
+    union: Any = Union[tuple(kinds)]  # noqa: UP007 - of as many as there are
+    schema = TypeAdapter(union).json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema
 
@@ -237,13 +114,14 @@ def _override(raw: dict[str, Any], item: str) -> None:
     node[last] = yaml.safe_load(text)
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def _explain(error: ValidationError, origin: str, kind: type[Config]) -> str:
     lines = []
+    tags = set(_tags(kind))
     for item in error.errors():
-        where = [part for part in item["loc"] if part not in {"simulation", "files", "arco", "weatherbench2", "cds"}]
+        where = [part for part in item["loc"] if part not in tags]
         key = ".".join(str(part) for part in where)
         if item["type"] == "extra_forbidden":
-            known = _keys_at(where[:-1])
+            known = _keys_at(kind, where[:-1])
             close = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys there are {', '.join(sorted(known))}"
             lines.append(f"{key}: unknown key; {hint}")
@@ -256,9 +134,9 @@ def _explain(error: ValidationError, origin: str) -> str:
     return f"{origin} must describe an experiment, got {len(lines)} fault(s):\n" + "\n".join(f"  {x}" for x in lines)
 
 
-def _keys_at(where: Iterable[Any]) -> list[str]:
+def _keys_at(kind: type[Config], where: Iterable[Any]) -> list[str]:
     """Keys valid at a location, the union over the members of a tagged union."""
-    models: list[type[Section]] = [Config]
+    models: list[type[Section]] = [kind]
     for part in where:
         if isinstance(part, int):
             continue
@@ -271,3 +149,12 @@ def _sections(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _sections(argument)]
+
+
+def _tags(section: type[Section]) -> Iterable[str]:
+    """Values of `kind` inside a section: pydantic puts the one of a tagged union into the location of a fault."""
+    for field in section.model_fields.values():
+        for inner in _sections(field.annotation):
+            if "kind" in inner.model_fields:
+                yield from get_args(inner.model_fields["kind"].annotation)
+            yield from _tags(inner)

@@ -23,10 +23,11 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import files, store
-from pipeline.config import Config
 from pipeline.console import progress, say
 from pipeline.grid import Grid
-from pipeline.sections import Period
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import Period
+from pipeline.weather.times import inside
 from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
 from preprocess.normals.moments import Array, Moments, merge
 from preprocess.normals.sums import years_of
@@ -34,7 +35,7 @@ from preprocess.normals.sums import years_of
 SPLITS = ("train", "val", "test")
 
 
-def run_export(config: Config) -> None:
+def run_export(config: WeatherConfig) -> None:
     """Write the training store as .npz files to <results>/export-<hash>.
 
     Raises:
@@ -100,12 +101,12 @@ def parts(times: NDArray[np.datetime64], periods: list[Period], *, step_hours: i
     step = np.timedelta64(step_hours, "h")
     seen: dict[int, int] = {}
     for period in sorted(periods, key=lambda p: p.start):
-        inside = np.flatnonzero((times >= np.datetime64(period.start)) & (times <= np.datetime64(period.end)))
-        if not inside.size:
+        found = np.flatnonzero(inside(times, [period]))
+        if not found.size:
             continue
-        years = years_of(times[inside])
-        cuts = np.flatnonzero((np.diff(times[inside]) != step) | (np.diff(years) != 0)) + 1
-        for run in np.split(inside, cuts):
+        years = years_of(times[found])
+        cuts = np.flatnonzero((np.diff(times[found]) != step) | (np.diff(years) != 0)) + 1
+        for run in np.split(found, cuts):
             year = int(years_of(times[run[:1]])[0])
             number = seen.get(year, 0)
             seen[year] = number + 1

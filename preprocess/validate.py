@@ -21,10 +21,10 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.config import Config
 from pipeline.console import progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.weather import variables
+from pipeline.weather.config import WeatherConfig
 
 _KINDS = {
     "training store": ("time", "channel", "latitude", "longitude"),
@@ -34,7 +34,7 @@ _BLOCK = 64 << 20
 """Bytes of a store without slabs read at once."""
 
 
-def run_validate(config: Config | None, paths: list[Path]) -> None:
+def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
     """Look through stores, of a configuration or anyone's.
 
     Args:
@@ -63,7 +63,7 @@ def run_validate(config: Config | None, paths: list[Path]) -> None:
         )
 
 
-def departures(path: Path, *, config: Config | None = None) -> list[str]:
+def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
     """Every departure of a store, one line each; empty for a good one."""
     try:
         with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def _layout(ds: xr.Dataset, kind: str) -> Iterator[str]:
             yield f"static must be finite, got {int((~np.isfinite(ds['static'].values)).sum())} values that are not"
 
 
-def _channels(ds: xr.Dataset, config: Config | None) -> Iterator[str]:
+def _channels(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
     if "channel" not in ds:
         return
     names = [str(c) for c in ds["channel"].values]
@@ -168,7 +168,7 @@ def _channels(ds: xr.Dataset, config: Config | None) -> Iterator[str]:
         yield f"channels must be those of the configuration, {', '.join(ours)}; got {', '.join(names)}"
 
 
-def _grid(ds: xr.Dataset, config: Config | None) -> Iterator[str]:
+def _grid(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
     try:
         grid = Grid.from_dataset(ds)
     except ValueError as error:
@@ -187,7 +187,7 @@ def _grid(ds: xr.Dataset, config: Config | None) -> Iterator[str]:
         yield f"grid must be that of the configuration, {config.data.regrid.grid}; got {grid}"
 
 
-def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Config | None) -> Iterator[str]:
+def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: WeatherConfig | None) -> Iterator[str]:
     dim = _KINDS[kind][0]
     if dim not in ds.coords:
         return

@@ -1,6 +1,6 @@
 """Baselines with numbers of their own: fitted once on the training periods, kept, and used again.
 
-Contract: pairs of times (init, valid) lie in one training period, both ends; nothing else is read, so no
+Contract: pairs of times (init, valid) lie in the training periods, both ends; nothing else is read, so no
 test or validation value can reach a fit. For damped persistence a training anomaly is measured against
 the climatology without its own weather (`evaluate.baselines.excluded_window`), as a test anomaly is. The store is read
 in batches of bounded memory. Each fit is kept in one file beside the normals with the contract of what it
@@ -33,6 +33,7 @@ from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest
 from pipeline.weather.climatology import Normals
+from pipeline.weather.times import find_pairs, inside
 
 REVISION = 1
 """Raised whenever a fit changes, so that none is mixed with an older one."""
@@ -90,40 +91,6 @@ def fit(
     return {name: _finish(name, found) for name, found in arrays.items() if found is not None}
 
 
-def training_pairs(times: Times, *, leads: Sequence[int], periods: Sequence[Mapping[str, str]]) -> Times:
-    """Init times whose valid times at every lead lie in the same training period and in the store.
-
-    Args:
-        times: of the store.
-        leads: hours.
-        periods: {"start": ISO time, "end": ISO time}.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = [np.empty(0, "datetime64[ns]")]
-    for period in periods:
-        inside = training_times(times, periods=[period])
-        valid = valid_times(inside, leads)
-        found.append(inside[(np.isin(valid, inside)).all(axis=1)])
-    init = np.unique(np.concatenate(found))
-    if not init.size:
-        raise ValueError(
-            f"training periods must hold pairs of times {list(leads)} h apart, got none; "
-            "leave damped_persistence and linear out of evaluation.baselines"
-        )
-    return init[:: max(1, math.ceil(init.size / MAX_INITS))]
-
-
-def training_times(times: Times, *, periods: Sequence[Mapping[str, str]]) -> Times:
-    """Times of the store inside the training periods, sorted."""
-    known = np.unique(np.asarray(times, "datetime64[ns]"))
-    inside = np.zeros(known.size, bool)
-    for period in periods:
-        inside |= (known >= np.datetime64(period["start"], "ns")) & (known <= np.datetime64(period["end"], "ns"))
-    return known[inside]
-
-
 def _make(
     names: Sequence[str], truth: xr.Dataset, normals: Normals, leads: list[int], channels: list[str],
     console: Console | None,
@@ -131,11 +98,14 @@ def _make(
     """Two passes: means of the weather around each time and snapshots for the patterns, then all pairs."""
     area = Grid.from_dataset(truth).cell_area.ravel()
     periods = normals.contract.get("train", [])
-    init = training_pairs(truth["time"].values, leads=leads, periods=periods)
+    times: Times = truth["time"].values.astype("datetime64[ns]")
+    init = times[find_pairs(times, lead_hours=leads, periods=periods, all_leads=True).init]
+    init = init[:: max(1, math.ceil(init.size / MAX_INITS))]
     spread = normals.anomaly_std[normals.channel_indices(channels)]
     scale = linear.scale_of(area, spread)
-    inside = training_times(truth["time"].values, periods=periods)
-    own = OwnWeather(inside, window_days=float(normals.contract.get("window_days", 61)), values=scale.size)
+    own = OwnWeather(
+        times[inside(times, periods)], window_days=float(normals.contract.get("window_days", 61)), values=scale.size
+    )
     count = linear.snapshot_count(init.size, values=scale.size) if "linear" in names else 0
     snapshots = _survey(truth, normals, init, channels, own, count=count, console=console)
     model: linear.LinearModel | None = None

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.grid import Grid
 from pipeline.store import contract_differences, contract_digest
 from pipeline.weather.climatology import day_slots, hours_of_day
-
-Times = NDArray[np.datetime64]
+from pipeline.weather.times import Times as Times
+from pipeline.weather.times import inside
 
 
 def lead_hours(values: ArrayLike) -> NDArray[np.int64]:
@@ -271,13 +271,12 @@ def check_outside(valid: Times, periods: Sequence[Mapping[str, str]], *, who: st
         ValueError: a valid time lies inside one.
     """
     for period in periods:
-        start, end = np.datetime64(period["start"]), np.datetime64(period["end"])
-        inside = (valid >= start) & (valid <= end)
-        if inside.any():
+        found = inside(valid, [period])
+        if found.any():
             raise ValueError(
-                f"forecasts must be valid outside the training periods, got {int(inside.sum())} of {inside.size} valid "
+                f"forecasts must be valid outside the training periods, got {int(found.sum())} of {found.size} valid "
                 f"times within {period['start']} .. {period['end']}, where {who} was fitted, first "
-                f"{_iso(valid[inside].min())}; choose another test period"
+                f"{_iso(valid[found].min())}; choose another test period"
             )
 
 

@@ -24,11 +24,11 @@ from rich.console import Console
 
 from evaluate.reading.align import lead_hours
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import manifest_path, open_store
 from pipeline.weather import variables as catalogue
+from pipeline.weather.config import WeatherConfig
 
 DIMS = ("init_time", "lead_time", "channel", "latitude", "longitude")
 _SPELLINGS = {
@@ -131,7 +131,7 @@ def to_weatherbench(forecast: xr.Dataset) -> xr.Dataset:
     return ds
 
 
-def run_export(config: Config, *, target: Path | None = None) -> Path:
+def run_export(config: WeatherConfig, *, target: Path | None = None) -> Path:
     """Write the forecasts of a configuration as a Zarr store (format 2) in WeatherBench 2's layout.
 
     Killed at any moment, it goes on from the last piece of init times; under its final name it is complete.

@@ -23,11 +23,11 @@ from rich.console import Console
 from evaluate.reading.align import lead_hours, lead_title, parse_lead
 from evaluate.report import style
 from evaluate.report.maps import Globe, Scale, colour_bar, scale_for
-from pipeline.config import Config
 from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
 
 FRAME_MILLISECONDS = 220
@@ -59,7 +59,7 @@ class Film:
 
 
 def run_animate(
-    config: Config, *, channel: str | None = None, lead: int | str | None = None, frames: int | None = None
+    config: WeatherConfig, *, channel: str | None = None, lead: int | str | None = None, frames: int | None = None
 ) -> Path:
     """Write the animation of a configuration's forecasts.
 

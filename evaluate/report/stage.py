@@ -31,10 +31,10 @@ from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.regions import TITLES
 from pipeline import config as configuration
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.console import data_name, terminal_progress
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -44,7 +44,7 @@ STAGES = ("simulate", "regrid", "normals", "train", "forecast", "twins", "baseli
 _NUM_CASE_CHANNELS = 2
 
 
-def run_report(config: Config) -> None:
+def run_report(config: WeatherConfig) -> None:
     """Draw the figures of a configuration and write its report.
 
     Raises:
@@ -140,7 +140,7 @@ def typical_init(sums: Path, *, model: str, channel: str, lead: int, among: Any 
 
 
 def chosen_inits(
-    config: Config, forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int]
+    config: WeatherConfig, forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int]
 ) -> list[np.datetime64]:
     """The init times of evaluation.cases.
 
@@ -167,7 +167,7 @@ def chosen_inits(
 
 
 def render(
-    config: Config, frame: pd.DataFrame, facts: dict[str, Any], *, figures: dict[str, Any], leads: Sequence[int],
+    config: WeatherConfig, frame: pd.DataFrame, facts: dict[str, Any], *, figures: dict[str, Any], leads: Sequence[int],
     case: np.datetime64, film: Path | None = None, ceiling: Ceiling | None = None,
 ) -> str:  # fmt: skip
     """The page.
@@ -260,7 +260,7 @@ def render(
     )
 
 
-def header_facts(config: Config, facts: dict[str, Any]) -> list[dict[str, str]]:
+def header_facts(config: WeatherConfig, facts: dict[str, Any]) -> list[dict[str, str]]:
     """What stands at the top: sample, grid, climatology, training."""
     climate, grid = facts["climatology"], facts["grid"]
     years = climate["years"]
@@ -302,7 +302,7 @@ def formulas(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def stages(config: Config) -> list[dict[str, str]]:
+def stages(config: WeatherConfig) -> list[dict[str, str]]:
     """Every stage's receipt, as text."""
     found = []
     for stage in STAGES:
@@ -321,7 +321,7 @@ def stages(config: Config) -> list[dict[str, str]]:
     return found
 
 
-def _relative(config: Config, path: Path) -> str:
+def _relative(config: WeatherConfig, path: Path) -> str:
     try:
         return str(Path(config.root.name) / path.resolve().relative_to(config.root.resolve()))
     except ValueError:

@@ -20,16 +20,16 @@ from evaluate.baselines import simple
 from evaluate.reading import align, weatherbench
 from evaluate.reading.align import Alignment
 from pipeline import files, store
-from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections_evaluation import Compared
 
 TRAINED_ON = "trained_on"
 """Attribute of an opened forecast: periods that its user says it was fitted on."""
 
 
-def open_models(config: Config) -> dict[str, xr.Dataset]:
+def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
     """The forecasts of a configuration by model name: its own, trained baselines, those of evaluation.compare.
 
     Raises:
@@ -37,10 +37,10 @@ def open_models(config: Config) -> dict[str, xr.Dataset]:
     """
     ours = store.open_store(config.paths.forecast, stage="python -m pipeline forecast")
     models = {str(ours.attrs["contract"]["model"]): ours}
-    taken = sorted(set(models) & set(config.paths.trained))
+    taken = sorted(set(models) & set(config.paths.network_forecasts))
     if taken:
         raise ValueError(f"model names must differ from the baselines', got {taken}; rename the experiment")
-    for name, path in config.paths.trained.items():
+    for name, path in config.paths.network_forecasts.items():
         models[name] = store.open_store(path, stage="python -m pipeline baselines")
     faults: list[str] = []
     for entry in config.evaluation.compare:
@@ -59,7 +59,7 @@ def open_models(config: Config) -> dict[str, xr.Dataset]:
     return models
 
 
-def open_twins(config: Config) -> dict[str, xr.Dataset]:
+def open_twins(config: WeatherConfig) -> dict[str, xr.Dataset]:
     """The forecasts of evaluation.twins, by name.
 
     Raises:

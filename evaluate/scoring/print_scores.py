@@ -17,17 +17,17 @@ from evaluate.metrics import METRICS
 from evaluate.reading.align import lead_title, parse_lead
 from evaluate.report import sentences, style
 from evaluate.scoring.regions import TITLES
-from pipeline.config import Config
 from pipeline.console import data_name
 from pipeline.store import open_store
 from pipeline.weather import variables as catalogue
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 
 SHOWN = ("rmse", "skill", "acc", "bias", "mae", "activity")
 
 
-def run_quick(
-    config: Config, *, lead: str | None = None, variable: str | None = None, region: str = "globe"
+def run_print_scores(
+    config: WeatherConfig, *, lead: str | None = None, variable: str | None = None, region: str = "globe"
 ) -> pd.DataFrame:
     """Print the scores of one variable at one lead (or at every lead, or of every drawn variable).
 
@@ -72,7 +72,7 @@ def run_quick(
     return pd.concat(shown)
 
 
-def _rows(config: Config, *, leads: Sequence[int], channels: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def _rows(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Scores from the table of the score stage, or made anew."""
     from evaluate.report.stage import read_scores
     from evaluate.scoring import stage, tables

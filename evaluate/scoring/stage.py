@@ -36,11 +36,11 @@ from evaluate.scoring.kernel import Kernel, Sums
 from evaluate.scoring.regions import region_weights
 from evaluate.scoring.workers import summed
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 
 SAVE_SECONDS = 60.0
 """Between two checkpoints."""
@@ -70,7 +70,7 @@ class Scored:
     fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def run_score(config: Config) -> None:
+def run_score(config: WeatherConfig) -> None:
     """Score the forecasts of a configuration and its baselines.
 
     Raises:
@@ -94,7 +94,7 @@ def run_score(config: Config) -> None:
         models, twins = models | twins, {}
     options: dict[str, Any] = {
         "leads": config.forecast.lead_hours, "names": config.evaluation.baselines,
-        "map_channels": config.evaluation.variables, "console": console, "fits_folder": paths.fitted,
+        "map_channels": config.evaluation.variables, "console": console, "fits_folder": paths.fits,
         "channels": config.evaluation.channels,
         "workers": config.evaluation.workers, "scheduler": config.evaluation.scheduler, "compared": compared,
     }  # fmt: skip
@@ -138,7 +138,7 @@ def run_score(config: Config) -> None:
     console.print(f"score: {facts['n_init']} init times, {table}{beside}", markup=False)
 
 
-def _scored_before(config: Config, compared: Mapping[str, str]) -> bool:
+def _scored_before(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
     """Whether the stage is complete, with these very forecasts from elsewhere; one that is gone has not changed."""
     if not config.paths.receipt("score").exists():
         return False
@@ -206,7 +206,7 @@ def score_stores(
     return Scored(sums, alignment, dict(regions.attrs["left_out"]), spacing, {n: f.facts for n, f in fits.items()})
 
 
-def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: Config) -> dict[str, Any]:
+def describe(scored: Scored, truth: xr.Dataset, normals: Normals, config: WeatherConfig) -> dict[str, Any]:
     """The facts that must stand beside every score, JSON-ready."""
     init = np.datetime_as_string(scored.alignment.init_times, "h")
     block = tables.choose_block(scored.sums, channels=config.evaluation.variables, spacing_hours=scored.spacing_hours)

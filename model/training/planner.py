@@ -21,7 +21,7 @@ from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.wrap import plan_for
 from model.training.rehearsal import Footprint, architecture, footprint
 from pipeline import files
-from pipeline.config import Config
+from pipeline.weather.config import WeatherConfig
 
 _MOST_RANKS = 16
 """A search stops at this many times the configuration's ranks."""
@@ -37,7 +37,7 @@ _MEANING = {
 }
 
 
-def run_plan(config: Config, *, memory: str | None = None, device: str | None = None) -> None:
+def run_plan(config: WeatherConfig, *, memory: str | None = None, device: str | None = None) -> None:
     """Print what a rank of the configured layout holds, and write it to <results>/plan-train.json.
 
     Args:
@@ -86,7 +86,7 @@ def parse_memory(text: str) -> int:
         raise ValueError(f"memory must be a size such as 16GB or 80GiB, got {text!r}") from None
 
 
-def nearest_fit(config: Config, *, limit: int, device: str) -> tuple[Config, Footprint] | None:
+def nearest_fit(config: WeatherConfig, *, limit: int, device: str) -> tuple[WeatherConfig, Footprint] | None:
     """The first configuration that fits, from near to far.
 
     Near means: smaller micro-batches, then recomputation, then sharding, then another split of the same ranks or
@@ -112,7 +112,7 @@ def nearest_fit(config: Config, *, limit: int, device: str) -> tuple[Config, Foo
     return None
 
 
-def host_bytes(config: Config) -> int:
+def host_bytes(config: WeatherConfig) -> int:
     """What the store's fields take in a rank's host memory where the trainer finds room for them."""
     data, layout = config.data, config.training.layout
     periods = [*data.splits.train, *data.splits.validation]
@@ -122,7 +122,7 @@ def host_bytes(config: Config) -> int:
     return int(values * 4 / layout.channel)
 
 
-def _arrangements(config: Config) -> Iterator[Config]:
+def _arrangements(config: WeatherConfig) -> Iterator[WeatherConfig]:
     """Layouts from near to far, the configured one first."""
     own = config.training.layout
     groups_channel = [c for c in range(1, own.world_size * _MOST_RANKS + 1) if _allows(config, c)]
@@ -147,7 +147,7 @@ def _arrangements(config: Config) -> Iterator[Config]:
         factor *= 2
 
 
-def _allows(config: Config, channel: int) -> bool:
+def _allows(config: WeatherConfig, channel: int) -> bool:
     try:
         plan_for(architecture(config), ranks=channel)
     except ValueError:
@@ -155,7 +155,7 @@ def _allows(config: Config, channel: int) -> bool:
     return True
 
 
-def _thrifts(config: Config) -> Iterator[Config]:
+def _thrifts(config: WeatherConfig) -> Iterator[WeatherConfig]:
     """The same layout with smaller micro-batches, then with recomputation too."""
     options = config.training
     whole = -(-options.batch_size // options.layout.data)
@@ -168,7 +168,7 @@ def _thrifts(config: Config) -> Iterator[Config]:
             yield _changed(config, {"recompute": recompute, "micro_batch": None if size == whole else size})
 
 
-def _least(config: Config) -> int:
+def _least(config: WeatherConfig) -> int:
     """Bytes that a rank cannot do without: parameters, gradients, moments and averages, cut where the layout cuts."""
     layout, options = config.training.layout, config.training
     trunk, rest = _sizes(architecture(config))
@@ -187,7 +187,7 @@ def _sizes(shape: DCHAGConfig) -> tuple[int, int]:
     return trunk, sum(p.numel() for p in parameters.values()) - trunk
 
 
-def _attempt(config: Config, device: str) -> Footprint | None:
+def _attempt(config: WeatherConfig, device: str) -> Footprint | None:
     """None where the model does not allow the layout."""
     try:
         return footprint(config, device_type=device)
@@ -195,7 +195,7 @@ def _attempt(config: Config, device: str) -> Footprint | None:
         return None
 
 
-def _changed(config: Config, values: dict[str, Any]) -> Config:
+def _changed(config: WeatherConfig, values: dict[str, Any]) -> WeatherConfig:
     training: dict[str, Any] = {}
     layout: dict[str, Any] = {}
     for name, value in values.items():
@@ -205,7 +205,7 @@ def _changed(config: Config, values: dict[str, Any]) -> Config:
     return config.model_copy(update={"training": options})
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: WeatherConfig) -> dict[str, Any]:
     values = {}
     for name in _FIELDS:
         owner = config.training.layout if name.startswith("layout.") else config.training
@@ -213,7 +213,7 @@ def _settings(config: Config) -> dict[str, Any]:
     return values
 
 
-def _print(config: Config, found: Footprint, content: dict[str, Any]) -> None:
+def _print(config: WeatherConfig, found: Footprint, content: dict[str, Any]) -> None:
     layout, console = config.training.layout, Console(highlight=False, soft_wrap=True)
     table = Table(
         title=f"{config.name}: the rank that holds most, of {layout.world_size} "
@@ -231,7 +231,9 @@ def _print(config: Config, found: Footprint, content: dict[str, Any]) -> None:
     )
 
 
-def _refusal(config: Config, found: Footprint, nearest: tuple[Config, Footprint] | None, *, limit: int) -> str:
+def _refusal(
+    config: WeatherConfig, found: Footprint, nearest: tuple[WeatherConfig, Footprint] | None, *, limit: int
+) -> str:
     problem = f"training must fit into {_size(limit)} a rank, got a peak of {_size(found.peak)}"
     if nearest is None:
         ranks = config.training.layout.world_size * _MOST_RANKS

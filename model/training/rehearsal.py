@@ -29,7 +29,7 @@ from model.training import optimise
 from model.training.learner import assemble
 from model.weather.architecture import model_config
 from model.weather.loss import weighted_mse
-from pipeline.config import Config
+from pipeline.weather.config import WeatherConfig
 
 _GPU_BLOCK = 512
 """A GPU's allocator gives out multiples of this many bytes."""
@@ -76,7 +76,13 @@ class Rehearsal:
     """
 
     def __init__(
-        self, config: Config, *, mesh: DeviceMesh, device: torch.device, seed: int | None = 0, as_gpu: bool = False
+        self,
+        config: WeatherConfig,
+        *,
+        mesh: DeviceMesh,
+        device: torch.device,
+        seed: int | None = 0,
+        as_gpu: bool = False,
     ) -> None:
         options = config.training
         self.config, self.device, self.mesh = config, device, mesh
@@ -160,7 +166,7 @@ class Rehearsal:
         return nullcontext()
 
 
-def architecture(config: Config) -> DCHAGConfig:
+def architecture(config: WeatherConfig) -> DCHAGConfig:
     """The model of an experiment whose store need not exist."""
     channels = config.data.channels
     return model_config(
@@ -169,7 +175,7 @@ def architecture(config: Config) -> DCHAGConfig:
     )  # fmt: skip
 
 
-def footprint(config: Config, *, device_type: str = "cpu") -> Footprint:
+def footprint(config: WeatherConfig, *, device_type: str = "cpu") -> Footprint:
     """Memory of the rank that needs most, without allocating it.
 
     Args:

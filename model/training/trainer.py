@@ -42,13 +42,13 @@ from model.weather.training_data import TrainingData
 from model.weather.validation import Sums, add_fixed
 from model.weights.start import starting_model
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
 
 
-def run_train(config: Config) -> None:
+def run_train(config: WeatherConfig) -> None:
     """Train the model of a configuration, or go on where an earlier call was stopped.
 
     Raises:
@@ -96,7 +96,7 @@ class Trainer:
         ValueError: a lead without pairs, or a batch or channels that the ranks do not divide.
     """
 
-    def __init__(self, config: Config, *, device: torch.device, console: Console) -> None:
+    def __init__(self, config: WeatherConfig, *, device: torch.device, console: Console) -> None:
         self.config, self.device, self.console = config, device, console
         options = config.training
         self.options = options

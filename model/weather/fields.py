@@ -28,6 +28,7 @@ from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
+from pipeline.weather.times import find_times
 
 Index = NDArray[np.int64]
 _BLOCK_TIMES = 64
@@ -266,12 +267,6 @@ class Fields:
             f"{names[channel]!r}, time {np.datetime_as_string(self.times[times[where]], unit='m')}; "
             "check it with python -m pipeline validate"
         )
-
-
-def find_times(times: NDArray[np.datetime64], wanted: NDArray[np.datetime64]) -> Index:
-    """Positions of times among increasing ones, by value; -1 for those that are not there."""
-    found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
-    return np.where(times[found] == wanted, found, -1).astype(np.int64)
 
 
 def available_memory() -> int:

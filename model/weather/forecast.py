@@ -10,7 +10,6 @@ Letters: N init times of a slab, E leads, V predicted channels, H/W grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -29,21 +27,16 @@ from model.training import checkpoint
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
-from model.weather.samples import find_pairs
 from pipeline import provenance
-from pipeline.config import Config
 from pipeline.console import data_with_article, terminal_progress
-from pipeline.sections import Period
-from pipeline.store import ArraySpec, SlabStore, contract_digest, read_manifest
+from pipeline.store import SlabStore, contract_digest, read_manifest
 from pipeline.weather.climatology import Normals
-
-_SLAB_INITS = 16
-_SLAB_BYTES = 2**30
-"""Most that a slab may take in memory; on fine grids it holds fewer init times."""
-_CHUNK_CHANNELS = 16
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.forecast_store import forecast_store
+from pipeline.weather.times import init_times
 
 
-def run_forecast(config: Config, *, initial: Path | None = None) -> None:
+def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
     """Issue the forecasts of a configuration, or go on where an earlier call was stopped.
 
     Args:
@@ -97,7 +90,7 @@ class Job:
     facts: dict[str, Any]
 
 
-def prepare(config: Config, path: Path, *, device: torch.device, initial: Path | None) -> Job:
+def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial: Path | None) -> Job:
     """Open everything on this rank.
 
     Args:
@@ -130,9 +123,13 @@ def prepare(config: Config, path: Path, *, device: torch.device, initial: Path |
     )  # fmt: skip
     if initial is None:
         init, missing = init_times(
-            whole.times, lead_hours=options.lead_hours, period=config.data.splits.test,
-            step_hours=options.init_step_hours, history_hours=whole.history_hours,
-        )  # fmt: skip
+            whole.times,
+            lead_hours=options.lead_hours,
+            period=config.data.splits.test,
+            step_hours=options.init_step_hours,
+            setting="forecast.init_step_hours",
+            history_hours=whole.history_hours,
+        )
     else:
         init, missing = _complete(whole)
     facts = {
@@ -149,44 +146,7 @@ def prepare(config: Config, path: Path, *, device: torch.device, initial: Path |
     return Job(predictor, mesh, init, missing, digest, _path(config, initial), facts)
 
 
-def init_times(
-    times: NDArray[np.datetime64],
-    *,
-    lead_hours: list[int],
-    period: Period,
-    step_hours: int,
-    history_hours: Sequence[int] = (),
-) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
-    """Common init times of all leads.
-
-    Args:
-        times: of the store.
-        lead_hours: leads [h].
-        period: init and all valid times lie in it.
-        step_hours: spacing of init times, counted from the period's start.
-        history_hours: how much earlier the other states are that the network reads [h].
-
-    Returns:
-        Their positions in `times`, and the times that the spacing asks for but that cannot be used because the
-        store lacks them, a valid time of theirs or an earlier one that the network reads.
-
-    Raises:
-        ValueError: none qualifies.
-    """
-    pairs = find_pairs(times, lead_hours=lead_hours, periods=[period], history_hours=history_hours, all_leads=True)
-    start, end = np.datetime64(period.start, "ns"), np.datetime64(period.end, "ns")
-    spacing = np.timedelta64(step_hours, "h")
-    wanted = np.arange(start, end - np.timedelta64(max(lead_hours), "h") + np.timedelta64(1, "ns"), spacing)
-    chosen = pairs.init[np.isin(pairs.times[pairs.init], wanted)]
-    if not len(chosen):
-        raise ValueError(
-            f"test period must hold an init time every {step_hours} h from {start} with all leads {lead_hours} h, "
-            "got none; lengthen it or choose forecast.init_step_hours on the store's hours"
-        )
-    return chosen, wanted[~np.isin(wanted, pairs.times[chosen])]
-
-
-def forecast_fields(config: Config, job: Job, init: NDArray[np.int64]) -> NDArray[np.float32] | None:
+def forecast_fields(config: WeatherConfig, job: Job, init: NDArray[np.int64]) -> NDArray[np.float32] | None:
     """Forecasts of some init times, made by all ranks together.
 
     Args:
@@ -228,7 +188,7 @@ def _complete(states: Fields) -> tuple[NDArray[np.int64], NDArray[np.datetime64]
     return everything[there], states.times[~there]
 
 
-def _path(config: Config, initial: Path | None) -> Path:
+def _path(config: WeatherConfig, initial: Path | None) -> Path:
     """Of the forecast store: one of its own for other initial states, also where their files have the same names."""
     path = config.paths.forecast
     if initial is None:
@@ -238,56 +198,33 @@ def _path(config: Config, initial: Path | None) -> Path:
     return path.with_name(f"{path.stem}-from-{manifest['axis']['first'][:13]}-{content}.zarr")
 
 
-def _open_store(config: Config, job: Job) -> SlabStore:
-    fields, init = job.predictor.whole, job.init
-    lead_hours = np.asarray(config.forecast.lead_hours, dtype=np.int64)
-    channels = fields.coords.sel(channel=list(fields.channels))
-    coords = xr.Dataset(
-        coords={
-            "init_time": ("init_time", fields.times[init]),
-            "lead_time": ("lead_time", lead_hours.astype("timedelta64[h]").astype("timedelta64[ns]")),
-            **{name: channels[name] for name in ("channel", "variable", "level", "unit", "latitude", "longitude")},
-        }
-    )
-    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
+def _open_store(config: WeatherConfig, job: Job) -> SlabStore:
+    fields = job.predictor.whole
     source = fields.contract["source"]
-    shape = (len(init), len(lead_hours), len(fields.channels), *fields.grid_shape)
-    spec = ArraySpec(
-        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
-        shape=shape,
-        chunks=(1, 1, min(_CHUNK_CHANNELS, len(fields.channels)), *fields.grid_shape),
-        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
-    )
     label, learned = source["label"], fields.trained_on["source"]["label"]
     data = data_with_article(label)
     if label != "simulated" and learned == "simulated":
         data = f"{label}, by a model of the simulated atmosphere"
         source = {**source, "label": data}
-    values = len(lead_hours) * len(fields.channels) * fields.grid_shape[0] * fields.grid_shape[1]
     extra: dict[str, Any] = {"rollout_hours": config.forecast.rollout_hours} if config.forecast.rollout_hours else {}
     if fields.trained_on is not fields.contract:
         extra["initial"] = contract_digest(fields.contract)
-    return SlabStore(
-        job.path, arrays={"state": spec}, coords=coords, slab_dim="init_time",
-        slab_size=max(1, min(_SLAB_INITS, _SLAB_BYTES // (4 * values))),
-        contract={
-            "kind": "forecast",
-            "channels": list(fields.channels),
-            "grid": fields.contract["grid"],
-            "source": source,
-            "lead_hours": lead_hours.tolist(),
-            "store": contract_digest(fields.trained_on),
-            "normals": fields.normals.digest,
-            "train": fields.normals.contract.get("train", []),
-            "checkpoint": job.digest,
-            "model": config.name,
-            **extra,
-        },
-        attrs={"title": f"Forecasts of {config.name} from {data}"},
-    )  # fmt: skip
+    return forecast_store(
+        job.path,
+        like=fields.coords.sel(channel=list(fields.channels)),
+        init_times=fields.times[job.init],
+        lead_hours=config.forecast.lead_hours,
+        model=config.name,
+        normals=fields.normals,
+        title=f"Forecasts of {config.name} from {data}",
+        trained_on=fields.trained_on,
+        source=source,
+        checkpoint=job.digest,
+        **extra,
+    )
 
 
-def _fill_store(config: Config, job: Job, *, console: Console) -> None:
+def _fill_store(config: WeatherConfig, job: Job, *, console: Console) -> None:
     progress: Any = terminal_progress("init times", on=console)
     with _open_store(config, job) if launch.is_main() else nullcontext() as store, progress:
         pending = launch.from_main(store.pending() if store else [])

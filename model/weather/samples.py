@@ -1,9 +1,7 @@
-"""Which samples exist, in which order they come, and how they become batches.
+"""In which order samples come, and how they become batches.
 
-Contract: a pair (init time, lead) exists when the store has both times and the earlier ones that the network
-reads, found by value and never by counting steps, so that no pair crosses a gap; all lie inside the given periods,
-so that no valid time of training falls into validation or test. Every start with at least one lead is used once an
-epoch. The order depends on the seed and the position alone: not on ranks, workers, or what was drawn before. Shards
+Contract: which pairs there are is decided in `pipeline.weather.times`. Every start with at least one lead is used once
+an epoch. The order depends on the seed and the position alone: not on ranks, workers, or what was drawn before. Shards
 and years do not exist here.
 
 Letters: S starts, E leads, B batch, C input channels, V predicted channels, H/W grid.
@@ -24,95 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.weather.fields import Fields, find_times
-from pipeline.sections import Period
+from model.weather.fields import Fields
+from pipeline.weather.times import Pairs
 
-Times = NDArray[np.datetime64]
 Index = NDArray[np.int64]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Starts, and where the valid time of each lead lies.
-
-    Attributes:
-        times: the store's times.
-        lead_hours: (E,) lead times [h].
-        init: (S,) positions of the starts in `times`, increasing.
-        valid: (S, E) positions of the valid times in `times`, -1 where the pair does not exist.
-        earlier: (S, N) positions of the N earlier times read with each start.
-    """
-
-    times: Times
-    lead_hours: tuple[int, ...]
-    init: Index
-    valid: Index
-    earlier: Index
-
-    def __len__(self) -> int:
-        return len(self.init)
-
-    @property
-    def used_times(self) -> Index:
-        """Positions of all times that some pair touches, increasing."""
-        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0], self.earlier.ravel()]))
-
-    def describe(self, start: int, lead: int) -> str:
-        """What a person calls a pair."""
-        init = np.datetime_as_string(self.times[self.init[start]], unit="m")
-        return f"{init} +{self.lead_hours[lead]} h"
-
-
-def find_pairs(
-    times: Times,
-    *,
-    lead_hours: Sequence[int],
-    periods: Sequence[Period],
-    history_hours: Sequence[int] = (),
-    all_leads: bool = False,
-) -> Pairs:
-    """All pairs of some periods.
-
-    Args:
-        times: the store's times, increasing.
-        lead_hours: leads [h].
-        periods: init, valid and earlier times lie in one of these, not necessarily the same.
-        history_hours: how much earlier the other states are that the network reads [h].
-        all_leads: keep only starts for which every lead exists (common init times for scores), instead of those
-            with at least one.
-
-    Raises:
-        ValueError: a lead without a single pair.
-    """
-    times = times.astype("datetime64[ns]")
-    inside = np.zeros(len(times), dtype=bool)
-    for period in periods:
-        inside |= (times >= np.datetime64(period.start, "ns")) & (times <= np.datetime64(period.end, "ns"))
-
-    def shifted(hours: Sequence[int]) -> Index:
-        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
-        for column, shift in enumerate(hours):
-            there = find_times(times, times + np.timedelta64(shift, "h"))
-            found[:, column] = np.where((there >= 0) & inside & inside[there], there, -1)
-        return found
-
-    earlier = shifted([-hours for hours in history_hours])
-    valid = shifted(lead_hours)
-    valid[(earlier < 0).any(axis=1)] = -1
-    has = valid >= 0
-    empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
-    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
-    spans = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in periods)
-    if empty:
-        raise ValueError(
-            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
-            f"({int(inside.sum())} times of the store); lengthen the period or drop the lead"
-        )
-    init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
-    if not len(init):
-        raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
-    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.weather.fields import Fields, available_memory
-from model.weather.samples import Batch, Items, Order, Pairs, find_pairs, fixed_items, make_batch
-from pipeline.config import Config
+from model.weather.samples import Batch, Items, Order, fixed_items, make_batch
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import Pairs, find_pairs
 
 _MEMORY_SHARE = 0.6
 """Of the free memory that the store's fields may take."""
@@ -42,7 +43,14 @@ class TrainingData:
     """
 
     def __init__(
-        self, config: Config, *, normals: Normals, channels: Sequence[str] | None, rank: int, ranks: int, pin: bool
+        self,
+        config: WeatherConfig,
+        *,
+        normals: Normals,
+        channels: Sequence[str] | None,
+        rank: int,
+        ranks: int,
+        pin: bool,
     ) -> None:
         options, splits, history = config.training, config.data.splits, config.model.history_hours
         self.rank, self.ranks, self.pin, self.batch_size = rank, ranks, pin, options.batch_size

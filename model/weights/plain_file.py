@@ -23,8 +23,8 @@ from torch import Tensor
 from model.dchag import DCHAG, DCHAGConfig
 from model.training import checkpoint
 from pipeline import files
-from pipeline.config import Config
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 
 FORMAT = "chagcast model 1"
 """First entry of the text; another is refused."""
@@ -55,7 +55,7 @@ class PlainModel:
     step: int
 
 
-def run_export(config: Config) -> None:
+def run_export(config: WeatherConfig) -> None:
     """Write the model that forecasts use to <training folder>/<name>.safetensors.
 
     Raises:

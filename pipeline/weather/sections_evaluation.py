@@ -6,16 +6,19 @@ Contract: as in `pipeline.sections`.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.sections import Fraction, LeadHours, Period, Positive, Section
+from pipeline.sections import Fraction, Positive, Section
 from pipeline.weather import variables as catalogue
+from pipeline.weather.sections import LeadHours, Period
 
 
 class Forecast(Section):
     """Which forecasts are issued from the test period."""
+
+    ADDED = frozenset({"rollout_hours", "weights", "initial"})
 
     lead_hours: LeadHours = [168, 336, 720]
     """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
@@ -69,6 +72,8 @@ class Budget(Section):
 class Evaluation(Section):
     """What is scored and drawn."""
 
+    FREE = frozenset({"workers", "scheduler", "cases", "animation_frames"})
+
     variables: list[str] = ["z500", "t850", "t2m", "u10"]
     """Channels with maps and lead-time curves; scores.csv has every channel."""
     channels: list[str] = []
@@ -95,6 +100,12 @@ class Evaluation(Section):
     """Processes that sum scores side by side."""
     scheduler: str | None = None
     """Address of a running Dask scheduler (tcp://host:port) whose workers do it instead; they must see the files."""
+
+    @property
+    def shown(self) -> list[Any]:
+        """The settings that only the report depends on, JSON-ready."""
+        content = self.model_dump(mode="json")
+        return [content["cases"], content["animation_frames"]]
 
     @field_validator("variables", "channels")
     @classmethod

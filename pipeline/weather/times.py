@@ -1,42 +1,166 @@
-"""Which init times forecasts are issued for.
+"""The one rule for times: which lie in a period, which pairs (init time, lead) exist, which init times are issued.
 
-Contract: one rule for everything that is scored: init times lie a fixed spacing apart from the start of the
-test period on, and both they and their valid times at every lead are in the store and in the period.
+Contract: times are found by value and never by counting steps, so no pair crosses a gap. A pair exists when the store
+has its init time, its valid time and the earlier times that a network reads, and all of them lie inside the given periods:
+no valid time of training falls into validation or test.
+
+Letters: T times of the store, S starts, E leads, N earlier times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sections import Period
+from pipeline.weather.sections import Period
 
 Times = NDArray[np.datetime64]
+Index = NDArray[np.int64]
 
 
-def issue_times(times: Times, *, lead_hours: Sequence[int], period: Period, step_hours: int, setting: str) -> Times:
-    """Init times of a period.
+def find_times(times: Times, wanted: Times) -> Index:
+    """Positions of times among increasing ones, by value; -1 for those that are not there."""
+    found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+    return np.where(times[found] == wanted, found, -1).astype(np.int64)
+
+
+def inside(times: Times, periods: Sequence[Period | Mapping[str, str]]) -> NDArray[np.bool_]:
+    """Which times lie in one of some periods, both ends included; in the shape of `times`.
+
+    Args:
+        times: any.
+        periods: as configured, or {"start": ISO time, "end": ISO time} as contracts hold them.
+    """
+    found = np.zeros(times.shape, dtype=bool)
+    for period in periods:
+        start, end = (period["start"], period["end"]) if isinstance(period, Mapping) else (period.start, period.end)
+        found |= (times >= np.datetime64(start, "ns")) & (times <= np.datetime64(end, "ns"))
+    return found
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Starts, and where the valid time of each lead lies.
+
+    Attributes:
+        times: the store's times.
+        lead_hours: (E,) lead times [h].
+        init: (S,) positions of the starts in `times`, increasing.
+        valid: (S, E) positions of the valid times in `times`, -1 where the pair does not exist.
+        earlier: (S, N) positions of the N earlier times read with each start.
+    """
+
+    times: Times
+    lead_hours: tuple[int, ...]
+    init: Index
+    valid: Index
+    earlier: Index
+
+    def __len__(self) -> int:
+        return len(self.init)
+
+    @property
+    def used_times(self) -> Index:
+        """Positions of all times that some pair touches, increasing."""
+        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0], self.earlier.ravel()]))
+
+    def describe(self, start: int, lead: int) -> str:
+        """A pair as messages print it."""
+        init = np.datetime_as_string(self.times[self.init[start]], unit="m")
+        return f"{init} +{self.lead_hours[lead]} h"
+
+
+def find_pairs(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    periods: Sequence[Period | Mapping[str, str]],
+    history_hours: Sequence[int] = (),
+    all_leads: bool = False,
+) -> Pairs:
+    """All pairs of some periods.
+
+    Args:
+        times: the store's times, increasing.
+        lead_hours: leads [h].
+        periods: init, valid and earlier times lie in one of these, not necessarily the same.
+        history_hours: how much earlier the other states are that the network reads [h].
+        all_leads: keep only starts for which every lead exists, instead of those with at least one.
+
+    Raises:
+        ValueError: a lead without a single pair, or no start with all leads.
+    """
+    times = times.astype("datetime64[ns]")
+    usable = inside(times, periods)
+
+    def shifted(hours: Sequence[int]) -> Index:
+        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
+        for column, shift in enumerate(hours):
+            there = find_times(times, times + np.timedelta64(shift, "h"))
+            found[:, column] = np.where((there >= 0) & usable & usable[there], there, -1)
+        return found
+
+    earlier = shifted([-hours for hours in history_hours])
+    valid = shifted(lead_hours)
+    valid[(earlier < 0).any(axis=1)] = -1
+    has = valid >= 0
+    empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
+    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
+    spans = ", ".join(_span(p) for p in periods)
+    if empty:
+        raise ValueError(
+            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
+            f"({int(usable.sum())} times of the store); lengthen the period or drop the lead"
+        )
+    init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
+    if not len(init):
+        raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
+    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+
+
+def init_times(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    period: Period,
+    step_hours: int,
+    setting: str,
+    history_hours: Sequence[int] = (),
+) -> tuple[Index, Times]:
+    """Common init times of all leads: a fixed spacing apart from the start of a period on.
 
     Args:
         times: of the store.
         lead_hours: leads [h].
         period: init and all valid times lie in it.
-        step_hours: spacing of init times, counted from the period's start.
+        step_hours: spacing of init times.
         setting: the key that gave the spacing, for the message.
+        history_hours: how much earlier the other states are that the network reads [h].
+
+    Returns:
+        Their positions in `times`, and the times that the spacing asks for but that cannot be used because the
+        store lacks them, a valid time of theirs or an earlier one that the network reads.
 
     Raises:
-        ValueError: there is none.
+        ValueError: none qualifies.
     """
-    leads = np.asarray(lead_hours).astype("timedelta64[h]")
+    pairs = find_pairs(times, lead_hours=lead_hours, periods=[period], history_hours=history_hours, all_leads=True)
     start, end = np.datetime64(period.start, "ns"), np.datetime64(period.end, "ns")
-    wanted = np.arange(start, end + np.timedelta64(1, "ns"), np.timedelta64(step_hours, "h"))
-    valid = wanted[:, None] + leads[None, :]
-    found = wanted[np.isin(wanted, times) & (np.isin(valid, times) & (valid <= end)).all(axis=1)]
-    if not found.size:
+    last = end - np.timedelta64(max(lead_hours), "h")
+    wanted = np.arange(start, last + np.timedelta64(1, "ns"), np.timedelta64(step_hours, "h"))
+    chosen = pairs.init[np.isin(pairs.times[pairs.init], wanted)]
+    if not len(chosen):
         raise ValueError(
-            f"test period must hold an init time every {step_hours} h with all leads {list(lead_hours)} h, got none; "
-            f"lengthen it or choose {setting} on the store's hours"
+            f"test period must hold an init time every {step_hours} h from {start} with all leads {list(lead_hours)} "
+            f"h, got none; lengthen it or choose {setting} on the store's hours"
         )
-    return np.asarray(found.astype("datetime64[ns]"))
+    return chosen, wanted[~np.isin(wanted, pairs.times[chosen])]
+
+
+def _span(period: Period | Mapping[str, str]) -> str:
+    if isinstance(period, Mapping):
+        return f"{period['start']} .. {period['end']}"
+    return f"{period.start:%Y-%m-%dT%H} .. {period.end:%Y-%m-%dT%H}"

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.config import Config
 from pipeline.console import say
 from pipeline.grid import Grid
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import Channel
 from preprocess.decode import partial_chunks
 from preprocess.decode.canonical import align, alignment
@@ -30,7 +30,7 @@ Times = NDArray[np.datetime64]
 class Gridder:
     """Puts fields of an archive on the target grid; fields that lie on it already are only put in order."""
 
-    def __init__(self, archive: Archive, config: Config, *, quiet: bool = False) -> None:
+    def __init__(self, archive: Archive, config: WeatherConfig, *, quiet: bool = False) -> None:
         settings = config.data.regrid
         self.target = settings.grid
         self.method = settings.method
@@ -59,7 +59,7 @@ class Gridder:
 class Fields:
     """Reads, checks and regrids all channels of some times; safe to pickle."""
 
-    def __init__(self, config: Config, archive: Archive, gridder: Gridder) -> None:
+    def __init__(self, config: WeatherConfig, archive: Archive, gridder: Gridder) -> None:
         self.config, self.archive, self.gridder = config, archive, gridder
         self.channels = config.data.channels.dynamic
 
@@ -91,12 +91,12 @@ class Fields:
 @lru_cache(maxsize=1)
 def _opened(settings: str) -> Fields:
     """The task in another process; the source is opened once there."""
-    config = Config.model_validate_json(settings)
+    config = WeatherConfig.model_validate_json(settings)
     archive = open_archive(config)
     return Fields(config, archive, Gridder(archive, config, quiet=True))
 
 
-def open_archive(config: Config) -> Archive:
+def open_archive(config: WeatherConfig) -> Archive:
     """The source of an experiment, its chunks read in part where only some levels are wanted."""
     partial_chunks.enable()
     return open_source(config)

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import store
-from pipeline.config import Config
-from pipeline.sections import FilesSource, Period
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import FilesSource, Period
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources.local_files import find, open_files
 
 
-def prepare_initial(config: Config) -> Path:
+def prepare_initial(config: WeatherConfig) -> Path:
     """The store of the states that `forecast.initial` names; made now if it is not there.
 
     Args:
@@ -68,7 +68,7 @@ def _patterns(given: Path) -> list[str]:
     return [str(given)]
 
 
-def _folder(config: Config, paths: list[str]) -> Path:
+def _folder(config: WeatherConfig, paths: list[str]) -> Path:
     """Another one for other files, also under the same names."""
     known = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in find(paths)]
     return config.root / "initial" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]

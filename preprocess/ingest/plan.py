@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import files, store
-from pipeline.config import Config
 from pipeline.console import say, stamp
 from pipeline.weather import climatology
+from pipeline.weather.config import WeatherConfig
 from preprocess.ingest.gridding import Fields, Gridder, open_archive
 from preprocess.ingest.stage import gaps, select_times
 from preprocess.sources import Archive
@@ -27,7 +27,7 @@ from preprocess.sources import Archive
 Counted = dict[str, Any]
 
 
-def run_plan(config: Config) -> None:
+def run_plan(config: WeatherConfig) -> None:
     """Print the plan of the regrid stage and write it to <results>/plan-preprocess.json.
 
     Raises:
@@ -47,7 +47,7 @@ def run_plan(config: Config) -> None:
     files.free_space_check(config.paths.store, content["disk_needed_bytes"])
 
 
-def what(config: Config, archive: Archive) -> Counted:
+def what(config: WeatherConfig, archive: Archive) -> Counted:
     """Everything that metadata tell about a run, JSON-ready; bytes are those of decompressed float32 arrays."""
     data = config.data
     times, missing = select_times(archive.times, data)
@@ -113,7 +113,7 @@ def _sizes(archive: Archive, short: str) -> tuple[int, int]:
     return useful, through
 
 
-def memory_per_worker(config: Config, archive: Archive) -> int:
+def memory_per_worker(config: WeatherConfig, archive: Archive) -> int:
     """Bytes that a worker needs at most: libraries, what its threads hold of the source, and three slabs."""
     threads = config.compute.threads or (_processors() if config.compute.scheduler == "threads" else 1)
     one_thread = max(2 * useful + through for useful, through in (_sizes(archive, short) for short in archive.series))
@@ -121,7 +121,7 @@ def memory_per_worker(config: Config, archive: Archive) -> int:
     return int(0.4e9 + threads * one_thread + 3 * slab)
 
 
-def estimate(config: Config, archive: Archive, content: Counted) -> Counted:
+def estimate(config: WeatherConfig, archive: Archive, content: Counted) -> Counted:
     """Make one time and scale it up.
 
     Returns:
@@ -202,7 +202,7 @@ def _recorded(path: Path, slabs: list[store.Slab]) -> set[int]:
     return {slab.index for slab in slabs if str(slab.index) in held}
 
 
-def _workers(config: Config) -> int:
+def _workers(config: WeatherConfig) -> int:
     if config.compute.scheduler == "threads":
         return 1
     return config.compute.workers or (8 if config.compute.scheduler == "slurm" else _processors())

@@ -19,10 +19,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import files, provenance, store
-from pipeline.config import Config
 from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
-from pipeline.sections import Channels, Data
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import Channels, Data
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import Fields, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -34,7 +34,7 @@ CHUNK_CHANNELS = 16
 Times = NDArray[np.datetime64]
 
 
-def run_regrid(config: Config) -> None:
+def run_regrid(config: WeatherConfig) -> None:
     """Read the source, put it on the target grid, and write the training store."""
     path = config.paths.store
     if _complete(config):
@@ -123,7 +123,7 @@ def _bytes_per_time(writer: store.SlabStore) -> int:
     return 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
 
 
-def _complete(config: Config) -> bool:
+def _complete(config: WeatherConfig) -> bool:
     """Whether the store is finished, and was made from the simulated archive that is there now."""
     path, simulated = config.paths.store, config.paths.simulated
     if not config.paths.receipt("regrid").exists() or not path.exists():
@@ -227,7 +227,7 @@ def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: 
     return ds
 
 
-def _report(archive: Archive, times: Times, missing: Times, config: Config) -> None:
+def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfig) -> None:
     """One line for each thing the user should know about the source."""
     facts, step = archive.facts, config.data.step_hours
     say(f"regrid: {archive.label}, {times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}")

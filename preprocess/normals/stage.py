@@ -26,10 +26,11 @@ import zarr.codecs
 from numpy.typing import NDArray
 
 from pipeline import files, provenance, store
-from pipeline.config import Config
 from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.weather import climatology as layout
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import inside
 from preprocess.normals.moments import (  # fmt: skip
     Array,
     DailySums,
@@ -51,7 +52,7 @@ _ROUNDING = 1e-12
 """A spread below this share of the mean is what rounding leaves of a constant."""
 
 
-def run_normals(config: Config) -> None:
+def run_normals(config: WeatherConfig) -> None:
     """Compute the normals of the training periods and write them to `config.paths.normals`."""
     path = config.paths.normals
     ds = store.open_store(config.paths.store, stage="python -m pipeline regrid")
@@ -80,16 +81,14 @@ def run_normals(config: Config) -> None:
     say(f"normals: {contract['times']} training times, climatology: {normals.kind}, written to {path}")
 
 
-def training_times(times: NDArray[np.datetime64], config: Config) -> NDArray[np.int64]:
+def training_times(times: NDArray[np.datetime64], config: WeatherConfig) -> NDArray[np.int64]:
     """Indices of the times inside the training periods.
 
     Raises:
         ValueError: there is none.
     """
-    inside = np.zeros(times.shape, dtype=bool)
-    for period in config.data.splits.train:
-        inside |= (times >= np.datetime64(period.start)) & (times <= np.datetime64(period.end))
-    if not inside.any():
+    found = inside(times, config.data.splits.train)
+    if not found.any():
         periods = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train)
         raise ValueError(
             f"data.splits.train must hold times of the store, got none within {periods}; "
@@ -97,10 +96,10 @@ def training_times(times: NDArray[np.datetime64], config: Config) -> NDArray[np.
             if times.size
             else f"data.splits.train must hold times of the store, got an empty store for {periods}"
         )
-    return np.flatnonzero(inside)
+    return np.flatnonzero(found)
 
 
-def _contract(config: Config, source: dict[str, Any], times: NDArray[np.datetime64]) -> dict[str, Any]:
+def _contract(config: WeatherConfig, source: dict[str, Any], times: NDArray[np.datetime64]) -> dict[str, Any]:
     content = {
         "kind": "normals",
         "store": store.contract_digest(source),
@@ -115,7 +114,7 @@ def _contract(config: Config, source: dict[str, Any], times: NDArray[np.datetime
     return dict(json.loads(json.dumps(content)))
 
 
-def _receipt(config: Config, normals: layout.Normals) -> None:
+def _receipt(config: WeatherConfig, normals: layout.Normals) -> None:
     keys = ("times", "years", "window_days")
     facts = {key: normals.contract[key] for key in keys} | {"climatology": normals.kind, "digest": normals.digest}
     provenance.write_receipt(config, stage="normals", outputs=[config.paths.normals], facts=facts)
@@ -127,7 +126,12 @@ def _size(ds: Any) -> int:
 
 
 def _write(
-    path: Path, *, config: Config, contract: dict[str, Any], times: NDArray[np.datetime64], chosen: NDArray[np.int64]
+    path: Path,
+    *,
+    config: WeatherConfig,
+    contract: dict[str, Any],
+    times: NDArray[np.datetime64],
+    chosen: NDArray[np.int64],
 ) -> None:
     """Compute everything and write it to a new folder."""
     source: Any = zarr.open_group(config.paths.store, mode="r")

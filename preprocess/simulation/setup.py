@@ -21,11 +21,11 @@ import numpy as np
 import xarray as xr
 
 from pipeline import files, store
-from pipeline.config import Config
 from pipeline.console import stamp
 from pipeline.grid import Grid
-from pipeline.sections import SimulationSource
 from pipeline.weather import variables
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import SimulationSource
 from preprocess.simulation.atmosphere import Atmosphere, State, time_of
 from preprocess.simulation.synthesis import NAMES, Synthesis
 
@@ -46,7 +46,7 @@ class Plan:
         ValueError: the source is not a simulation, or a channel is not simulated.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: WeatherConfig) -> None:
         source, data = config.source, config.data
         if not isinstance(source, SimulationSource):
             raise ValueError(f"source.kind must be simulation, got {source.kind!r}; this source is read, not simulated")

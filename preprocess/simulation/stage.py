@@ -18,8 +18,8 @@ import numpy as np
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline import files, provenance, store
-from pipeline.config import Config
 from pipeline.console import console, say, stamp
+from pipeline.weather.config import WeatherConfig
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.setup import LABEL, Plan
 from preprocess.simulation.synthesis import Synthesis
@@ -28,7 +28,7 @@ _SPINUP_STEP_DAYS = 30
 """Simulated days between two states kept on the way to the first output."""
 
 
-def run_simulate(config: Config) -> None:
+def run_simulate(config: WeatherConfig) -> None:
     """Integrate the embedded atmosphere and write its archive; resumes after a kill.
 
     Raises:
@@ -61,7 +61,7 @@ def run_simulate(config: Config) -> None:
     say(f"simulate: {plan.times.size} times on {plan.grid}, written to {path}; label: {LABEL}")
 
 
-def restart(config: Config, time: np.datetime64) -> State:
+def restart(config: WeatherConfig, time: np.datetime64) -> State:
     """The state of the atmosphere at any date, from the nearest kept state before it.
 
     Args:

@@ -23,21 +23,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import provenance, store
-from pipeline.config import Config, twin_step_hours
 from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
-from pipeline.sections import SimulationSource
 from pipeline.weather import variables
-from pipeline.weather.times import issue_times
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.forecast_store import forecast_store
+from pipeline.weather.sections import SimulationSource
+from pipeline.weather.times import Times, init_times
 from preprocess.ingest.gridding import Gridder, stack
-from preprocess.ingest.stage import CHUNK_CHANNELS
 from preprocess.simulation.atmosphere import Atmosphere, State, time_of
 from preprocess.simulation.perturb import coarsened, perturbed
 from preprocess.simulation.setup import Plan, longest_step
 from preprocess.simulation.synthesis import Synthesis
 from preprocess.sources import open_source
-
-Times = NDArray[np.datetime64]
 
 REVISION = 1
 """Raised whenever a twin forecast changes."""
@@ -46,7 +44,7 @@ _APART_DAYS = 30
 """Two states closer than this know of one another."""
 
 
-def run_twins(config: Config) -> None:
+def run_twins(config: WeatherConfig) -> None:
     """Integrate and write the forecasts of evaluation.twins.models; resumes after a kill.
 
     Raises:
@@ -62,10 +60,15 @@ def run_twins(config: Config) -> None:
     truth = store.open_store(paths.store, stage="python -m pipeline regrid")
     store.read_manifest(paths.simulated, stage="python -m pipeline simulate")
     plan = Plan(config)
-    init = issue_times(
-        truth["time"].values, lead_hours=config.forecast.lead_hours, period=config.data.splits.test,
-        step_hours=twin_step_hours(config), setting="evaluation.twins.init_step_hours",
-    )  # fmt: skip
+    times: Times = truth["time"].values.astype("datetime64[ns]")
+    places, _ = init_times(
+        times,
+        lead_hours=config.forecast.lead_hours,
+        period=config.data.splits.test,
+        step_hours=config.twin_step_hours,
+        setting="evaluation.twins.init_step_hours",
+    )
+    init = times[places]
     gridder = Gridder(open_source(config), config)
     if gridder.describe() != truth.attrs["contract"]["regrid"]:
         raise ValueError(
@@ -83,7 +86,18 @@ def run_twins(config: Config) -> None:
             bar.advance(task)
         for name, path in paths.twins.items():
             twin = Twin(name, plan, config, gridder)
-            with _writer(name, config, truth, init, twin) as writer:
+            data = data_with_article(truth.attrs["contract"]["source"]["label"])
+            with forecast_store(
+                path,
+                like=truth,
+                init_times=init,
+                lead_hours=config.forecast.lead_hours,
+                model=name,
+                normals=None,
+                title=f"Forecasts of {data} by its own core ({name})",
+                slab_inits=_SLAB_INITS,
+                twin=twin.describe(),
+            ) as writer:
                 pending = writer.pending()
                 task = bar.add_task(f"forecast {name}", total=init.size, completed=init.size - sum(map(len, pending)))
                 for slab, values in _forecasts(twin, init, pending, lambda: bar.advance(task)):  # noqa: B023
@@ -140,7 +154,7 @@ class Twin:
         gridder: puts its fields on the target grid.
     """
 
-    def __init__(self, name: str, plan: Plan, config: Config, gridder: Gridder) -> None:
+    def __init__(self, name: str, plan: Plan, config: WeatherConfig, gridder: Gridder) -> None:
         source = config.source
         assert isinstance(source, SimulationSource)
         self.name, self.plan, self.gridder = name, plan, gridder
@@ -251,39 +265,3 @@ def _forecasts(
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1), thread_name_prefix="twin") as pool:
         for slab in pending:
             yield slab, np.stack(list(pool.map(one, init[slab.slice])))
-
-
-def _writer(name: str, config: Config, truth: xr.Dataset, init: Times, twin: Twin) -> store.SlabStore:
-    leads = np.asarray(config.forecast.lead_hours, dtype=np.int64)
-    names = ("channel", "variable", "level", "unit", "latitude", "longitude")
-    coords = xr.Dataset(
-        coords={
-            "init_time": ("init_time", init.astype("datetime64[ns]")),
-            "lead_time": ("lead_time", leads.astype("timedelta64[h]").astype("timedelta64[ns]")),
-            **{key: truth[key].variable for key in names},
-        }
-    )
-    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
-    channels = int(truth.sizes["channel"])
-    grid = (truth.sizes["latitude"], truth.sizes["longitude"])
-    spec = store.ArraySpec(
-        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
-        shape=(init.size, leads.size, channels, *grid),
-        chunks=(1, 1, min(CHUNK_CHANNELS, channels), *grid),
-        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
-    )
-    contract = truth.attrs["contract"]
-    return store.SlabStore(
-        config.paths.twins[name], arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=_SLAB_INITS,
-        contract={
-            "kind": "forecast",
-            "channels": contract["channels"],
-            "grid": contract["grid"],
-            "source": contract["source"],
-            "lead_hours": leads.tolist(),
-            "store": store.contract_digest(contract),
-            "model": name,
-            "twin": twin.describe(),
-        },
-        attrs={"title": f"Forecasts of {data_with_article(contract['source']['label'])} by its own core ({name})"},
-    )  # fmt: skip

@@ -6,14 +6,14 @@ step knows where the data came from.
 
 from __future__ import annotations
 
-from pipeline.config import Config
-from pipeline.sections import CdsSource, FilesSource, SimulationSource
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import CdsSource, FilesSource, SimulationSource
 from preprocess.sources.archive import Archive, Piece
 
 __all__ = ["Archive", "Piece", "open_source"]
 
 
-def open_source(config: Config) -> Archive:
+def open_source(config: WeatherConfig) -> Archive:
     """Open the source of an experiment; reads metadata only.
 
     Raises:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pipeline.console import stamp
 from pipeline.grid import Grid
-from pipeline.sections import Channels
 from pipeline.weather import variables as catalogue
+from pipeline.weather.sections import Channels
 from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
 from preprocess.decode.survey import Survey, spell_levels, survey
 from preprocess.sources.timetable import Run, Table, Times, runs, tabulate

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files
-from pipeline.config import Config
 from pipeline.console import stamp
-from pipeline.sections import CdsSource
 from pipeline.weather import variables as catalogue
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import CdsSource
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
 from preprocess.sources.local_files import open_file
@@ -95,7 +95,7 @@ class Request:
         return f"{', '.join(self.variables)} at {span}"
 
 
-def plan(config: Config) -> list[Request]:
+def plan(config: WeatherConfig) -> list[Request]:
     """Every request an experiment needs, static fields first, then by month.
 
     Raises:
@@ -161,7 +161,7 @@ class Folder:
         self.manifest = path / "manifest.json"
 
     @classmethod
-    def of(cls, config: Config) -> Folder:
+    def of(cls, config: WeatherConfig) -> Folder:
         """The folder of an experiment."""
         assert isinstance(config.source, CdsSource)
         given = config.source.folder
@@ -183,7 +183,7 @@ class Folder:
         return [r for r in requests if not whole(r)]
 
 
-def open_cds(config: Config) -> Archive:
+def open_cds(config: WeatherConfig) -> Archive:
     """Open the downloads of an experiment; reads headers only.
 
     Raises:

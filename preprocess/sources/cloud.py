@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline.console import say, stamp
-from pipeline.sections import ArcoSource, Channels, Data, WeatherBench2Source
 from pipeline.weather import variables as catalogue
+from pipeline.weather.sections import ArcoSource, Channels, Data, WeatherBench2Source
 from preprocess.decode.survey import TIME_NAMES
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.remote import open_zarr

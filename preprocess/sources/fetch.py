@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline import files, provenance
-from pipeline.config import Config
 from pipeline.console import progress, say, stamp
-from pipeline.sections import CdsSource
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections import CdsSource
 from preprocess.sources import cds, remote
 from preprocess.sources.cds import Folder, Request, plan
 from preprocess.sources.local_files import open_file
@@ -38,7 +38,7 @@ class JobError(Exception):
     """The CDS gave up on a request."""
 
 
-def run_fetch(config: Config) -> None:
+def run_fetch(config: WeatherConfig) -> None:
     """Download everything an experiment needs from the CDS."""
     source = config.source
     if not isinstance(source, CdsSource):

@@ -14,7 +14,7 @@ from pathlib import Path
 import xarray as xr
 
 from pipeline.console import console
-from pipeline.sections import Channels, FilesSource
+from pipeline.weather.sections import Channels, FilesSource
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.grib import open_grib
 from preprocess.sources.netcdf3 import require_whole

@@ -27,7 +27,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from pipeline.console import say, stamp
-from pipeline.sections import RemoteSource
+from pipeline.weather.sections import RemoteSource
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import Paths
+from pipeline.weather.config import WeatherPaths as Paths
 from tests.evaluate.report.browser import browse
 from tests.workflow.runner import command, environment, run, settings_in, stages_run
 

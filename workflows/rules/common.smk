@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
@@ -12,6 +13,7 @@ WORKFLOWS = Path(str(workflow.basedir))
 sys.path.insert(0, str(WORKFLOWS.parent))
 
 from pipeline.config import Config, load
+from pipeline.stages import Stage
 from pipeline.store import manifest_path
 
 
@@ -60,6 +62,19 @@ def beside(folder: str, stage: str, suffix: str) -> Path:
     return SETTINGS.root / folder / receipt(stage).with_suffix(suffix).name
 
 
+def compared_forecasts() -> list[str | Path]:
+    """Forecasts from elsewhere, and their manifests, so that one that is replaced is scored again."""
+    entries = [entry.path for entry in SETTINGS.evaluation.compare]
+    return [path for p in entries for path in (p, manifest_path(Path(p))) if path == p or path.exists()]
+
+
+def pages(stage: Stage) -> list[Any]:
+    """What a stage writes for people besides its receipt: the report is the one output that Snakemake watches too."""
+    if stage.name != "report":
+        return []
+    return [report(SETTINGS.paths.report, caption="../report/report.rst", category=stage.category)]
+
+
 def launch(ranks: int = 1) -> str:
     """What follows `python` before the stage's name; torchrun starts the layout's ranks on one machine."""
     if ranks == 1:
@@ -70,6 +85,7 @@ def launch(ranks: int = 1) -> str:
 CONFIG_FILE = configuration_file()
 OVERRIDES = overrides()
 SETTINGS = settings()
+HAS = {stage.name for stage in SETTINGS.stages}
 OPTIONS = shlex.join(["--config", str(CONFIG_FILE), *(word for item in OVERRIDES for word in ("--set", item))])
 
 # Jobs import our packages from this checkout, and run the Python that runs Snakemake unless conda gives them another.

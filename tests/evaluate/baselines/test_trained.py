@@ -90,12 +90,15 @@ def test_networks_learn_and_are_scored(small: Config) -> None:
     same init times."""
     facts = provenance.read_receipt(small, stage="baselines")["facts"]
     for name in ("resnet", "unet"):
-        content = torch.load(small.paths.trained_folder / name / "checkpoint.pt", weights_only=True)
+        content = torch.load(small.paths.networks / name / "checkpoint.pt", weights_only=True)
         assert np.mean(content["losses"][-5:]) < np.mean(content["losses"][:5])
         assert facts[name]["samples"] == 30 * 8
         assert facts[name]["parameters"] > 1000
-        forecast = open_store(small.paths.trained[name])
-        assert forecast.attrs["contract"]["train"] == open_store(small.paths.trained["unet"]).attrs["contract"]["train"]
+        forecast = open_store(small.paths.network_forecasts[name])
+        assert (
+            forecast.attrs["contract"]["train"]
+            == open_store(small.paths.network_forecasts["unet"]).attrs["contract"]["train"]
+        )
         ours = open_store(small.paths.forecast)
         np.testing.assert_array_equal(forecast["init_time"].values, ours["init_time"].values)
     stage.run_score(small)

@@ -250,13 +250,13 @@ def test_animation_shows_forecast_and_truth_frame_by_frame(reported: Config, pag
 
 def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Path, capsys) -> None:
     """--lead and --variable: the rows of scores.csv, and the same numbers scored anew where there is no table."""
-    kept = print_scores.run_quick(reported, lead="7d", variable="z500")
+    kept = print_scores.run_print_scores(reported, lead="7d", variable="z500")
     assert "Geopotential at 500 hPa [m² s⁻²], 7 days, Globe" in capsys.readouterr().out
     anew = print_scores._rows(reported, leads=[168], channels=["z500"])[0]
     assert anew.equals(read_scores(reported.paths.scores)[0])
     hidden = reported.paths.receipt("score").rename(tmp_path / "score.json")
     try:
-        fresh = print_scores.run_quick(reported, lead="168h", variable="z500")
+        fresh = print_scores.run_print_scores(reported, lead="168h", variable="z500")
     finally:
         hidden.rename(reported.paths.receipt("score"))
     assert "scored now" in capsys.readouterr().out
@@ -268,7 +268,7 @@ def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Pat
     np.testing.assert_allclose(pair["value"], pair["value_kept"], rtol=1e-5, atol=1e-6)
     for wrong, message in (({"lead": "3d"}, "must be one of forecast.lead_hours"), ({"variable": "z70"}, "z70")):
         with pytest.raises(ValueError, match=message):
-            print_scores.run_quick(reported, **wrong)
+            print_scores.run_print_scores(reported, **wrong)
 
 
 def test_provenance_and_methods_are_there(page: str) -> None:

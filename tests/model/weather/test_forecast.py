@@ -20,9 +20,9 @@ from model.weather.forecast import init_times, run_forecast
 from model.weather.predict import load_model, weights_digest
 from pipeline.config import Config
 from pipeline.provenance import write_receipt
-from pipeline.sections import Period
 from pipeline.store import open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
+from pipeline.weather.sections import Period
 
 Make = Callable[..., Config]
 HOUR = np.timedelta64(1, "h")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from model.weather.fields import Fields
 from model.weather.samples import Items, Order, Pairs, Prefetch, find_pairs, fixed_items, make_batch
 from pipeline.config import Config
-from pipeline.sections import Period
 from pipeline.weather.climatology import Normals
+from pipeline.weather.sections import Period
 
 HOUR = np.timedelta64(1, "h")
 

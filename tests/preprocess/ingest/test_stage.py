@@ -21,7 +21,7 @@ from pipeline import config as configuration
 from pipeline import store
 from pipeline.config import Config
 from pipeline.grid import Grid
-from pipeline.sections import Period
+from pipeline.weather.sections import Period
 from pipeline.weather.variables import parse_channel
 from preprocess.ingest import stage
 from preprocess.ingest.stage import gaps, run_regrid, select_times

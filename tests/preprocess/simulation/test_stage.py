@@ -18,7 +18,7 @@ import xarray as xr
 
 from pipeline import provenance, store
 from pipeline.config import Config, parse
-from pipeline.sections import SimulationSource
+from pipeline.weather.sections import SimulationSource
 from preprocess.simulation import stage
 from preprocess.simulation.setup import LONGEST_STEP, Plan, time_step
 from preprocess.simulation.synthesis import Synthesis

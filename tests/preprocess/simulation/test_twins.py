@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from pipeline import provenance, store
-from pipeline.config import Config, parse, twin_step_hours
+from pipeline.config import Config, parse
 from preprocess.ingest.gridding import Gridder
 from preprocess.ingest.stage import run_regrid
 from preprocess.simulation import stage, twins
@@ -209,7 +209,7 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation.twins.models must be empty for data that are not simulated"):
         parse(real)
     raw["evaluation"]["twins"]["init_step_hours"] = 36
-    assert twin_step_hours(parse(raw)) == 48
+    assert parse(raw).twin_step_hours == 48
     with pytest.raises(ValueError, match="run python -m pipeline regrid first"):
         twins.run_twins(settings(tmp_path))
     with pytest.raises(ValueError, match=r"evaluation.twins.models must name a model"):

@@ -19,7 +19,7 @@ import xarray as xr
 
 from pipeline import config as configuration
 from pipeline.config import Config, parse
-from pipeline.sections import ArcoSource
+from pipeline.weather.sections import ArcoSource
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
 from preprocess.sources.cds import Folder, plan

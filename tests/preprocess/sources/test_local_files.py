@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.sections import Channels, FilesSource
+from pipeline.weather.sections import Channels, FilesSource
 from pipeline.weather.variables import STANDARD_GRAVITY
 from preprocess.sources import Archive
 from preprocess.sources import grib as gribs

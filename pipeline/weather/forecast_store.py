@@ -1,0 +1,95 @@
+"""The one writer of forecast stores: the model's, climate-learn's networks', and those of the simulated atmosphere.
+
+Contract: dimensions (init_time, lead_time, channel, latitude, longitude), physical fields in canonical units. Every
+contract has the same entries; what made the forecasts is described by those that the writer adds. A forecast that was
+fitted on nothing has no normals and no training periods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pipeline.store import ArraySpec, SlabStore, contract_digest
+from pipeline.weather.climatology import Normals
+from pipeline.weather.times import Times
+
+CHUNK_CHANNELS = 16
+"""Channels of one chunk, the smallest piece that can be read alone."""
+SLAB_INITS = 16
+"""Init times written together, fewer where they would take more memory than SLAB_BYTES."""
+SLAB_BYTES = 2**30
+
+
+def forecast_store(
+    path: Path,
+    *,
+    like: xr.Dataset,
+    init_times: Times,
+    lead_hours: Sequence[int],
+    model: str,
+    normals: Normals | None,
+    title: str,
+    trained_on: Mapping[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
+    slab_inits: int = SLAB_INITS,
+    **made_by: Any,
+) -> SlabStore:
+    """Describe a forecast store; nothing is touched before its context is entered.
+
+    Args:
+        path: folder `<name>.zarr`.
+        like: a store's coordinates of the channels predicted and of the grid, with its contract.
+        init_times: of the forecasts.
+        lead_hours: leads [h].
+        model: what tables and figures call it.
+        normals: those that the model was fitted with; None where it was not fitted.
+        title: one line for people.
+        trained_on: contract of the training store; that of `like` by default.
+        source: what the data are, for the contract; that of `like` by default.
+        slab_inits: most init times written together.
+        made_by: further entries of the contract, e.g. a checkpoint's digest.
+    """
+    contract = like.attrs["contract"]
+    leads = np.asarray(lead_hours, dtype=np.int64)
+    channels = [str(name) for name in like["channel"].values]
+    kept = ("channel", "variable", "level", "unit", "latitude", "longitude")
+    coords = xr.Dataset(
+        coords={
+            "init_time": ("init_time", init_times.astype("datetime64[ns]")),
+            "lead_time": ("lead_time", leads.astype("timedelta64[h]").astype("timedelta64[ns]")),
+            **{name: like[name].variable for name in kept},
+        }
+    )
+    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
+    grid = (int(like.sizes["latitude"]), int(like.sizes["longitude"]))
+    spec = ArraySpec(
+        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
+        shape=(len(init_times), len(leads), len(channels), *grid),
+        chunks=(1, 1, min(CHUNK_CHANNELS, len(channels)), *grid),
+        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
+    )
+    return SlabStore(
+        path,
+        arrays={"state": spec},
+        coords=coords,
+        slab_dim="init_time",
+        slab_size=max(1, min(slab_inits, SLAB_BYTES // (4 * int(np.prod(spec.shape[1:]))))),
+        contract={
+            "kind": "forecast",
+            "channels": channels,
+            "grid": contract["grid"],
+            "source": dict(source or contract["source"]),
+            "lead_hours": leads.tolist(),
+            "store": contract_digest(trained_on or contract),
+            "normals": normals.digest if normals else None,
+            "train": normals.contract.get("train", []) if normals else [],
+            "model": model,
+            **made_by,
+        },
+        attrs={"title": title},
+    )

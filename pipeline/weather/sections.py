@@ -1,0 +1,271 @@
+"""The blocks of the configuration about atmospheric data: where they come from and what the training store holds.
+
+Contract: as in `pipeline.sections`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from pipeline.grid import Grid
+from pipeline.sections import Positive, Section
+from pipeline.weather import variables as catalogue
+
+
+def _expand_range(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"start", "stop", "step"} or any(not isinstance(v, int) or v <= 0 for v in value.values()):
+        raise ValueError(f"a range of leads must be {{start, stop, step}} in whole positive hours, got {dict(value)}")
+    return list(range(value["start"], value["stop"] + 1, value["step"]))
+
+
+_RANGE_SCHEMA = {
+    "type": "object",
+    "properties": {key: {"type": "integer", "exclusiveMinimum": 0} for key in ("start", "stop", "step")},
+    "required": ["start", "stop", "step"],
+    "additionalProperties": False,
+}
+_LIST_SCHEMA = {"type": "array", "items": {"type": "integer", "exclusiveMinimum": 0}, "minItems": 1}
+LeadHours = Annotated[
+    list[Positive],
+    Field(min_length=1),
+    BeforeValidator(_expand_range),
+    WithJsonSchema({"anyOf": [_LIST_SCHEMA, _RANGE_SCHEMA]}),
+]
+"""Leads [h], listed or as {start, stop, step} with both ends included."""
+
+
+class Period(Section):
+    """A span of time, both ends included. UTC."""
+
+    start: dt.datetime
+    """First time, e.g. 2001-01-01 or 2001-01-01T12:00."""
+    end: dt.datetime
+    """Last time; a bare date means its last hour."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = value.isoformat()
+        if isinstance(value, str) and len(value) == 10:
+            return f"{value}T00:00" if info.field_name == "start" else f"{value}T23:00"
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Period:
+        if self.start.tzinfo is not None or self.end.tzinfo is not None:
+            raise ValueError("times must be written without a zone; they are UTC")
+        if self.end < self.start:
+            raise ValueError(f"end must not precede start, got {self.start} .. {self.end}")
+        return self
+
+    def contains(self, other: Period) -> bool:
+        """Whether `other` lies inside."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Period) -> bool:
+        """Whether the two share a time."""
+        return self.start <= other.end and other.start <= self.end
+
+
+class SimulationSource(Section):
+    """The embedded default: a primitive-equation core under seasonal Held-Suarez forcing."""
+
+    kind: Literal["simulation"] = "simulation"
+    truncation: Literal[21, 31, 42, 63, 85, 106] = 21
+    """Triangular spectral truncation."""
+    levels: Positive = 15
+    """Number of sigma levels of the core."""
+    resolution: float = 5.0
+    """Spacing of the output grid in degrees, rows on the poles; 0.25 gives 721 x 1440."""
+    spinup_days: Positive = 120
+    """Days integrated and thrown away before the first output."""
+    time_step_minutes: Positive | None = None
+    """Step of the core; must divide the output step. None takes the longest stable one."""
+    seed: int = 0
+
+
+class FilesSource(Section):
+    """NetCDF or GRIB files, one or many, with old or new CDS spellings."""
+
+    kind: Literal["files"]
+    paths: list[str] = Field(min_length=1)
+    """Files or glob patterns, relative to the working directory."""
+    label: str = "ERA5"
+    """What the data are called in every store, figure and table."""
+    constants: list[str] = []
+    """Files holding static fields only (their time is ignored)."""
+
+
+class RemoteSource(Section):
+    """What every source behind a network has: how patiently it is read. None of it changes a value."""
+
+    FREE = frozenset({"retries", "timeout_s", "parallel_requests"})
+
+    retries: Annotated[int, Field(ge=0)] = 6
+    """How often a request that failed for a passing reason is made again; waits double from 1 s to 60 s."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for a connection, and longest silence while data are coming, seconds."""
+    parallel_requests: Positive = 8
+    """Most requests under way at once."""
+
+
+class ArcoSource(RemoteSource):
+    """ARCO-ERA5 on Google Cloud Storage (0.25 degrees, hourly, 37 levels), read anonymously."""
+
+    kind: Literal["arco"]
+    url: str = "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3"
+    """gs://, http(s):// or a local path."""
+    label: str = "ERA5"
+    preliminary: bool = False
+    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
+
+
+class WeatherBench2Source(RemoteSource):
+    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously: 0.25 degrees, or ready coarse files."""
+
+    kind: Literal["weatherbench2"]
+    url: str = "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr"
+    """gs://, http(s):// or a local path."""
+    label: str = "ERA5"
+
+
+class CdsSource(RemoteSource):
+    """ERA5 from the Copernicus Climate Data Store: `python -m pipeline fetch` downloads it in monthly requests."""
+
+    FREE = RemoteSource.FREE | {"url", "folder", "data_format", "max_fields", "poll_s"}
+
+    kind: Literal["cds"]
+    url: str | None = None
+    """Address of the API; None takes CDSAPI_URL or ~/.cdsapirc, where the key is too."""
+    label: str = "ERA5"
+    folder: str | None = None
+    """Where downloads are kept; None keeps them under data/downloads of the results."""
+    data_format: Literal["grib", "netcdf"] = "grib"
+    """grib is ERA5's own; netcdf is converted by the CDS, which allows less of it in a request."""
+    max_fields: Positive = 60000
+    """Most fields (variable x level x time) of one request; a month above it is split by days."""
+    parallel_requests: Positive = 4
+    """Most requests queued at the CDS at once."""
+    poll_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait between two looks at a queued request, seconds."""
+    preliminary: bool = False
+    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
+
+
+Source = Annotated[
+    SimulationSource | FilesSource | ArcoSource | WeatherBench2Source | CdsSource, Field(discriminator="kind")
+]
+
+
+class Channels(Section):
+    """Which channels the store holds; the order is the catalogue's."""
+
+    variables: list[str] = list(catalogue.DEFAULT_VARIABLES)
+    levels: list[int] = list(catalogue.LEVELS)
+    """Pressure levels, hPa."""
+    statics: list[str] = list(catalogue.DEFAULT_STATICS)
+
+    @model_validator(mode="after")
+    def _known(self) -> Channels:
+        catalogue.channels(self.variables, self.levels, self.statics)
+        return self
+
+    @property
+    def dynamic(self) -> tuple[catalogue.Channel, ...]:
+        """Channels that depend on time, in catalogue order."""
+        return catalogue.channels(self.variables, self.levels, self.statics)[0]
+
+    @property
+    def static(self) -> tuple[catalogue.Channel, ...]:
+        """Channels that do not."""
+        return catalogue.channels(self.variables, self.levels, self.statics)[1]
+
+
+class Regrid(Section):
+    """How fields get onto the target grid."""
+
+    resolution: float = 5.625
+    """Spacing of the cell-centred global target grid in degrees; 5.625 gives 32 x 64."""
+    method: Literal["bilinear", "conservative", "nearest"] = "bilinear"
+    """bilinear is the paper's choice; conservative matches WeatherBench 2's ready files."""
+    engine: Literal["auto", "builtin", "xesmf"] = "auto"
+
+    @field_validator("resolution")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        Grid.regular(value)
+        return value
+
+    @property
+    def grid(self) -> Grid:
+        """The target grid."""
+        return Grid.regular(self.resolution)
+
+
+class Splits(Section):
+    """Disjoint periods for fitting, choosing and judging."""
+
+    train: list[Period] = Field(min_length=1)
+    validation: list[Period] = []
+    test: Period
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Splits:
+        named = [(f"train[{i}]", p) for i, p in enumerate(self.train)]
+        named += [(f"validation[{i}]", p) for i, p in enumerate(self.validation)] + [("test", self.test)]
+        for i, (a, p) in enumerate(named):
+            for b, q in named[i + 1 :]:
+                if p.overlaps(q):
+                    raise ValueError(f"splits must not overlap, got {a} and {b} sharing {max(p.start, q.start)}")
+        return self
+
+
+class Normals(Section):
+    """Means, standard deviations and the climatology, all from the training periods only."""
+
+    FREE = frozenset({"keep_sums"})
+
+    window_days: Annotated[int, Field(ge=1, le=183)] = 61
+    """Width of the smoothing window of the day-of-year x hour climatology, days."""
+    keep_sums: bool = True
+    """Keep the sums of the training years beside the normals, about twice their size, so that adding a year reads
+    that year only."""
+
+
+class Data(Section):
+    """What the training store holds."""
+
+    channels: Channels = Channels()
+    period: Period
+    """Times of the store."""
+    step_hours: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 6
+    """Spacing of the store's times."""
+    regrid: Regrid = Regrid()
+    slab_times: Positive = 64
+    """Times written together as one shard."""
+    splits: Splits
+    normals: Normals = Normals()
+
+    @model_validator(mode="after")
+    def _inside(self) -> Data:
+        for name in ("train", "validation"):
+            for p in getattr(self.splits, name):
+                if not self.period.contains(p):
+                    raise ValueError(f"splits.{name} must lie inside data.period, got {p.start} .. {p.end}")
+        if not self.period.contains(self.splits.test):
+            raise ValueError(
+                f"splits.test must lie inside data.period, got {self.splits.test.start} .. {self.splits.test.end}"
+            )
+        return self

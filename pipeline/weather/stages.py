@@ -1,0 +1,187 @@
+"""The stages of forecasting: from a source of atmospheric data to scores and the report.
+
+Read first: `STAGES`. The functions above it say what each stage's outputs depend on; their content is part of names
+that users already have on disk, so a setting that is added later must leave them as they are at its default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.stages import Output, Resources, Stage
+
+if TYPE_CHECKING:
+    from pipeline.weather.config import WeatherConfig as Config
+
+
+def simulated(config: Config) -> Any:
+    """The source's own fields, before they are regridded."""
+    data = config.data.model_dump(mode="json")
+    return [config.source.identity, data["channels"], data["step_hours"], data["period"]]
+
+
+def store(config: Config) -> Any:
+    """The training store."""
+    return [simulated(config), config.data.regrid.model_dump(mode="json")]
+
+
+def normals(config: Config) -> Any:
+    """Means, standard deviations and climatology."""
+    return [store(config), _splits(config)["train"], config.data.normals.identity]
+
+
+def train(config: Config) -> Any:
+    """The trained model."""
+    return [normals(config), config.model.identity, config.training.identity, _splits(config)["validation"]]
+
+
+def forecast(config: Config) -> Any:
+    """The model's forecasts."""
+    return [train(config), config.forecast.identity, _splits(config)["test"]]
+
+
+def fits(config: Config) -> Any:
+    """Baselines fitted on the training periods."""
+    return [normals(config), config.forecast.lead_hours]
+
+
+def twins(config: Config) -> Any:
+    """Forecasts by the simulated atmosphere itself."""
+    wanted = config.evaluation.twins.model_dump(mode="json")
+    return [store(config), _splits(config)["test"], config.forecast.lead_hours, wanted, config.twin_step_hours]
+
+
+def networks(config: Config) -> Any:
+    """climate-learn's networks and their forecasts."""
+    budget = config.evaluation.trained_budget.model_dump(mode="json")
+    return [train(config), config.forecast.identity, _splits(config)["test"], budget]
+
+
+def scores(config: Config) -> Any:
+    """Everything that the score stage writes."""
+    return [forecast(config), config.evaluation.identity]
+
+
+def _splits(config: Config) -> Any:
+    return config.data.splits.model_dump(mode="json")
+
+
+def _network_names(config: Config) -> list[str]:
+    return [str(name) for name in config.evaluation.trained_baselines]
+
+
+STAGES = (
+    Stage(
+        "simulate",
+        "preprocess.simulation.stage",
+        "Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
+        identity=simulated,
+        outputs={"simulated": Output("data/simulated-{digest}.zarr")},
+        applies=lambda config: config.simulated,
+    ),
+    Stage(
+        "fetch",
+        "preprocess.sources.fetch",
+        "Download ERA5 from the Copernicus Climate Data Store, in monthly requests.",
+        identity=simulated,
+        outputs={"downloads": Output("data/downloads"), "index": Output("data/index")},
+        applies=lambda config: config.source.kind == "cds",
+        resources=Resources(threads=1, runtime="10d"),
+    ),
+    Stage(
+        "regrid",
+        "preprocess.ingest.stage",
+        "Read the source, put it on the target grid, and write the training store.",
+        identity=store,
+        needs=("simulate", "fetch"),
+        outputs={
+            "store": Output("data/store-{digest}.zarr"),
+            "weights": Output("data/weights"),
+            "export": Output("export-{digest}", lambda config: [store(config), _splits(config)]),
+        },
+        resources=Resources(threads=16, mem_mb=6000, runtime="5d"),
+    ),
+    Stage(
+        "normals",
+        "preprocess.normals.stage",
+        "Compute means, standard deviations and the day-of-year x hour climatology of the training periods.",
+        identity=normals,
+        needs=("regrid",),
+        outputs={"normals": Output("data/normals-{digest}.zarr")},
+        resources=Resources(mem_mb=6000),
+    ),
+    Stage(
+        "train",
+        "model.weather.train",
+        "Train the model; resumes at the last checkpoint.",
+        identity=train,
+        needs=("regrid", "normals"),
+        outputs={"train": Output("train-{digest}")},
+        on_ranks=True,
+        category="Model",
+        resources=Resources(threads=16, mem_mb=6000, runtime="5d"),
+    ),
+    Stage(
+        "forecast",
+        "model.weather.forecast",
+        "Issue forecasts from every init time of the test period, or from given states.",
+        identity=forecast,
+        needs=("regrid", "normals", "train"),
+        outputs={"forecast": Output("forecast-{digest}.zarr")},
+        on_ranks=True,
+        category="Model",
+        resources=Resources(threads=16, mem_mb=6000),
+    ),
+    Stage(
+        "twins",
+        "preprocess.simulation.twins",
+        "Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a coarser core.",
+        identity=twins,
+        needs=("simulate", "regrid"),
+        outputs={
+            "twins": Output("{member}-{digest}.zarr", members=lambda c: list(map(str, c.evaluation.twins.models)))
+        },
+        applies=lambda config: bool(config.evaluation.twins.models),
+        category="Skill",
+    ),
+    Stage(
+        "baselines",
+        "model.weather.baselines",
+        "Train climate-learn's networks on the same store and issue their forecasts; resumes at the last checkpoint.",
+        identity=lambda config: [networks(config), _network_names(config)],
+        needs=("regrid", "normals"),
+        outputs={
+            "networks": Output("baselines-{digest}", networks),
+            "network_forecasts": Output("{member}-{digest}.zarr", networks, members=_network_names),
+        },
+        applies=lambda config: bool(config.evaluation.trained_baselines),
+        category="Skill",
+        resources=Resources(threads=16, mem_mb=8000, runtime="5d"),
+    ),
+    Stage(
+        "score",
+        "evaluate.scoring.stage",
+        "Score the forecasts and the baselines on common init times.",
+        identity=scores,
+        needs=("regrid", "normals", "forecast", "twins", "baselines"),
+        outputs={"scores": Output("scores-{digest}"), "fits": Output("data/fits-{digest}", fits)},
+        category="Skill",
+        resources=Resources(mem_mb=6000),
+    ),
+    Stage(
+        "report",
+        "evaluate.report.stage",
+        "Draw the figures and write one self-contained report.html.",
+        identity=lambda config: [scores(config), config.evaluation.shown],
+        needs=("score",),
+        outputs={"report": Output("report.html")},
+        category="Skill",
+        resources=Resources(threads=2, runtime="1h"),
+    ),
+)
+PLANS = {"preprocess": "preprocess.ingest.plan", "train": "model.weather.plan"}
+EXPORTS = {
+    "climax": "preprocess.export",
+    "weatherbench2": "evaluate.reading.weatherbench",
+    "model": "model.weights.plain_file",
+}
