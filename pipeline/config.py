@@ -2,7 +2,7 @@
 
 Contract: one file describes one experiment from source to report; its key `task` says of which workload
 (`pipeline.workloads`). Every key is known, every value is checked before any work starts, and a mistake gives one
-readable message that names the key and, for an unknown one, the nearest valid key. Stages receive the resolved configuration.
+readable message that names the key and, for an unknown one, the nearest valid key.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The one rule for times: which lie in a period, which pairs (init time, lead) exist, which init times are issued.
 
 Contract: times are found by value and never by counting steps, so no pair crosses a gap. A pair exists when the store
-has its init time, its valid time and the earlier times that a network reads, and all of them lie inside the given periods:
-no valid time of training falls into validation or test.
+has its init time, its valid time and the earlier times that a network reads, and all of them lie inside the given
+periods: no valid time of training falls into validation or test.
 
 Letters: T times of the store, S starts, E leads, N earlier times.
 """
