@@ -2,7 +2,8 @@
 
 Contract: each workload has one table (`pipeline.workloads`), in the order in which its stages run. A stage's identity
 is everything that decides the content of its outputs; a hash of it goes into their names, so another setting makes
-another output and leaves the old one, and switching back finds it again. Settings of speed and safety are no part of it.
+another output and leaves the old one, and switching back finds it again. Settings of speed and safety are no part of
+it.
 """
 
 from __future__ import annotations

@@ -54,24 +54,25 @@ class ChannelStage(nn.Module):
             )
         self.whole = TreeIndex(tree, tree.keep(tree.channels)[1], held=tree)
 
-    def forward(self, x_BKHW: Tensor, index: TreeIndex | None = None) -> Tensor:
+    def forward(self, x_BKHW: Tensor, index: TreeIndex | None = None, patches_BM: Tensor | None = None) -> Tensor:
         """Group tokens of a batch.
 
         Args:
             x_BKHW: normalised fields of the channels held, or of the subset that `index` describes.
             index: a subset of the tree, None for all of it.
+            patches_BM: the patches read, see `patchify`; None for all.
 
         Returns:
             (T, N, D): one token per group, or one per channel when the tree has no level.
         """
         index = self.whole if index is None else index
         if self.recompute and torch.is_grad_enabled():
-            tokens_TND: Tensor = checkpoint(self._tokens, x_BKHW, index, use_reentrant=False)
+            tokens_TND: Tensor = checkpoint(self._tokens, x_BKHW, index, patches_BM, use_reentrant=False)
             return tokens_TND
-        return self._tokens(x_BKHW, index)
+        return self._tokens(x_BKHW, index, patches_BM)
 
-    def _tokens(self, x_BKHW: Tensor, index: TreeIndex) -> Tensor:
-        patches_KQN = patchify(x_BKHW, patch=self.patch)
+    def _tokens(self, x_BKHW: Tensor, index: TreeIndex, patches_BM: Tensor | None) -> Tensor:
+        patches_KQN = patchify(x_BKHW, patch=self.patch, patches_BM=patches_BM)
         if not index.levels or self.form == "reference":
             tokens_IND: Tensor = self.tokeniser(patches_KQN, index.channels)
             levels = range(len(index.levels))
@@ -84,25 +85,32 @@ class ChannelStage(nn.Module):
             tokens_IND = index.levels[level].map(run, tokens_IND)
         return tokens_IND
 
-    def flat(self, x_BKHW: Tensor, unit: CrossAttentionUnits, index: TreeIndex | None = None) -> Tensor:
+    def flat(
+        self,
+        x_BKHW: Tensor,
+        unit: CrossAttentionUnits,
+        index: TreeIndex | None = None,
+        patches_BM: Tensor | None = None,
+    ) -> Tensor:
         """All channels held through one cross-attention unit from outside the tree, folded.
 
         Args:
             x_BKHW: as for `forward`.
             unit: the single unit.
             index: as for `forward`.
+            patches_BM: as for `forward`.
 
         Returns:
             (1, N, D).
         """
         index = self.whole if index is None else index
         if self.recompute and torch.is_grad_enabled():
-            out_1ND: Tensor = checkpoint(self._flat, x_BKHW, unit, index, use_reentrant=False)
+            out_1ND: Tensor = checkpoint(self._flat, x_BKHW, unit, index, patches_BM, use_reentrant=False)
             return out_1ND
-        return self._flat(x_BKHW, unit, index)
+        return self._flat(x_BKHW, unit, index, patches_BM)
 
-    def _flat(self, x_BKHW: Tensor, unit: CrossAttentionUnits, index: TreeIndex) -> Tensor:
-        patches_KQN = patchify(x_BKHW, patch=self.patch)
+    def _flat(self, x_BKHW: Tensor, unit: CrossAttentionUnits, index: TreeIndex, patches_BM: Tensor | None) -> Tensor:
+        patches_KQN = patchify(x_BKHW, patch=self.patch, patches_BM=patches_BM)
         table_KQD = index.channels.take(self.tokeniser.table())
         only = Rows((0,), total=1)
         return unit.folded(patches_KQN.unsqueeze(0), table_KQD.unsqueeze(0), UnitRows(only, only))

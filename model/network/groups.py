@@ -16,15 +16,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from model.weather.names import channel_and_hours
-
 Members = tuple[tuple[int, ...], ...]
 GroupSpec = str | int | tuple[tuple[str, ...], ...]
 TreeSpec = str | tuple[int, ...]
 
-_LEVEL_CHANNEL = re.compile(r"^([a-z]+)(\d+)$")
 _TREE_NAME = re.compile(r"^Tree(\d+)$")
-_TEN_METRE_WINDS = frozenset({"u10", "v10"})
 
 
 @dataclass(frozen=True)
@@ -107,19 +103,14 @@ class Bucket:
     units: tuple[int, ...]
     members: Members
 
-    @property
-    def flat(self) -> tuple[int, ...]:
-        """The U * M member indices, unit after unit."""
-        return tuple(m for unit in self.members for m in unit)
-
 
 def build_tree(channels: Sequence[str], *, groups: GroupSpec, tree: TreeSpec) -> Tree:
     """Tree of the named channels.
 
     Args:
         channels: short names such as "z500", unique.
-        groups: "all" (one group: flat ClimaX), "variable", "level", a number of contiguous groups whose sizes
-            differ by at most one, or the groups listed by channel name.
+        groups: "all" (one group: flat ClimaX), a number of contiguous groups whose sizes differ by at most one, or
+            the groups listed by channel name.
         tree: "Tree0" (one unit per group), "TreeN" (N units, then one that merges them), the numbers of units
             of all levels but the last, e.g. (8, 2), or "none" (no partial aggregation). A group with fewer
             members than units asked for gets one unit per member.
@@ -160,29 +151,13 @@ def channel_groups(channels: Sequence[str], spec: GroupSpec) -> Members:
     everything = tuple(range(len(channels)))
     if spec == "all":
         return (everything,)
-    if spec == "variable":
-        return _group_by([variable_and_level(name)[0] for name in channels])
-    if spec == "level":
-        return _group_by([variable_and_level(name)[1] for name in channels])
     if isinstance(spec, int):
         if not 1 <= spec <= len(channels):
             raise ValueError(f"groups must lie between 1 and the {len(channels)} channels, got {spec}")
         return split_evenly(everything, spec)
     if isinstance(spec, str):
-        raise ValueError(f"groups must be 'all', 'variable', 'level', a number or a list of lists, got {spec!r}")
+        raise ValueError(f"groups must be 'all', a number or a list of lists, got {spec!r}")
     return _listed_groups(channels, spec)
-
-
-def variable_and_level(name: str) -> tuple[str, int | None]:
-    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500); "t2m", "u10" -> (name, None).
-
-    An earlier state ("z500-12h") belongs to the same variable and level as the present one.
-    """
-    name, _ = channel_and_hours(name)
-    match = _LEVEL_CHANNEL.match(name)
-    if match is None or name in _TEN_METRE_WINDS:
-        return name, None
-    return match.group(1), int(match.group(2))
 
 
 def tree_widths(tree: TreeSpec) -> tuple[int, ...] | None:
@@ -230,13 +205,6 @@ def _restrict(members: Members, kept: Sequence[int]) -> tuple[tuple[int, ...], M
     units = [(u, tuple(new[m] for m in unit if m in new)) for u, unit in enumerate(members)]
     left = [(u, unit) for u, unit in units if unit]
     return tuple(u for u, _ in left), tuple(unit for _, unit in left)
-
-
-def _group_by(labels: Sequence[object]) -> Members:
-    found: dict[object, list[int]] = {}
-    for i, label in enumerate(labels):
-        found.setdefault(label, []).append(i)
-    return tuple(tuple(group) for group in found.values())
 
 
 def _listed_groups(channels: Sequence[str], spec: Sequence[Sequence[str]]) -> Members:

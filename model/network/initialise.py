@@ -13,51 +13,72 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from model.network.aggregate import CrossAttentionUnits, LinearUnits
-
-if TYPE_CHECKING:
-    from model.dchag import DCHAG
+from model.network.channel_stage import ChannelStage
 
 _MATRIX = 0.64
 _SMALL = 0.02
-_LEAD = 0.1
 
 
-@torch.no_grad()
-def initialise(model: DCHAG, *, seed: int) -> None:
-    """Sets every parameter of the model but the position embedding."""
-    tree = model.held_tree
-    tokeniser = model.stage.tokeniser
+def draw_channel_stage(stage: ChannelStage, *, patch: int, seed: int) -> None:
+    """Sets the tokeniser and the units of every level, row by row."""
+    tree, tokeniser = stage.tree, stage.tokeniser
     for row, channel in enumerate(tree.channels):
         name = f"tokeniser/{channel}"
-        tokeniser.weight[row] = _normal(tokeniser.weight[row], seed, f"{name}/weight") / model.config.patch
+        tokeniser.weight[row] = draw_normal(tokeniser.weight[row], seed, f"{name}/weight") / patch
         tokeniser.bias[row].zero_()
-        tokeniser.channel[row] = _normal(tokeniser.channel[row], seed, f"{name}/channel") * _SMALL
-    for level, (units, members, names) in enumerate(zip(model.stage.levels, tree.levels, tree.unit_names, strict=True)):
-        sizes = [len(unit_members) for unit_members in members]
+        tokeniser.channel[row] = draw_normal(tokeniser.channel[row], seed, f"{name}/channel") * _SMALL
+    for level, (units, members, names) in enumerate(zip(stage.levels, tree.levels, tree.unit_names, strict=True)):
         if isinstance(units, CrossAttentionUnits):
-            for row, (unit, size) in enumerate(zip(names, sizes, strict=True)):
-                _cross_attention(units, row, size, seed, f"level{level}/{unit}")
+            for row, (unit, unit_members) in enumerate(zip(names, members, strict=True)):
+                draw_cross_attention(units, row, members=len(unit_members), seed=seed, name=f"level{level}/{unit}")
         elif isinstance(units, LinearUnits):
             for unit_members in members:
                 units.weight[list(unit_members)] = len(unit_members) ** -0.5
             units.bias.zero_()
-    if model.merge is not None:
-        _cross_attention(model.merge, 0, model.tree.num_outputs, seed, "merge")
-    model.lead.weight.copy_(_normal(model.lead.weight, seed, "lead") * _LEAD)
-    assert model.lead.bias is not None
-    model.lead.bias.zero_()
-    for part, module in (("trunk", model.trunk), ("head", model.head)):
-        for name, layer in module.named_modules():
-            _layer(layer, seed, f"{part}/{name}")
-    last = model.head[-1]
-    assert isinstance(last, nn.Linear)
-    last.weight.zero_()
+
+
+def draw_cross_attention(units: CrossAttentionUnits, row: int, *, members: int, seed: int, name: str) -> None:
+    """Sets one of the units held.
+
+    Args:
+        units: of one level.
+        row: which of them.
+        members: M, tokens that it attends to.
+        seed: of all parameters.
+        name: of the unit, the same on every rank.
+    """
+    rows = slice(row * units.width, (row + 1) * units.width)
+    units.query[rows] = draw_normal(units.query[rows], seed, f"{name}/query") * _SMALL
+    for parameter in ("q_weight", "k_weight", "v_weight", "out_weight"):
+        gain = math.sqrt(members) if parameter == "v_weight" else 1.0
+        matrix = getattr(units, parameter)[rows]
+        matrix.copy_(draw_normal(matrix, seed, f"{name}/{parameter}") * (gain * units.width**-0.5))
+    for bias in (units.q_bias, units.v_bias, units.out_bias):
+        bias[rows] = 0.0
+
+
+def draw_layers(module: nn.Module, *, seed: int, name: str) -> None:
+    """Sets every linear layer and norm inside a module; `name` goes before the names of its parts."""
+    for part, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.copy_(draw_normal(layer.weight, seed, f"{name}/{part}") * (_MATRIX * layer.in_features**-0.5))
+            if layer.bias is not None:
+                layer.bias.zero_()
+        elif isinstance(layer, nn.LayerNorm):
+            layer.weight.fill_(1.0)
+            layer.bias.zero_()
+
+
+def draw_normal(like: Tensor, seed: int, name: str) -> Tensor:
+    """Standard normal values in the shape, type and place of a tensor, from the stream of a name."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:4], "little"))
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
 
 
 def sincos_2d(grid: tuple[int, int], width: int) -> Tensor:
@@ -77,34 +98,3 @@ def sincos_2d(grid: tuple[int, int], width: int) -> Tensor:
     )
     angles = [index.reshape(-1, 1) * frequency for index in (columns, rows)]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
-
-
-def _cross_attention(units: CrossAttentionUnits, row: int, members: int, seed: int, name: str) -> None:
-    rows = slice(row * units.width, (row + 1) * units.width)
-    units.query[rows] = _normal(units.query[rows], seed, f"{name}/query") * _SMALL
-    for parameter, gain in (
-        ("q_weight", 1.0),
-        ("k_weight", 1.0),
-        ("v_weight", math.sqrt(members)),
-        ("out_weight", 1.0),
-    ):
-        matrix = getattr(units, parameter)[rows]
-        matrix.copy_(_normal(matrix, seed, f"{name}/{parameter}") * (gain * units.width**-0.5))
-    for bias in (units.q_bias, units.v_bias, units.out_bias):
-        bias[rows] = 0.0
-
-
-def _layer(layer: nn.Module, seed: int, name: str) -> None:
-    if isinstance(layer, nn.Linear):
-        layer.weight.copy_(_normal(layer.weight, seed, name) * (_MATRIX * layer.in_features**-0.5))
-        if layer.bias is not None:
-            layer.bias.zero_()
-    elif isinstance(layer, nn.LayerNorm):
-        layer.weight.fill_(1.0)
-        layer.bias.zero_()
-
-
-def _normal(like: Tensor, seed: int, name: str) -> Tensor:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:4], "little"))
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)

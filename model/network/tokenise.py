@@ -77,17 +77,25 @@ class Tokeniser(nn.Module):
         return patches_KQN.transpose(1, 2) @ rows.take(self.table())
 
 
-def patchify(x_BKHW: Tensor, *, patch: int) -> Tensor:
+def patchify(x_BKHW: Tensor, *, patch: int, patches_BM: Tensor | None = None) -> Tensor:
     """Images as channel-major patches with a pixel of ones appended.
 
     Args:
         x_BKHW: normalised fields; H and W divisible by `patch`.
         patch: side of a patch [cells].
+        patches_BM: the M patches wanted of each image, by position row by row; None for all L.
 
     Returns:
-        (K, Q, N): pixels row by row, then ones; patches row by row within an image, image after image.
+        (K, Q, N): pixels row by row, then ones; patches row by row (in the order wanted) within an image, image after
+        image.
     """
     B, K, H, W = x_BKHW.shape
     x = x_BKHW.reshape(B, K, H // patch, patch, W // patch, patch)
-    x_KPN = x.permute(1, 3, 5, 0, 2, 4).reshape(K, patch * patch, -1)
+    if patches_BM is None:
+        x_KPN = x.permute(1, 3, 5, 0, 2, 4).reshape(K, patch * patch, -1)
+    else:
+        rows_BM, columns_BM = patches_BM // (W // patch), patches_BM % (W // patch)
+        image_B1 = torch.arange(B, device=x.device).unsqueeze(1)
+        wanted = x.permute(0, 2, 4, 1, 3, 5)[image_B1, rows_BM, columns_BM]
+        x_KPN = wanted.permute(2, 3, 4, 0, 1).reshape(K, patch * patch, -1)
     return torch.cat([x_KPN, x_KPN.new_ones(K, 1, x_KPN.shape[2])], dim=1)

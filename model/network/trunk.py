@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.network.cut import Stack
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over the patches.
@@ -109,6 +111,17 @@ class Trunk(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             block.recompute = on
+
+    def stack(self) -> Stack:
+        """How the trunk may be cut: by heads and hidden features."""
+        return Stack(
+            self,
+            tuple(self.blocks),
+            columns=("attn.qkv", "mlp.fc1"),
+            rows=("attn.proj", "mlp.fc2"),
+            norms=("norm1", "norm2"),
+            last=("norm",),
+        )
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

@@ -1,8 +1,9 @@
-"""The one place that decides how the model lies on the mesh.
+"""The one place that decides how a network lies on the mesh.
 
-Contract: `distribute(config, mesh=..., layout=...)` gives the rank's part of the model; layers know nothing of
-it, and names and meaning of parameters are those of one rank. On the channel axis a rank holds the channels and
-units of its groups (model/parallel/channels.py); what follows the one gather is, by `Layout.trunk`:
+Contract: `distribute(config, mesh=..., placement=...)` gives the rank's part of a network. It names no part of one:
+what may be cut, and how, is what the network declares (model/network/cut.py). Names and meaning of parameters are those
+of one rank. On the channel axis a rank holds the channels and units of its groups (model/parallel/channels.py); what
+follows the one gather is, by `Placement.trunk`:
 
 - "replicated": every channel rank computes all of it. Gradients: every rank gets the whole gradient of every
   replicated parameter, the same on all ranks, without communication.
@@ -23,7 +24,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from model.dchag import DCHAG, DCHAGConfig
-from model.network.groups import build_tree
+from model.network.cut import Network, NetworkConfig, Stack
 from model.network.tokenise import Rows
 from model.parallel.channels import ChannelPlan, channel_plan
 from model.parallel.collectives import (
@@ -59,8 +58,8 @@ DATAS = ("fsdp", "ddp")
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the model lies on the mesh.
+class Placement:
+    """How a network lies on the mesh, beside the numbers of ranks.
 
     Args:
         trunk: "replicated", "tensor" or "sequence", on the channel axis.
@@ -78,31 +77,31 @@ class Layout:
     def __post_init__(self) -> None:
         for name, known in (("trunk", TRUNKS), ("data", DATAS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"layout {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise ValueError(f"placement {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
-def plan_for(config: DCHAGConfig, *, ranks: int) -> ChannelPlan:
+def plan_for(config: NetworkConfig, *, ranks: int) -> ChannelPlan:
     """The channel plan of a config: which channels a rank has to read."""
-    return channel_plan(build_tree(config.channels, groups=config.groups, tree=config.tree), ranks=ranks)
+    return channel_plan(config.channel_tree(), ranks=ranks)
 
 
 def distribute(
-    config: DCHAGConfig,
+    config: NetworkConfig,
     *,
     mesh: DeviceMesh,
-    layout: Layout | None = None,
+    placement: Placement | None = None,
     seed: int | None = 0,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
-    start: DCHAG | None = None,
-) -> DCHAG:
+    start: Network | None = None,
+) -> Network:
     """This rank's part of the model, ready to train.
 
     Args:
         config: the function.
         mesh: from `build_mesh`.
-        layout: how it lies on the mesh; by default a replicated trunk and FSDP.
-        seed: of the initial parameters, which do not depend on mesh or layout; None leaves them unset.
+        placement: how it lies on the mesh; by default a replicated trunk and FSDP.
+        seed: of the initial parameters, which do not depend on mesh or placement; None leaves them unset.
         device: where parameters live, the CPU by default.
         dtype: of the parameters.
         start: the whole model, whose parameters are the initial ones instead of those of the seed.
@@ -110,28 +109,29 @@ def distribute(
     Raises:
         ValueError: groups or heads that the channel ranks do not divide.
     """
-    layout = layout or Layout()
+    placement = placement or Placement()
     ranks = axis_size(mesh, CHANNEL)
-    _check_trunk(config, layout, ranks)
+    _check_stacks(config, placement, ranks)
     plan = plan_for(config, ranks=ranks)
-    model = DCHAG(config, groups=plan.groups[channel_rank(mesh)], seed=seed)
+    model = config.build(groups=plan.groups[channel_rank(mesh)], seed=seed)
     if seed is None and start is None:
         _place_unset(model, device=device, dtype=dtype)
     else:
         if start is not None:
             _copy_held(start, model)
         model = model.to(device=device, dtype=dtype)
-    return cut(model, plan=plan, mesh=mesh, layout=layout)
+    return cut(model, plan=plan, mesh=mesh, placement=placement)
 
 
-def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) -> DCHAG:
-    """Applies a layout, in place, to a model that holds the groups of this rank."""
+def cut(model: Network, *, plan: ChannelPlan, mesh: DeviceMesh, placement: Placement) -> Network:
+    """Applies a placement, in place, to a network that holds the groups of this rank."""
     if axis_size(mesh, CHANNEL) > 1:
         model.gather = ChannelGather(plan, mesh.get_group(CHANNEL))
-    if layout.trunk != "replicated":
-        _cut_trunk(model, mesh[CHANNEL], sequence=layout.trunk == "sequence")
-    model.set_recompute(layout.recompute)
-    if layout.data == "fsdp":
+    if placement.trunk != "replicated":
+        for stack in model.stacks():
+            _cut_stack(stack, mesh[CHANNEL], sequence=placement.trunk == "sequence")
+    model.set_recompute(placement.recompute)
+    if placement.data == "fsdp":
         _fully_shard(model, mesh[DATA])
     else:
         complete_partial_gradients(model)
@@ -140,14 +140,14 @@ def cut(model: DCHAG, *, plan: ChannelPlan, mesh: DeviceMesh, layout: Layout) ->
 
 
 @torch.no_grad()
-def _copy_held(whole: DCHAG, part: DCHAG) -> None:
+def _copy_held(whole: Network, part: Network) -> None:
     """Parameters of the whole model into one that holds some groups."""
     rows, values = part.cut_rows(), dict(whole.named_parameters())
     for name, parameter in part.named_parameters():
         parameter.copy_(values[name][list(rows[name].rows)] if name in rows else values[name])
 
 
-def _place_unset(model: DCHAG, *, device: torch.device | None, dtype: torch.dtype) -> None:
+def _place_unset(model: Network, *, device: torch.device | None, dtype: torch.dtype) -> None:
     """Parameters without values where they shall live: nothing is copied, and fake ones stay fake."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -189,7 +189,7 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
 
 
 @torch.no_grad()
-def gradient_norm(model: DCHAG, *, mesh: DeviceMesh) -> Tensor:
+def gradient_norm(model: Network, *, mesh: DeviceMesh) -> Tensor:
     """Norm of the gradient of the whole model, the same on every rank and for every layout.
 
     Every rank adds the squares of what it holds, divided by the number of ranks that hold the same; one
@@ -235,48 +235,44 @@ def _cut_axes(tensor: Tensor) -> set[str]:
     return {name for name, placement in zip(names, tensor.placements, strict=True) if not placement.is_replicate()}
 
 
-def _check_trunk(config: DCHAGConfig, layout: Layout, ranks: int) -> None:
-    hidden = int(config.width * config.mlp_ratio)
-    if layout.trunk != "replicated" and (config.heads % ranks or hidden % ranks):
+def _check_stacks(config: NetworkConfig, placement: Placement, ranks: int) -> None:
+    if placement.trunk == "replicated":
+        return
+    sizes = config.stack_sizes()
+    if not sizes:
+        raise ValueError(f"this network has no trunk that could be cut, got training.layout.trunk: {placement.trunk}")
+    if any(size % ranks for size in sizes.values()):
         raise ValueError(
-            f"heads and hidden features must be multiples of the channel ranks for a {layout.trunk} trunk, "
-            f"got {config.heads} and {hidden} on {ranks} ranks; choose another number of heads or the replicated trunk"
+            f"{' and '.join(sizes)} must be multiples of the channel ranks for a {placement.trunk} trunk, "
+            f"got {' and '.join(map(str, sizes.values()))} on {ranks} ranks; choose another number of heads or the "
+            "replicated trunk"
         )
 
 
-def _cut_trunk(model: DCHAG, mesh: DeviceMesh, *, sequence: bool) -> None:
+def _cut_stack(stack: Stack, mesh: DeviceMesh, *, sequence: bool) -> None:
     """Heads and hidden features by ranks; with `sequence` also the patches between the matrices."""
     # On the CPU every rank draws the masks of its own patches or features, which is as good as other masks.
     warnings.filterwarnings("ignore", message="DTensor random operators may not have complete support")
     between = Shard(1) if sequence else Replicate()
-    columns = ColwiseParallel(input_layouts=between)
-    rows = RowwiseParallel(output_layouts=between, use_local_output=not sequence)
-    plan: dict[str, ParallelStyle] = {"attn.qkv": columns, "attn.proj": rows, "mlp.fc1": columns, "mlp.fc2": rows}
+    plan: dict[str, ParallelStyle] = {name: ColwiseParallel(input_layouts=between) for name in stack.columns}
+    plan |= {name: RowwiseParallel(output_layouts=between, use_local_output=not sequence) for name in stack.rows}
     if sequence:
-        plan |= {"norm1": SequenceParallel(), "norm2": SequenceParallel()}
-    for block in model.trunk.blocks:
+        plan |= {name: SequenceParallel() for name in stack.norms}
+    for block in stack.blocks:
         parallelize_module(block, mesh, plan)
     if sequence:
-        parallelize_module(
-            model.trunk,
-            mesh,
-            PrepareModuleInput(input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=False),
-        )
-        parallelize_module(model.trunk, mesh, {"norm": SequenceParallel()})
-        parallelize_module(
-            model.trunk,
-            mesh,
-            PrepareModuleOutput(output_layouts=Shard(1), desired_output_layouts=Replicate(), use_local_output=True),
-        )
+        enter = PrepareModuleInput(input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=False)
+        leave = PrepareModuleOutput(output_layouts=Shard(1), desired_output_layouts=Replicate(), use_local_output=True)
+        parallelize_module(stack.module, mesh, enter)
+        parallelize_module(stack.module, mesh, {name: SequenceParallel() for name in stack.last})
+        parallelize_module(stack.module, mesh, leave)
 
 
-def _fully_shard(model: DCHAG, mesh: DeviceMesh) -> None:
-    parts: Iterable[nn.Module | None] = (*model.trunk.blocks, model.stage, model.merge)
-    for part in parts:
-        if part is not None:
-            fully_shard(part, mesh=mesh)
-    register_fsdp_forward_method(model.stage, "flat")
-    if model.merge is not None:
-        for name in ("absorbed", "folded"):
-            register_fsdp_forward_method(model.merge, name)
+def _fully_shard(model: Network, mesh: DeviceMesh) -> None:
+    units = model.units()
+    for unit in units:
+        fully_shard(unit.module, mesh=mesh)
+    for unit in units:
+        for method in unit.methods:
+            register_fsdp_forward_method(unit.module, method)
     fully_shard(model, mesh=mesh)

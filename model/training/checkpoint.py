@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from model.dchag import CutRows
+from model.network.cut import CutRows
 from model.parallel.rows import LoadPlanner, RowPart, SavePlanner
 from pipeline import files
 from pipeline.store import require_same_contract

@@ -18,11 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.sections import Training
+
 _NO_DECAY = re.compile(r"(^|\.)(bias|\w+_bias|query|channel|position)$")
 """Parameters that are offsets or embeddings; they and all vectors (norms) go without weight decay."""
 
 
-def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> float:
+def scheduled_rate(options: Training, *, step: int, seconds: float = 0.0) -> float:
+    """Learning rate of a training's step; where minutes are limited, that of the share of time spent if it is ahead.
+
+    Args:
+        options: of the training.
+        step: steps done.
+        seconds: trained for so far.
+    """
+    reached = step if options.minutes is None else max(step, options.steps * seconds / (60.0 * options.minutes))
+    peak, warmup = options.learning_rate, options.warmup_steps
+    return learning_rate(min(reached, options.steps), peak=peak, warmup_steps=warmup, steps=options.steps)
+
+
+def learning_rate(step: float, *, peak: float, warmup_steps: int, steps: int) -> float:
     """Linear warm-up to the peak, then half a cosine down to zero.
 
     Args:

@@ -1,4 +1,4 @@
-"""From the experiment's configuration to the model's.
+"""The forecasting networks there are, and how the configuration chooses among them.
 
 Contract: input channels are the store's dynamic channels, its static ones, and then the dynamic ones of every
 earlier time; predicted channels are the dynamic ones; all in store order, and nothing else decides the order.
@@ -6,16 +6,22 @@ earlier time; predicted channels are the dynamic ones; all in store order, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from model.dchag import DCHAGConfig
+from model.network.convolutional import ConvolutionConfig
 from model.weather.names import earlier_name, input_names
-from pipeline.weather import sections_model
+from pipeline import sections
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.sections_model import Model
+
+ForecastNetwork = DCHAGConfig | ConvolutionConfig
 
 
-def model_config(
-    model: sections_model.Model, *, channels: Sequence[str], static_channels: Sequence[str], image: tuple[int, int]
-) -> DCHAGConfig:
+def network_config(
+    model: Model, *, channels: Sequence[str], static_channels: Sequence[str], image: tuple[int, int]
+) -> ForecastNetwork:
     """The architecture for a store.
 
     Args:
@@ -27,28 +33,38 @@ def model_config(
     Raises:
         ValueError: a rule of the architecture that the block breaks.
     """
-    return DCHAGConfig(
-        channels=input_names(channels, static_channels, hours=model.history_hours),
-        out_channels=tuple(channels),
-        image=image,
-        patch=model.patch,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        mlp_ratio=model.mlp_ratio,
-        decoder_depth=model.decoder_depth,
-        dropout=model.dropout,
-        groups=group_spec(model.groups, channels=channels, history_hours=model.history_hours),
-        tree=model.tree if isinstance(model.tree, str) else tuple(model.tree),
-        unit=model.unit,
-        channel_stage=model.channel_stage,
+    inputs = input_names(channels, static_channels, hours=model.history_hours)
+    if model.architecture != "dchag":
+        return ConvolutionConfig(
+            architecture=model.architecture, channels=inputs, out_channels=tuple(channels), image=image
+        )
+    sizes = model.model_dump(include=set(sections.Encoder.model_fields) - {"groups"})
+    groups = group_spec(model.groups, channels=channels, history_hours=model.history_hours)
+    return DCHAGConfig(channels=inputs, out_channels=tuple(channels), image=image, groups=groups, **sizes)
+
+
+def planned_network(config: WeatherConfig) -> ForecastNetwork:
+    """The network of an experiment whose store need not exist."""
+    channels = config.data.channels
+    return network_config(
+        config.model,
+        channels=[c.name for c in channels.dynamic],
+        static_channels=[c.name for c in channels.static],
+        image=config.data.regrid.grid.shape,
     )
 
 
+def network_from_dict(values: Mapping[str, Any]) -> ForecastNetwork:
+    """The network that a checkpoint's description holds under "model"."""
+    if "architecture" in values:
+        return ConvolutionConfig(**values)
+    return DCHAGConfig.from_dict(dict(values))
+
+
 def group_spec(
-    groups: sections_model.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
+    groups: sections.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
 ) -> str | int | tuple[tuple[str, ...], ...]:
-    """The partition of channels as `model.network.groups.build_tree` spells it.
+    """The partition of channels as `DCHAGConfig` spells it.
 
     Args:
         groups: the configuration's block.

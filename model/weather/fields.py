@@ -11,10 +11,11 @@ Letters: T times of the store, N times asked for, K dynamic channels read, S sta
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,15 +24,57 @@ from rich.progress import track
 from torch import Tensor
 
 from model.weather.foreign_states import as_in_training
-from model.weather.names import channel_and_hours, earlier_name, history_hours
+from model.weather.names import channel_and_hours, earlier_name
 from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
 from pipeline.weather.times import find_times
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 Index = NDArray[np.int64]
 _BLOCK_TIMES = 64
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """Which channels a network reads, at which times, and in which order.
+
+    Attributes:
+        channels: names of the K dynamic channels read, at whatever time, in store order.
+        static_channels: names of the S static ones read.
+        target_channels: names of the V dynamic channels read at the init time itself.
+        input_channels: names of the C input channels: the former two, then the earlier states.
+        blocks: (hours earlier, rows of `channels`) in the order of the inputs; 0 hours first.
+    """
+
+    channels: tuple[str, ...]
+    static_channels: tuple[str, ...]
+    target_channels: tuple[str, ...]
+    input_channels: tuple[str, ...]
+    blocks: tuple[tuple[int, Index], ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], *, dynamic: Sequence[str], static: Sequence[str]) -> InputLayout:
+        """The layout of some input channels.
+
+        Args:
+            names: input channels, in any order (`model.weather.names`).
+            dynamic: those of the store, in its order.
+            static: likewise.
+        """
+        read_at: dict[int, set[str]] = {0: set()}
+        for channel, hours in map(channel_and_hours, names):
+            read_at.setdefault(hours, set()).add(channel)
+        ever = set().union(*read_at.values())
+        channels = tuple(c for c in dynamic if c in ever)
+        present = {hours: [c for c in dynamic if c in read_at[hours]] for hours in sorted(read_at)}
+        blocks = ((h, np.array([channels.index(c) for c in cs], dtype=np.int64)) for h, cs in present.items())
+        statics = tuple(c for c in static if c in read_at[0])
+        earlier = [earlier_name(c, hours) for hours, cs in present.items() if hours for c in cs]
+        return cls(channels, statics, tuple(present[0]), (*present[0], *statics, *earlier), tuple(blocks))
 
 
 class Fields:
@@ -39,15 +82,13 @@ class Fields:
 
     Attributes:
         times: (T,) of the store.
-        channels: names of the K dynamic channels read, at whatever time, in store order.
-        static_channels: names of the S static ones read.
-        input_channels: names of the C input channels, in the order of `inputs`.
-        target_channels: names of the V channels of `targets`: those read at the init time itself.
+        layout: which channels are read.
+        channels: see `InputLayout`; so are `static_channels`, `input_channels` and `target_channels`.
         history_hours: how much earlier the earlier states are [h].
         contract: the store's.
         trained_on: the training store's contract: the same, unless `like` was given.
-        scaling: means and spreads of `channels`.
-        normals: means, spreads and climatology.
+        scaling: means and standard deviations of `channels`.
+        normals: means, standard deviations and climatology.
         static_SHW: normalised static fields.
         in_memory: whether reading touches no file.
     """
@@ -83,39 +124,23 @@ class Fields:
         self.trained_on = self.contract
         if like is not None:
             ds, self.trained_on = as_in_training(ds, like=like, name=str(store))
+        self._check_normals(normals, like or store)
+        dynamic = tuple(str(name) for name in ds["channel"].values)
+        static = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
+        self.layout = InputLayout.of(channels or (*dynamic, *static), dynamic=dynamic, static=static)
+        self.channels, self.static_channels = self.layout.channels, self.layout.static_channels
+        self.target_channels, self.input_channels = self.layout.target_channels, self.layout.input_channels
+        self.history_hours = tuple(hours for hours, _ in self.layout.blocks if hours)
         self.times: NDArray[np.datetime64] = ds["time"].values.astype("datetime64[ns]")
-        require_same_contract(
-            {"store": normals.contract["store"]}, {"store": contract_digest(self.trained_on)},
-            us=f"normals {normals.path}", them=f"store {like or store}", remedy="run python -m pipeline normals again",
-        )  # fmt: skip
-        everything = tuple(str(name) for name in ds["channel"].values)
-        statics = tuple(str(n) for n in ds["static_channel"].values) if "static" in ds else ()
-        names = (*everything, *statics) if channels is None else tuple(channels)
-        self.history_hours = history_hours(names)
-        at = {h: {c for c, hours in map(channel_and_hours, names) if hours == h} for h in (0, *self.history_hours)}
-        read = set().union(*at.values())
-        self.channels = tuple(c for c in everything if c in read)
-        self.static_channels = tuple(c for c in statics if c in at[0])
-        self.target_channels = tuple(c for c in everything if c in at[0])
-        blocks = {h: tuple(c for c in everything if c in at[h]) for h in at}
-        earlier = [earlier_name(c, h) for h in self.history_hours for c in blocks[h]]
-        self.input_channels = (*self.target_channels, *self.static_channels, *earlier)
-        self._blocks = [(h, np.array([self.channels.index(c) for c in blocks[h]], dtype=np.int64)) for h in blocks]
         self.coords = ds.drop_vars("state").load()
+        self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
         self.normals = normals
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
-        self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
         gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
         self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
-        static = np.zeros((0, *self.grid_shape), dtype=np.float32)
-        if self.static_channels:
-            chosen = [statics.index(c) for c in self.static_channels]
-            static = standardise_static(
-                ds["static"].values[chosen], mean=normals.static_mean[chosen], std=normals.static_std[chosen]
-            )
-        self.static_SHW = torch.from_numpy(static)
-        self._rows = np.array([everything.index(c) for c in self.channels], dtype=np.int64)
+        self.static_SHW = self._read_static(ds, static)
+        self._rows = np.array([dynamic.index(c) for c in self.channels], dtype=np.int64)
         self._array = Reader(store, "state")
         self._network_input = network_input
         self._memory_NKHW: Tensor | None = None
@@ -183,7 +208,7 @@ class Fields:
             times: positions in the store.
             roll: cells by which each is turned eastward.
         """
-        target = self.anomalies(times, rows=self._blocks[0][1])
+        target = self.anomalies(times, rows=self.layout.blocks[0][1])
         if roll is None or not np.any(roll):
             return target
         return _roll_into(torch.empty_like(target), target, roll)
@@ -197,7 +222,7 @@ class Fields:
         """
         x_NCHW = torch.empty((len(times), len(self.input_channels), *self.grid_shape))
         place = 0
-        for hours, rows in self._blocks:
+        for hours, rows in self.layout.blocks:
             there = self.earlier(times, hours=hours) if hours else times
             assert np.all(there >= 0), "an earlier state is not in the store"
             if len(rows):
@@ -213,16 +238,47 @@ class Fields:
         """Positions of the times some hours before; -1 where the store has none."""
         return find_times(self.times, self.times[times] + np.timedelta64(-hours, "h"))
 
+    def as_input(self, anomalies_NKHW: Tensor, *, rows: Index, climatology: Callable[[], NDArray[np.float32]]) -> None:
+        """Turn normalised anomalies into what the network reads, in place: the one place that knows both forms.
+
+        Args:
+            anomalies_NKHW: anomalies in units of the channel's standard deviation.
+            rows: which of `channels` they are.
+            climatology: that of their times and channels, canonical units; called only where it is needed.
+        """
+        if self._network_input == "anomaly":
+            anomalies_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
+        else:
+            names = [self.channels[i] for i in rows]
+            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
+            anomalies_NKHW.add_(torch.from_numpy(scaling.standardise(climatology())))
+
+    def _check_normals(self, normals: Normals, store: Path) -> None:
+        require_same_contract(
+            {"store": normals.contract["store"]},
+            {"store": contract_digest(self.trained_on)},
+            us=f"normals {normals.path}",
+            them=f"store {store}",
+            remedy="run python -m pipeline normals again",
+        )
+
+    def _read_static(self, ds: xr.Dataset, names: Sequence[str]) -> Tensor:
+        """Normalised static fields read, (S, H, W)."""
+        if not self.static_channels:
+            return torch.zeros((0, *self.grid_shape))
+        rows = [names.index(c) for c in self.static_channels]
+        mean, std = self.normals.static_mean[rows], self.normals.static_std[rows]
+        return torch.from_numpy(standardise_static(ds["static"].values[rows], mean=mean, std=std))
+
     def _fill_inputs(self, x_NKHW: Tensor, times: Index, rows: Index, roll: Index | None) -> None:
         turned = roll is not None and bool(np.any(roll))
         values_NKHW = self.anomalies(times, rows=rows, out=None if turned else x_NKHW)
-        if self._network_input == "anomaly":
-            values_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
-        else:
-            names = [self.channels[i] for i in rows]
-            climatology = self.normals.climatology_at(self.times[times], channels=names)
-            scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
-            values_NKHW.add_(torch.from_numpy(scaling.standardise(climatology)))
+        names = [self.channels[i] for i in rows]
+        self.as_input(
+            values_NKHW,
+            rows=rows,
+            climatology=lambda: self.normals.climatology_at(self.times[times], channels=names),
+        )
         if turned:
             _roll_into(x_NKHW, values_NKHW, roll)
 

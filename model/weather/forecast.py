@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from model.dchag import DCHAGConfig
 from model.parallel import launch, wrap
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
 from model.training import checkpoint
+from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
@@ -37,11 +37,11 @@ from pipeline.weather.times import init_times
 
 
 def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
-    """Issue the forecasts of a configuration, or go on where an earlier call was stopped.
+    """Issue the forecasts of a configuration, or resume where an earlier call was stopped.
 
     Args:
         config: the experiment.
-        initial: a store of states to go on from instead of the test period's.
+        initial: a store of states to start from instead of the test period's.
 
     Raises:
         ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
@@ -57,14 +57,43 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
     with launch.process_group(world_size=None) as device:
-        job = prepare(config, found, device=device, initial=initial)
-        if job.missing.size:
-            console.print(
-                f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
-            )
-        _fill_store(config, job, console=console)
+        path = _path(config, initial)
+        facts = write_forecasts(config, found, path, device=device, console=console, initial=initial)
         if launch.is_main():
-            provenance.write_receipt(config, stage="forecast", outputs=[job.path], facts=job.facts)
+            provenance.write_receipt(config, stage="forecast", outputs=[path], facts=facts)
+
+
+def write_forecasts(
+    config: WeatherConfig,
+    trained: Path,
+    path: Path,
+    *,
+    device: torch.device,
+    console: Console,
+    initial: Path | None = None,
+    made_by: str | None = None,
+) -> dict[str, Any]:
+    """Write a forecast store, all ranks together.
+
+    Args:
+        config: the experiment.
+        trained: the checkpoint.
+        path: of the store.
+        device: of this rank.
+        console: for messages and the progress bar.
+        initial: see `run_forecast`.
+        made_by: what the store's title calls the model; the experiment's name by default.
+
+    Returns:
+        Facts for a receipt.
+    """
+    job = prepare(config, trained, device=device, initial=initial)
+    if job.missing.size:
+        console.print(
+            f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
+        )
+    _fill_store(config, job, path, made_by=made_by or config.name, console=console)
+    return job.facts
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,6 @@ class Job:
         init: positions of the init times.
         missing: times asked for that cannot be used.
         digest: of the model's weights.
-        path: of the forecast store.
         facts: for the receipt.
     """
 
@@ -86,7 +114,6 @@ class Job:
     init: NDArray[np.int64]
     missing: NDArray[np.datetime64]
     digest: str
-    path: Path
     facts: dict[str, Any]
 
 
@@ -103,7 +130,7 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     ranks = launch.world_size()
     mesh = build_mesh(channel=layout.channel if ranks > 1 else 1, device_type=device.type)
     description = checkpoint.describe(path)
-    shape = DCHAGConfig.from_dict(description["model"])
+    shape = network_from_dict(description["model"])
     if options.rollout_hours and history_hours(shape.channels):
         raise ValueError(
             "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours), "
@@ -118,9 +145,13 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     if axis_size(mesh, CHANNEL) > 1:
         own = Fields(initial or config.paths.store, normals, channels=own_channels(shape, mesh), **opened)
     model, digest = load_model(
-        path, whole, device=device, weights=options.weights, mesh=mesh if ranks > 1 else None,
-        layout=wrap.Layout(trunk=layout.trunk, data=layout.sharding),
-    )  # fmt: skip
+        path,
+        whole,
+        device=device,
+        weights=options.weights,
+        mesh=mesh if ranks > 1 else None,
+        placement=wrap.Placement(trunk=layout.trunk, data=layout.sharding),
+    )
     if initial is None:
         init, missing = init_times(
             whole.times,
@@ -142,8 +173,8 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
         "checkpoint": path.name,
         "checkpoint_digest": digest,
     }
-    predictor = Predictor(model, whole, own, description["network_input"])
-    return Job(predictor, mesh, init, missing, digest, _path(config, initial), facts)
+    predictor = Predictor(model, whole, own)
+    return Job(predictor, mesh, init, missing, digest, facts)
 
 
 def forecast_fields(config: WeatherConfig, job: Job, init: NDArray[np.int64]) -> NDArray[np.float32] | None:
@@ -170,9 +201,8 @@ def forecast_fields(config: WeatherConfig, job: Job, init: NDArray[np.int64]) ->
         return None
     if ranks == 1:
         return values
-    parts = launch.gather_to_main(
-        torch.from_numpy(values).to(job.predictor.device), group=mesh.get_group(DATA)
-    )  # fmt: skip
+    mine_there = torch.from_numpy(values).to(job.predictor.device)
+    parts = launch.gather_to_main(mine_there, group=mesh.get_group(DATA))
     return None if parts is None else torch.cat(parts)[: len(init)].cpu().numpy()
 
 
@@ -198,7 +228,7 @@ def _path(config: WeatherConfig, initial: Path | None) -> Path:
     return path.with_name(f"{path.stem}-from-{manifest['axis']['first'][:13]}-{content}.zarr")
 
 
-def _open_store(config: WeatherConfig, job: Job) -> SlabStore:
+def _open_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str) -> SlabStore:
     fields = job.predictor.whole
     source = fields.contract["source"]
     label, learned = source["label"], fields.trained_on["source"]["label"]
@@ -210,13 +240,13 @@ def _open_store(config: WeatherConfig, job: Job) -> SlabStore:
     if fields.trained_on is not fields.contract:
         extra["initial"] = contract_digest(fields.contract)
     return forecast_store(
-        job.path,
+        path,
         like=fields.coords.sel(channel=list(fields.channels)),
         init_times=fields.times[job.init],
         lead_hours=config.forecast.lead_hours,
         model=config.name,
         normals=fields.normals,
-        title=f"Forecasts of {config.name} from {data}",
+        title=f"Forecasts of {made_by} from {data}",
         trained_on=fields.trained_on,
         source=source,
         checkpoint=job.digest,
@@ -224,9 +254,10 @@ def _open_store(config: WeatherConfig, job: Job) -> SlabStore:
     )
 
 
-def _fill_store(config: WeatherConfig, job: Job, *, console: Console) -> None:
+def _fill_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str, console: Console) -> None:
     progress: Any = terminal_progress("init times", on=console)
-    with _open_store(config, job) if launch.is_main() else nullcontext() as store, progress:
+    opened = _open_store(config, job, path, made_by=made_by) if launch.is_main() else nullcontext()
+    with opened as store, progress:
         pending = launch.from_main(store.pending() if store else [])
         done = len(job.init) - sum(len(slab) for slab in pending)
         task = progress.add_task("forecast", total=len(job.init), completed=done)

@@ -1,4 +1,4 @@
-"""Names of earlier states among the input channels: "z500-12h" is z500 twelve hours before the init time.
+"""What names of channels say: "z500" is geopotential at 500 hPa, "z500-12h" the same twelve hours before the init time.
 
 Contract: an earlier state is an input channel like any other, with a tokeniser row and a place in a group of its
 own; its name says which field and how much earlier, and nothing else has to be remembered. Hours are looked up by
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_LEVEL_CHANNEL = re.compile(r"^([a-z]+)(\d+)$")
+_TEN_METRE_WINDS = frozenset({"u10", "v10"})
 _EARLIER = re.compile(r"^(?P<channel>.+)-(?P<hours>\d+)h$")
 
 
@@ -47,3 +49,15 @@ def input_names(channels: Sequence[str], static_channels: Sequence[str], *, hour
     """
     earlier = [earlier_name(name, h) for h in sorted(hours) for name in channels]
     return (*channels, *static_channels, *earlier)
+
+
+def variable_and_level(name: str) -> tuple[str, int | None]:
+    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500); "t2m", "u10" -> (name, None).
+
+    An earlier state ("z500-12h") belongs to the same variable and level as the present one.
+    """
+    name, _ = channel_and_hours(name)
+    match = _LEVEL_CHANNEL.match(name)
+    if match is None or name in _TEN_METRE_WINDS:
+        return name, None
+    return match.group(1), int(match.group(2))

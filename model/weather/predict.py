@@ -22,12 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.dchag import DCHAG, DCHAGConfig
+from model.network.cut import Network, NetworkConfig
 from model.parallel import wrap
 from model.parallel.mesh import CHANNEL, DeviceMesh, axis_size, channel_rank
 from model.training import checkpoint
+from model.training.learner import weights_of
+from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
-from pipeline.weather.climatology import Normals
 from pipeline.weather.variables import parse_channel, plausible_range
 
 Index = NDArray[np.int64]
@@ -35,9 +36,14 @@ Weights = Literal["average", "model"]
 
 
 def load_model(
-    path: Path, fields: Fields, *, device: torch.device, weights: Weights = "average", mesh: DeviceMesh | None = None,
-    layout: wrap.Layout | None = None,
-) -> tuple[DCHAG, str]:  # fmt: skip
+    path: Path,
+    fields: Fields,
+    *,
+    device: torch.device,
+    weights: Weights = "average",
+    mesh: DeviceMesh | None = None,
+    placement: wrap.Placement | None = None,
+) -> tuple[Network, str]:
     """The trained model for a store's fields, or this rank's part of it.
 
     Args:
@@ -46,7 +52,7 @@ def load_model(
         device: where to put it.
         weights: the moving average where training kept one, or the parameters themselves.
         mesh: of the ranks; None for all of it in one process.
-        layout: how it lies on the mesh.
+        placement: how it lies on the mesh.
 
     Returns:
         The model in evaluation mode, and a digest of the whole model's weights that does not depend on how they were
@@ -58,22 +64,22 @@ def load_model(
     description = checkpoint.describe(path)
     expected = {"contract": fields.trained_on, "normals": fields.normals.digest}
     prefix = description["weights"] if weights == "average" else "model"
-    shape = DCHAGConfig.from_dict(description["model"])
+    config = network_from_dict(description["model"])
     if mesh is None:
-        model = DCHAG(shape, seed=None)
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
-        checkpoint.load(path, {f"{prefix}.{name}": p for name, p in parameters.items()}, expected=expected)
-        return model.to(device).eval(), weights_digest(parameters)
+        network: Network = config.build(seed=None)
+        whole = weights_of(network)
+        checkpoint.load(path, {f"{prefix}.{name}": t for name, t in whole.items()}, expected=expected)
+        return network.to(device).eval(), weights_digest(whole)
     with torch.device("meta"):
-        shapes = {name: p.shape for name, p in DCHAG(shape, seed=None).named_parameters()}
+        shapes = {name: t.shape for name, t in weights_of(config.build(seed=None)).items()}
     whole = {name: torch.empty(size) for name, size in shapes.items()}
     checkpoint.load(path, {f"{prefix}.{name}": t for name, t in whole.items()}, expected=expected)
     digest = weights_digest(whole)
     del whole
-    model = wrap.distribute(shape, mesh=mesh, layout=layout, seed=None, device=device)
-    held = {f"{prefix}.{name}": p.detach() for name, p in model.named_parameters()}
-    checkpoint.load(path, checkpoint.with_rows(held, cut=model.cut_rows()), expected=expected)
-    return model.eval(), digest
+    network = wrap.distribute(config, mesh=mesh, placement=placement, seed=None, device=device)
+    held = {f"{prefix}.{name}": t for name, t in weights_of(network).items()}
+    checkpoint.load(path, checkpoint.with_rows(held, cut=network.cut_rows()), expected=expected)
+    return network.eval(), digest
 
 
 def weights_digest(parameters: dict[str, Tensor]) -> str:
@@ -93,14 +99,12 @@ class Predictor:
     Args:
         model: in evaluation mode, this rank's part.
         whole: fields with all channels, for units and the climatology.
-        own: fields with the channels that this rank reads.
-        network_input: what the network was trained to read.
+        own: fields with the channels that this rank reads, in the form that the network was trained to read.
     """
 
-    model: DCHAG
+    model: Network
     whole: Fields
     own: Fields
-    network_input: str
 
     @property
     def device(self) -> torch.device:
@@ -171,19 +175,10 @@ class Predictor:
         """What the network reads of a predicted state: (B, C, H, W)."""
         own = self.own
         rows = [self.whole.channels.index(name) for name in own.channels]
-        anomaly = own.scaling.anomaly(state_BVHW[:, rows], climatology_BVHW[:, rows])
-        if self.network_input == "anomaly":
-            anomaly *= anomaly_gain(own.normals, own.channels)
-        else:
-            anomaly += own.scaling.standardise(climatology_BVHW[:, rows])
-        static = own.static_SHW.expand(len(anomaly), *own.static_SHW.shape)
-        return torch.cat([torch.from_numpy(anomaly), static], dim=1)
-
-
-def anomaly_gain(normals: Normals, channels: tuple[str, ...]) -> NDArray[np.float32]:
-    """Spread of the state over that of the anomaly, (channel, 1, 1): what `network_input: anomaly` multiplies by."""
-    rows = normals.channel_indices(channels)
-    return (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)[:, None, None]
+        climatology = climatology_BVHW[:, rows]
+        anomalies = torch.from_numpy(own.scaling.anomaly(state_BVHW[:, rows], climatology))
+        own.as_input(anomalies, rows=np.arange(len(rows)), climatology=lambda: climatology)
+        return torch.cat([anomalies, own.static_SHW.expand(len(anomalies), *own.static_SHW.shape)], dim=1)
 
 
 def limits(channels: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -199,7 +194,7 @@ def divide(count: int, *, ranks: int, rank: int) -> Index:
     return np.minimum(np.arange(part) + part * rank, count - 1)
 
 
-def own_channels(shape: DCHAGConfig, mesh: DeviceMesh) -> tuple[str, ...]:
+def own_channels(network: NetworkConfig, mesh: DeviceMesh) -> tuple[str, ...]:
     """Channels that this rank reads."""
-    plan = wrap.plan_for(shape, ranks=axis_size(mesh, CHANNEL))
+    plan = wrap.plan_for(network, ranks=axis_size(mesh, CHANNEL))
     return plan.channels[channel_rank(mesh)]

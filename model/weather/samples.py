@@ -9,13 +9,10 @@ Letters: S starts, E leads, B batch, C input channels, V predicted channels, H/W
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -143,6 +140,13 @@ class Batch:
         x, lead_hours, target = (t.to(device, non_blocking=True) for t in (self.x, self.lead_hours, self.target))
         return Batch(x.to(dtype), lead_hours, target.to(dtype), self.items)
 
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Input, leads and target."""
+        return self.x, self.lead_hours, self.target
+
     def split(self, size: int | None) -> Iterator[Batch]:
         """Parts of at most `size` samples, in order; the whole for None."""
         for first in range(0, len(self.x), size or len(self.x)):
@@ -172,43 +176,3 @@ def make_batch(fields: Fields, pairs: Pairs, items: Items, *, pin: bool = False)
     if pin:
         x, lead, target = x.pin_memory(), lead.pin_memory(), target.pin_memory()
     return Batch(x, lead, target, items=items)
-
-
-class Prefetch(Generic[T]):
-    """Makes the next items in threads while the last one is being used.
-
-    Args:
-        make: builds the item of a step; called from several threads.
-        steps: which steps, in order.
-        depth: how many are made or wait at a time.
-        workers: threads; two, so that one reads while the other computes.
-
-    Attributes:
-        waited: seconds the consumer spent waiting.
-    """
-
-    def __init__(self, make: Callable[[int], T], steps: range, *, depth: int = 3, workers: int = 2) -> None:
-        self.waited = 0.0
-        self._make, self._steps = make, iter(steps)
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prefetch")
-        self._coming: deque[Future[T]] = deque()
-        for _ in range(depth):
-            self._order_next()
-
-    def __iter__(self) -> Iterator[T]:
-        while self._coming:
-            began = time.perf_counter()
-            value = self._coming.popleft().result()
-            self.waited += time.perf_counter() - began
-            self._order_next()
-            yield value
-
-    def close(self) -> None:
-        """Stop the threads; nothing more comes."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._coming.clear()
-
-    def _order_next(self) -> None:
-        step = next(self._steps, None)
-        if step is not None:
-            self._coming.append(self._pool.submit(self._make, step))

@@ -70,6 +70,11 @@ class TrainingData:
             )
             self.validation = pairs, fixed_items(pairs, count=options.validation_samples)
 
+    @property
+    def samples(self) -> int:
+        """Starts of the training periods, each used once in an epoch."""
+        return len(self.pairs)
+
     def hold(self, *, processes: int, progress: bool) -> None:
         """Read into memory what fits.
 
@@ -96,7 +101,7 @@ class TrainingData:
         assert self.validation is not None
         return make_batch(self.fields, self.validation[0], items, pin=self.pin)
 
-    def name_batch(self, step: int) -> str:
-        """What a person calls the samples of a step's global batch."""
+    def describe(self, step: int) -> str:
+        """The samples of a step's global batch, as messages name them."""
         items = self.order.batch(step, size=self.batch_size)
         return ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))

@@ -9,7 +9,7 @@ Letters: B batch, E leads, V predicted channels, H/W grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,32 +102,21 @@ class Sums:
         return {"loss": float(np.mean([entry["loss"] for entry in leads.values()])), "leads": leads}
 
 
-@torch.no_grad()
-def add_fixed(
-    sums: Sums,
-    items: Items,
-    predict: Callable[[Items], tuple[Tensor, Tensor]],
-    *,
-    area_HW: Tensor,
-    batch_size: int,
-    rank: int,
-    ranks: int,
-) -> None:
-    """Add this data rank's part of the fixed samples.
+def part_of_rank(items: Items, *, rank: int, ranks: int, batch_size: int) -> Iterator[tuple[Items, list[int]]]:
+    """This data rank's part of the fixed samples, in batches; every rank has equally many.
 
     Args:
-        sums: what to add to.
         items: all samples.
-        predict: prediction and target, (B, V, H, W), of some of them; every rank calls it equally often.
-        area_HW: cell areas.
-        batch_size: samples a call.
         rank: position on the data axis.
         ranks: its length.
+        batch_size: most samples of a batch.
+
+    Yields:
+        Some samples, and the lead of each; -1 for one that only fills up the batch.
     """
     part = math.ceil(len(items) / ranks)
     mine = np.arange(part) + part * rank
     for rows in np.split(mine, range(batch_size, part, batch_size)):
         there = np.minimum(rows, len(items) - 1)
-        y, target = predict(Items(items.start[there], items.lead[there], items.roll[there]))
         lead = np.where(rows < len(items), items.lead[there], -1)
-        sums.add(y, target, lead=lead.tolist(), area_HW=area_HW)
+        yield Items(items.start[there], items.lead[there], items.roll[there]), lead.tolist()

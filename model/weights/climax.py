@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.dchag import DCHAG, DCHAGConfig, interpolate_position
+from model.dchag import DCHAG, DCHAGConfig
 from model.network.aggregate import CrossAttentionUnits
+from model.network.encoder import interpolate_position
 
 LEVELS = (50, 250, 500, 600, 700, 850, 925)
 CLIMAX_CHANNELS = (

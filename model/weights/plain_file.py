@@ -1,7 +1,7 @@
 """A trained model as one plain file: what it takes to run it elsewhere, and nothing that is code.
 
 Contract: a safetensors file with the weights that forecasts use (averaged ones where training kept them) under their
-names in `DCHAG`, the means and spreads that inputs are normalised with and outputs are in, and, as text, the
+names in the network, the means and spreads that inputs are normalised with and outputs are in, and, as text, the
 architecture and what it was trained on. It is read without running anything from it, on any number of ranks'
 checkpoint alike. Source of the format: https://github.com/huggingface/safetensors.
 """
@@ -20,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.dchag import DCHAG, DCHAGConfig
+from model.network.cut import Network
 from model.training import checkpoint
+from model.training.learner import weights_of
+from model.weather.architecture import network_from_dict
 from pipeline import files
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
@@ -46,7 +48,7 @@ class PlainModel:
         step: training steps done.
     """
 
-    model: DCHAG
+    model: Network
     network_input: str
     scales: dict[str, Tensor]
     contract: dict[str, Any]
@@ -86,8 +88,8 @@ def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
         ValueError: the checkpoint is incomplete or belongs to other normals.
     """
     description = checkpoint.describe(source)
-    model = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    model = network_from_dict(description["model"]).build(seed=None)
+    parameters = weights_of(model)
     wanted = {f"{description['weights']}.{name}": p for name, p in parameters.items()}
     checkpoint.load(source, wanted, expected={"normals": normals.digest})
     scales = {f"normals.{name}": torch.from_numpy(np.array(getattr(normals, name))) for name in _SCALES}
@@ -115,14 +117,14 @@ def read_plain(path: Path) -> PlainModel:
     if text.get("format") != FORMAT:
         raise ValueError(f"model file must be a {FORMAT!r}, got {text.get('format')!r} in {path}")
     description = json.loads(text["description"])
-    model = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
+    model = network_from_dict(description["model"]).build(seed=None)
     lines = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in weights_of(model).items():
         found = tensors.pop(f"model.{name}", None)
         if found is None or found.shape != parameter.shape:
             lines.append(f"  {name}: {'absent' if found is None else tuple(found.shape)}, not {tuple(parameter.shape)}")
         else:
-            parameter.data.copy_(found)
+            parameter.copy_(found)
     scales = {name: tensors.pop(f"normals.{name}", None) for name in _SCALES}
     lines += [f"  normals.{name}: absent" for name, found in scales.items() if found is None]
     lines += [f"  {name}: unknown" for name in tensors]

@@ -17,10 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.dchag import DCHAG, DCHAGConfig, interpolate_position
+from model.dchag import DCHAG, DCHAGConfig
 from model.network.aggregate import CrossAttentionUnits
+from model.network.cut import Network
+from model.network.encoder import interpolate_position
 from model.network.groups import Tree
 from model.training import checkpoint
+from model.weather.architecture import ForecastNetwork, network_from_dict
 from model.weights.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, read_climax
 from model.weights.plain_file import read_plain
 
@@ -54,12 +57,12 @@ class Taken:
 
 
 def starting_model(
-    shape: DCHAGConfig, path: Path, *, seed: int, network_input: str, climax_channels: Sequence[str] = ()
+    config: ForecastNetwork, path: Path, *, seed: int, network_input: str, climax_channels: Sequence[str] = ()
 ) -> tuple[DCHAG, Taken]:
     """The whole model with the weights of a file.
 
     Args:
-        shape: the model wanted.
+        config: the model wanted.
         path: a checkpoint of ours, a folder of them (then the best, or the last without validation), the folder of a
             training, a model file of ours (.safetensors), or a file with a ClimaX state dict.
         seed: of what the file lacks.
@@ -69,22 +72,24 @@ def starting_model(
     Raises:
         ValueError: nothing there, or weights that do not fit the model, named.
     """
-    model = DCHAG(shape, seed=seed)
+    if not isinstance(config, DCHAGConfig):
+        raise ValueError(f"training.start_from works with model.architecture: dchag, got {config.architecture}")
+    model = DCHAG(config, seed=seed)
     if path.suffix == ".safetensors":
         plain = read_plain(path)
         _check_input(plain.network_input, network_input, path)
-        return model, copy_weights(plain.model, model, source=path)
+        return model, copy_weights(_as_dchag(plain.model, path), model, source=path)
     if path.is_file():
         state = read_climax(path)
         tokens = next((value.shape[1] for name, value in state.items() if name.endswith("pos_embed")), 0)
-        image = shape.image if tokens == model.grid[0] * model.grid[1] else CLIMAX_IMAGE
+        image = config.image if tokens == model.grid[0] * model.grid[1] else CLIMAX_IMAGE
         taken = load_climax(model, state, channels=tuple(climax_channels) or CLIMAX_CHANNELS, image=image)
         lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised))
         return model, Taken(path, len(taken.channels), len(taken.out_channels), lacking, taken.unused)
     found = _find(path)
     description = checkpoint.describe(found)
     _check_input(description["network_input"], network_input, found)
-    theirs = DCHAG(DCHAGConfig.from_dict(description["model"]), seed=None)
+    theirs = _as_dchag(network_from_dict(description["model"]).build(seed=None), found)
     prefix = description["weights"]
     checkpoint.load(found, {f"{prefix}.{name}": p.detach() for name, p in theirs.named_parameters()}, expected={})
     return model, copy_weights(theirs, model, source=found)
@@ -155,6 +160,12 @@ def _find(path: Path) -> Path:
         f"training.start_from must be a checkpoint, a folder of them or a ClimaX file, got {path}; "
         "give the path of one, e.g. results/demo/train-.../checkpoints"
     )
+
+
+def _as_dchag(network: Network, path: Path) -> DCHAG:
+    if not isinstance(network, DCHAG):
+        raise ValueError(f"training.start_from needs weights of model.architecture: dchag, got others in {path}")
+    return network
 
 
 def _check_input(theirs: str, ours: str, path: Path) -> None:

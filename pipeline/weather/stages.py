@@ -155,6 +155,7 @@ STAGES = (
             "network_forecasts": Output("{member}-{digest}.zarr", networks, members=_network_names),
         },
         applies=lambda config: bool(config.evaluation.trained_baselines),
+        on_ranks=True,
         category="Skill",
         resources=Resources(threads=16, mem_mb=8000, runtime="5d"),
     ),

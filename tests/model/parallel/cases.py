@@ -18,9 +18,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.dchag import DCHAG, CutRows, DCHAGConfig
+from model.dchag import DCHAG, DCHAGConfig
+from model.network.cut import CutRows
 from model.parallel.mesh import CHANNEL, DATA, axis_size, build_mesh, channel_rank, data_rank
-from model.parallel.wrap import ChannelGather, Layout, cut, gradient_norm, parameter_groups, plan_for
+from model.parallel.wrap import ChannelGather, Placement, cut, gradient_norm, parameter_groups, plan_for
 from model.weather.loss import weighted_mse
 
 NAMES = {
@@ -42,7 +43,7 @@ class Case:
 
     channels: int
     channel_ranks: int
-    layout: Layout = field(default_factory=Layout)
+    layout: Placement = field(default_factory=Placement)
     groups: Any = 12
     tree: Any = "Tree0"
     unit: str = "C"
@@ -193,7 +194,7 @@ def part_of(whole: DCHAG, case: Case, mesh: DeviceMesh) -> DCHAG:
     with torch.no_grad():
         for name, parameter in part.named_parameters():
             parameter.copy_(_rows(cut_rows, name, values[name]))
-    cut(part, plan=plan, mesh=mesh, layout=case.layout)
+    cut(part, plan=plan, mesh=mesh, placement=case.layout)
     if case.gather == "sum":
         assert isinstance(part.gather, ChannelGather)
         part.gather = SummingGather(part.gather)

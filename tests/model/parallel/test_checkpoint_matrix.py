@@ -20,20 +20,20 @@ from torch.distributed.tensor import DTensor
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.mesh import axis_size, build_mesh, data_rank
 from model.parallel.rows import LoadPlanner, RowPart
-from model.parallel.wrap import Layout, distribute, parameter_groups
+from model.parallel.wrap import Placement, distribute, parameter_groups
 from model.training import checkpoint
 from model.weather.loss import weighted_mse
 from tests.model.parallel.harness import run_distributed
 
-LAYOUTS: dict[str, tuple[int, int, Layout]] = {
-    "1": (1, 1, Layout("replicated", "ddp")),
-    "channel 2": (2, 2, Layout("replicated", "ddp")),
-    "channel 2 tensor": (2, 2, Layout("tensor", "ddp")),
-    "data 2 ddp": (2, 1, Layout("replicated", "ddp")),
-    "data 2 fsdp": (2, 1, Layout("replicated", "fsdp")),
-    "channel 4": (4, 4, Layout("replicated", "ddp")),
-    "channel 4 sequence": (4, 4, Layout("sequence", "ddp")),
-    "2 x 2 fsdp": (4, 2, Layout("replicated", "fsdp")),
+LAYOUTS: dict[str, tuple[int, int, Placement]] = {
+    "1": (1, 1, Placement("replicated", "ddp")),
+    "channel 2": (2, 2, Placement("replicated", "ddp")),
+    "channel 2 tensor": (2, 2, Placement("tensor", "ddp")),
+    "data 2 ddp": (2, 1, Placement("replicated", "ddp")),
+    "data 2 fsdp": (2, 1, Placement("replicated", "fsdp")),
+    "channel 4": (4, 4, Placement("replicated", "ddp")),
+    "channel 4 sequence": (4, 4, Placement("sequence", "ddp")),
+    "2 x 2 fsdp": (4, 2, Placement("replicated", "fsdp")),
 }
 """Ranks, channel ranks, layout."""
 WRITTEN = {"C": tuple(LAYOUTS), "L": ("1", "channel 2", "data 2 fsdp", "channel 4")}
@@ -58,8 +58,8 @@ def shape(unit: str) -> DCHAGConfig:
 class Run:
     """A model on a layout with its optimiser, and a global batch."""
 
-    def __init__(self, config: DCHAGConfig, mesh: DeviceMesh, layout: Layout) -> None:
-        self.model: DCHAG = distribute(config, mesh=mesh, layout=layout, seed=4, dtype=torch.float64)
+    def __init__(self, config: DCHAGConfig, mesh: DeviceMesh, layout: Placement) -> None:
+        self.model: DCHAG = distribute(config, mesh=mesh, placement=layout, seed=4, dtype=torch.float64)
         groups: list[Any] = [{"params": parameters} for parameters in parameter_groups(self.model)]
         self.optimiser = torch.optim.AdamW(groups, lr=1e-2, weight_decay=1e-2)
         generator = torch.Generator().manual_seed(8)

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from model.parallel.wrap import Layout
+from model.parallel.wrap import Placement
 from tests.model.parallel.cases import Case, Difference, compare_all
 from tests.model.parallel.harness import run_distributed
 
@@ -17,37 +17,37 @@ TRUNKS = ("replicated", "tensor", "sequence")
 UNEVEN = (4, 10)  # 10 patches: 3 or 4 ranks do not divide them
 MIXED = ((80, "ddp"), (81, "fsdp"))
 
-QUICK = [Case(81, 2, Layout(trunk, "ddp")) for trunk in TRUNKS]
+QUICK = [Case(81, 2, Placement(trunk, "ddp")) for trunk in TRUNKS]
 USUAL = {
     2: [
-        Case(80, 2, Layout("replicated", "fsdp", recompute=True), groups=4, tree="Tree2"),
-        Case(80, 2, Layout("replicated", "ddp"), tree=(4, 2), unit="L"),
-        Case(81, 2, Layout("replicated", "fsdp"), tree="none"),
-        Case(81, 2, Layout("sequence", "fsdp", recompute=True), form="reference"),
-        Case(33, 2, Layout("replicated", "ddp"), groups="variable"),
+        Case(80, 2, Placement("replicated", "fsdp", recompute=True), groups=4, tree="Tree2"),
+        Case(80, 2, Placement("replicated", "ddp"), tree=(4, 2), unit="L"),
+        Case(81, 2, Placement("replicated", "fsdp"), tree="none"),
+        Case(81, 2, Placement("sequence", "fsdp", recompute=True), form="reference"),
+        Case(33, 2, Placement("replicated", "ddp"), groups="variable"),
     ],
-    3: [Case(80, 3, Layout(trunk, "fsdp"), image=UNEVEN) for trunk in TRUNKS]
-    + [Case(500, 3, Layout("replicated", "ddp"), tree="none", groups=6)],
+    3: [Case(80, 3, Placement(trunk, "fsdp"), image=UNEVEN) for trunk in TRUNKS]
+    + [Case(500, 3, Placement("replicated", "ddp"), tree="none", groups=6)],
     4: [
-        *(Case(81, 4, Layout(trunk, "ddp"), image=UNEVEN) for trunk in TRUNKS),
-        *(Case(500, 2, Layout(trunk, "fsdp")) for trunk in TRUNKS),
-        Case(81, 2, Layout("tensor", "ddp")),
+        *(Case(81, 4, Placement(trunk, "ddp"), image=UNEVEN) for trunk in TRUNKS),
+        *(Case(500, 2, Placement(trunk, "fsdp")) for trunk in TRUNKS),
+        Case(81, 2, Placement("tensor", "ddp")),
     ],
 }
 WRONG = {
-    2: [Case(81, 2, Layout(trunk, "ddp"), gather="sum") for trunk in TRUNKS],
-    3: [Case(81, 3, Layout("replicated", "ddp"), gather="sum")],
-    4: [Case(81, 4, Layout("replicated", "ddp"), gather="sum"), Case(81, 2, Layout("tensor", "fsdp"), gather="sum")],
+    2: [Case(81, 2, Placement(trunk, "ddp"), gather="sum") for trunk in TRUNKS],
+    3: [Case(81, 3, Placement("replicated", "ddp"), gather="sum")],
+    4: [Case(81, 4, Placement("replicated", "ddp"), gather="sum"), Case(81, 2, Placement("tensor", "fsdp"), gather="sum")],
 }
 FULL = {
-    1: [Case(81, 1, Layout(trunk, "fsdp")) for trunk in TRUNKS],
+    1: [Case(81, 1, Placement(trunk, "fsdp")) for trunk in TRUNKS],
     **{
-        ranks: [Case(channels, ranks, Layout(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
-        + [Case(500, ranks, Layout("replicated", "ddp"))]  # the trunk is given groups, however many channels they hold
+        ranks: [Case(channels, ranks, Placement(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
+        + [Case(500, ranks, Placement("replicated", "ddp"))]  # the trunk is given groups, however many channels they hold
         for ranks in (2, 3, 4)
     },
 }
-FULL[4] += [Case(channels, 2, Layout(trunk, "fsdp")) for trunk, channels in zip(TRUNKS, (80, 81, 80), strict=True)]
+FULL[4] += [Case(channels, 2, Placement(trunk, "fsdp")) for trunk, channels in zip(TRUNKS, (80, 81, 80), strict=True)]
 
 
 def run(world: int, cases: list[Case]) -> list[tuple[Case, Difference]]:

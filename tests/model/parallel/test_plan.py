@@ -11,7 +11,7 @@ from model.dchag import DCHAG, DCHAGConfig
 from model.network.groups import build_tree
 from model.parallel.channels import channel_plan
 from model.parallel.mesh import build_mesh
-from model.parallel.wrap import Layout, distribute
+from model.parallel.wrap import Placement, distribute
 from tests.model.parallel.harness import run_distributed
 
 
@@ -68,7 +68,7 @@ CONFIG = DCHAGConfig(
 def start_of_training(trunk: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The start on this rank, and what of the start on one rank it should be."""
     mesh = build_mesh(channel=2)
-    part = distribute(CONFIG, mesh=mesh, layout=Layout(trunk=trunk), seed=7)
+    part = distribute(CONFIG, mesh=mesh, placement=Placement(trunk=trunk), seed=7)
     whole = dict(DCHAG(CONFIG, seed=7).named_parameters())
     rows = part.cut_rows()
     found = {}
@@ -106,5 +106,5 @@ def test_heads_must_fit_the_ranks() -> None:
 def heads_error() -> str:
     config = DCHAGConfig(channels=names(6), out_channels=("z0",), image=(4, 6), width=16, heads=4, depth=1, groups=6)
     with pytest.raises(ValueError) as error:
-        distribute(config, mesh=build_mesh(channel=3), layout=Layout(trunk="tensor"))
+        distribute(config, mesh=build_mesh(channel=3), placement=Placement(trunk="tensor"))
     return str(error.value)

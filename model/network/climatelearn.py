@@ -1,9 +1,8 @@
-"""The only door to climate-learn: its networks, unchanged, behind a repair that they need on a processor.
+"""The only place that imports climate-learn: its networks, unchanged, after a repair that a CPU build of torch needs.
 
-Contract: nothing else in the four packages imports climate_learn (benchmarks do, after the same repair). A
-torch built for processors has a torchvision without compiled operators, and importing climate_learn then
-fails on two schemas that it never calls; declaring them is enough. The networks are built as climate-learn's
-own loaders build them.
+Contract: nothing else in the four packages imports climate_learn (benchmarks do, after the same repair). The
+torchvision of a CPU build has no compiled operators, and importing climate_learn then fails on two schemas that it
+never calls; declaring them is enough. The networks are built as climate-learn's own loaders build them.
 """
 
 from __future__ import annotations
@@ -49,7 +48,8 @@ def network(name: str, *, in_channels: int, out_channels: int) -> nn.Module:
         from climate_learn.models.hub.unet import Unet
     except ImportError as error:
         raise ValueError(
-            f"evaluation.trained_baselines must find {PACKAGE}, got {error}; pip install {PACKAGE}, or leave them out"
+            f"the networks resnet and unet need {PACKAGE}, got {error}; pip install {PACKAGE}, or leave them out of "
+            "model.architecture and evaluation.trained_baselines"
         ) from None
     made: nn.Module = {"resnet": ResNet, "unet": Unet}[name](in_channels, out_channels, **ARCHITECTURES[name])
     return made

@@ -1,0 +1,91 @@
+"""The baselines stage: climate-learn's networks, trained and applied as the model is.
+
+Contract: what the model is given, they are given: the same task, so the same pairs, inputs, history, loss, batch,
+averaged weights, resume and forecasts. Their learning rate, weight decay and warm-up are climate-learn's own. They may
+be given other steps, or minutes. Each ends as a forecast store that is scored like any model.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from model.network import climatelearn
+from model.parallel import launch
+from model.training import checkpoint
+from model.training.trainer import RunFolder
+from model.weather.forecast import write_forecasts
+from model.weather.train import trained
+from pipeline import provenance
+from pipeline.sections import Layout
+from pipeline.weather.config import WeatherConfig
+
+LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-4, 1e-5, 0.05
+"""Of AdamW with a linear warm-up (a fraction of all steps) and a cosine; climate-learn's schedule."""
+
+
+def run_baselines(config: WeatherConfig) -> None:
+    """Train evaluation.trained_baselines and issue their forecasts, or resume where an earlier call was stopped.
+
+    Raises:
+        ValueError: none is named, an earlier stage is missing, or climate-learn is not installed.
+    """
+    paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
+    stores = paths.network_forecasts
+    if not stores:
+        raise ValueError("evaluation.trained_baselines must name a network, got none; set it to [resnet, unet]")
+    if paths.receipt("baselines").exists() and all(p.exists() for p in stores.values()):
+        console.print(f"baselines: complete in {', '.join(map(str, stores.values()))}", markup=False)
+        return
+    facts = {}
+    with launch.process_group(world_size=config.training.layout.world_size) as device:
+        for name in stores:
+            facts[name] = _train_and_issue(name, config, device=device, console=console)
+    if launch.is_main():
+        provenance.write_receipt(config, stage="baselines", outputs=list(stores.values()), facts=facts)
+
+
+def network_experiment(name: str, config: WeatherConfig) -> WeatherConfig:
+    """The same experiment with one of climate-learn's networks as its model.
+
+    Args:
+        name: "resnet" or "unet".
+        config: the experiment.
+    """
+    budget = config.evaluation.trained_budget
+    steps = budget.steps or config.training.steps
+    training = config.training.model_copy(
+        update={
+            "steps": steps,
+            "minutes": budget.minutes,
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "warmup_steps": max(1, round(WARMUP * steps)),
+            "start_from": None,
+            "patience": 0,
+            "layout": Layout(data=config.training.layout.world_size),
+        }
+    )
+    model = config.model.model_copy(update={"architecture": name})
+    return config.model_copy(update={"model": model, "training": training, "name": name})
+
+
+def _train_and_issue(name: str, config: WeatherConfig, *, device: torch.device, console: Console) -> dict[str, Any]:
+    paths = config.paths
+    experiment, folder = network_experiment(name, config), RunFolder(paths.networks / name)
+    trainer = trained(experiment, folder=folder, device=device, console=console)
+    facts = trainer.facts()
+    newest = checkpoint.best_or_last(folder.checkpoints)
+    assert newest is not None
+    path, made_by = paths.network_forecasts[name], f"climate-learn's {name}"
+    issued = write_forecasts(experiment, newest, path, device=device, console=console, made_by=made_by)
+    return facts | {
+        "samples": trainer.step * config.training.batch_size,
+        "architecture": climatelearn.ARCHITECTURES[name],
+        "climate_learn": metadata.version(climatelearn.PACKAGE),
+        "weights": issued["checkpoint_digest"],
+        "init_times": issued["init_times"],
+    }

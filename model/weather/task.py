@@ -1,0 +1,180 @@
+"""Forecasting as a task of the trainer: pairs of times from a store, an area-weighted loss, scores against climatology.
+
+Letters: B batch, C input channels of this rank, V predicted channels, K predicted channels read by this rank, H/W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from model.network.cut import Network
+from model.parallel import launch, wrap
+from model.parallel.mesh import CHANNEL, DATA, axis_size, data_rank
+from model.parallel.targets import whole_target
+from model.training import optimise
+from model.training.task import Predict
+from model.weather.architecture import ForecastNetwork, network_config, planned_network
+from model.weather.fields import Fields
+from model.weather.loss import weighted_mse
+from model.weather.samples import Batch, Items
+from model.weather.training_data import TrainingData
+from model.weather.validation import Sums, part_of_rank
+from model.weights.start import starting_model
+from pipeline.grid import Grid
+from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.variables import parse_channel
+
+
+class Forecasting:
+    """What training and its plan share: the network, the loss, the shapes.
+
+    Args:
+        config: the experiment.
+        network: to be trained.
+        area_HW: cell areas.
+        channel_V: loss weight of each predicted channel.
+    """
+
+    def __init__(
+        self, config: WeatherConfig, network: ForecastNetwork, *, area_HW: Tensor | None, channel_V: Tensor | None
+    ) -> None:
+        self.config, self._network, self.area_HW, self.channel_V = config, network, area_HW, channel_V
+
+    @classmethod
+    def planned(cls, config: WeatherConfig) -> Forecasting:
+        """For an experiment whose store need not exist: shapes are right, values are not."""
+        return cls(config, planned_network(config), area_HW=None, channel_V=None)
+
+    @property
+    def network(self) -> ForecastNetwork:
+        """The network: how it is built, and how it may be cut."""
+        return self._network
+
+    def loss(self, predict: Predict, batch: Batch, *, mesh: DeviceMesh) -> Tensor:
+        """Area-weighted mean square of normalised anomalies, weighted by channel."""
+        y_BVHW, target_BVHW = self.predicted(predict, batch, mesh=mesh)
+        area_HW = torch.ones(self.network.image, device=y_BVHW.device) if self.area_HW is None else self.area_HW
+        return weighted_mse(y_BVHW, target_BVHW, area_HW=area_HW, channel_V=self.channel_V)
+
+    def predicted(self, predict: Predict, batch: Batch, *, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
+        """Prediction and target of all predicted channels, (B, V, H, W) each."""
+        y_BVHW = predict(batch.x, batch.lead_hours)
+        plan = wrap.plan_for(self.network, ranks=axis_size(mesh, CHANNEL))
+        group = mesh.get_group(CHANNEL)
+        return y_BVHW, whole_target(batch.target, plan=plan, channels=self.network.out_channels, group=group)
+
+    def example(self, samples: int, *, channels: Sequence[str], device: torch.device, dtype: torch.dtype) -> Batch:
+        """A batch of the right shapes."""
+        read = [name for name in channels if name in set(self.network.out_channels)]
+        sizes = ((samples, len(names), *self.network.image) for names in (channels, read))
+        x, target = (torch.full(size, 0.5, dtype=dtype, device=device) for size in sizes)
+        none = np.zeros(samples, dtype=np.int64)
+        return Batch(x, torch.ones(samples, device=device), target, Items(none, none, none))
+
+    def validation_samples(self) -> int:
+        """How many fixed samples there are, 0 for none."""
+        return self.config.training.validation_samples if self.config.data.splits.validation else 0
+
+
+class ForecastTask(Forecasting):
+    """Forecasting from a training store.
+
+    Args:
+        config: the experiment.
+        device: of this rank.
+
+    Raises:
+        ValueError: the store or its normals are missing or do not fit the configuration.
+    """
+
+    def __init__(self, config: WeatherConfig, *, device: torch.device) -> None:
+        self.normals = Normals.open(config.paths.normals)
+        everything = Fields(config.paths.store, self.normals)  # names and sizes alone
+        self.contract = everything.contract
+        network = network_config(
+            config.model,
+            channels=everything.channels,
+            static_channels=everything.static_channels,
+            image=everything.grid_shape,
+        )
+        grid = Grid(everything.coords["latitude"].values, everything.coords["longitude"].values)
+        rows = self.normals.channel_indices(network.out_channels)
+        self.std = self.normals.std[rows]
+        options = config.training
+        named = [(c.name, c.variable, c.level) for c in map(parse_channel, network.out_channels)]
+        factors = ((self.std / self.normals.anomaly_std[rows]) ** 2).tolist() if options.anomaly_weighted else None
+        channel_V = optimise.channel_weights(
+            named, weights=options.channel_weights, pressure_weighted=options.pressure_weighted, factors=factors
+        )
+        area_HW = torch.from_numpy(grid.area_weights).float()
+        super().__init__(config, network, area_HW=area_HW.to(device), channel_V=channel_V.to(device))
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What a checkpoint must agree with to be resumed here; JSON-ready."""
+        return {
+            "contract": self.contract,
+            "normals": self.normals.digest,
+            "network_input": self.config.model.network_input,
+            "splits": self.config.data.splits.model_dump(mode="json"),
+        }
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The resolved configuration."""
+        return {"config": self.config.model_dump(mode="json")}
+
+    def start(self) -> tuple[Network, str] | None:
+        """The network of `training.start_from`."""
+        options = self.config.training
+        if options.start_from is None:
+            return None
+        model, taken = starting_model(
+            self.network,
+            Path(options.start_from),
+            seed=options.seed,
+            network_input=self.config.model.network_input,
+            climax_channels=options.climax_channels,
+        )
+        return model, str(taken)
+
+    def data(self, *, channels: Sequence[str], rank: int, ranks: int, pin: bool) -> TrainingData:
+        """The pairs of the training periods, as one rank reads them."""
+        return TrainingData(self.config, normals=self.normals, channels=channels, rank=rank, ranks=ranks, pin=pin)
+
+    def validate(
+        self, predict: Predict, data: TrainingData, *, mesh: DeviceMesh, at_once: int
+    ) -> dict[str, Any] | None:
+        """Loss, skill against climatology and RMSE of the fixed pairs, per lead."""
+        if data.validation is None:
+            return None
+        pairs, items = data.validation
+        assert self.area_HW is not None
+        assert self.channel_V is not None
+        device = self.area_HW.device
+        sums = Sums.zero(leads=len(pairs.lead_hours), channels=len(self.network.out_channels), device=device)
+        dtype = torch.float64 if self.config.training.precision == "float64" else torch.float32
+        for some, lead in part_of_rank(items, rank=data_rank(mesh), ranks=axis_size(mesh, DATA), batch_size=at_once):
+            y_BVHW, target_BVHW = self.predicted(predict, data.fixed(some).to(device, dtype), mesh=mesh)
+            sums.add(y_BVHW, target_BVHW, lead=lead, area_HW=self.area_HW)
+        sums.merge(lambda values: launch.sum_over_ranks(values, group=mesh.get_group(DATA)))
+        return sums.scores(
+            lead_hours=pairs.lead_hours,
+            channel_V=self.channel_V,
+            channels=self.network.out_channels,
+            std=self.std,
+            shown=self.config.evaluation.variables,
+        )
+
+    def summary(self, scores: Mapping[str, Any]) -> str:
+        """Scores of a validation in one line for people."""
+        skills = ", ".join(f"{hours} h {entry['skill']:+.3f}" for hours, entry in scores["leads"].items())
+        return f"validation loss {scores['loss']:.4f}; skill against climatology at {skills}"
