@@ -217,10 +217,9 @@ def _into(out: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any]:
 def _cuts(start: int, stop: int, *, chunk: int, per_shard: int) -> Iterator[_Cut]:
     for number in range(start // chunk, -(-stop // chunk)):
         first, last = max(start, number * chunk), min(stop, (number + 1) * chunk)
-        yield _Cut(
-            shard=number // per_shard, place=number % per_shard,
-            inside=slice(first - number * chunk, last - number * chunk), there=slice(first - start, last - start),
-        )  # fmt: skip
+        inside = slice(first - number * chunk, last - number * chunk)
+        shard, place = divmod(number, per_shard)
+        yield _Cut(shard=shard, place=place, inside=inside, there=slice(first - start, last - start))
 
 
 def _span(selected: slice, size: int) -> tuple[int, int]:

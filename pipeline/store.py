@@ -158,10 +158,9 @@ class SlabStore:
         manifest = manifest_path(self.path)
         if manifest.exists() and self.path.exists():
             self._manifest: dict[str, Any] = files.read_json(manifest)
-            require_same_contract(
-                self._manifest["contract"], self.contract, us=f"store {self.path}", them="this configuration",
-                remedy="use another directory or name, or move the old store away",
-            )  # fmt: skip
+            found, remedy = self._manifest["contract"], "use another directory or name, or move the old store away"
+            us, them = f"store {self.path}", "this configuration"
+            require_same_contract(found, self.contract, us=us, them=them, remedy=remedy)
             if self._manifest["axis"] != self._axis():
                 raise ValueError(
                     f"store {self.path} must have the same {self.slab_dim} and slabs as this configuration, got "

@@ -142,10 +142,11 @@ def load(path: Path, into: Mapping[str, Tensor | RowPart], *, expected: Mapping[
         ValueError: it belongs to something else, listing every difference, or lacks a tensor wanted.
     """
     description = describe(path)
-    require_same_contract(
-        {key: description.get(key, "(absent)") for key in expected}, expected,
-        us=f"checkpoint {path}", them="this run", remedy="use the data it was trained on, or train anew",
-    )  # fmt: skip
+    found, remedy = (
+        {key: description.get(key, "(absent)") for key in expected},
+        "use the data it was trained on, or retrain",
+    )
+    require_same_contract(found, expected, us=f"checkpoint {path}", them="this run", remedy=remedy)
     reader = _SafeReader(path)
     saved = reader.read_metadata().state_dict_metadata
     lines = []
@@ -220,11 +221,16 @@ class _SafeReader(FileSystemReader):
 
 class _IndexUnpickler(pickle.Unpickler):
     _MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
-    _NAMES = frozenset({
-        ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"),
-        ("torch.distributed._shard.metadata", "ShardMetadata"), ("collections", "OrderedDict"),
-        ("pathlib", "PosixPath"), ("pathlib", "Path"),
-    })  # fmt: skip
+    _NAMES = frozenset(
+        {
+            "torch.Size",
+            "torch.device",
+            "torch.serialization._get_layout",
+            "torch.distributed._shard.metadata.ShardMetadata",
+            "pathlib.PosixPath",
+            "pathlib.Path",
+        }
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         if module in self._MODULES:
@@ -235,7 +241,7 @@ class _IndexUnpickler(pickle.Unpickler):
             return getattr(torch, name)
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
-        if (module, name) in self._NAMES:
+        if f"{module}.{name}" in self._NAMES:
             return super().find_class(module, name)
         raise ValueError(
             f"checkpoint's index must name known classes only, got {module}.{name}; do not use files you do not trust"

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 
 from model.network.cut import Network, NetworkConfig
 from model.parallel import launch, wrap
 from model.parallel.collectives import local_tensor
-from model.parallel.mesh import DATA, axis_size
+from model.parallel.mesh import DATA, DeviceMesh, axis_size
 from model.parallel.rows import RowPart
 from model.training import checkpoint, optimise
 from pipeline.sections import Training

@@ -125,10 +125,10 @@ class TrainingBar:
 
     def __init__(self, console: Console, *, total: int, done: int, batch_size: int) -> None:
         self._console, self._total, self._first, self._batch_size = console, total, done, batch_size
-        self._progress = Progress(
-            TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-            TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
+        text = ("train", "{task.fields[text]}", "left")
+        name, state, left = map(TextColumn, text)
+        columns = (name, BarColumn(), MofNCompleteColumn(), state, left, TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("train", total=total, completed=done, text="")
         self._began = self._said = time.monotonic()
 

@@ -14,13 +14,12 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.device_mesh import DeviceMesh
 
 from model.network import folded
 from model.parallel import wrap
 from model.parallel.allocations import Allocations
 from model.parallel.collectives import local_tensor
-from model.parallel.mesh import DATA, axis_size, build_mesh, channel_rank
+from model.parallel.mesh import DATA, DeviceMesh, axis_size, build_mesh, channel_rank
 from model.parallel.pretend import pretended_ranks
 from model.training.learner import assemble
 from model.training.prefetch import DEPTH

@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from model.network.cut import Network, NetworkConfig
+from model.parallel.mesh import DeviceMesh
 
 Predict = Callable[..., Tensor]
 """The network under the run's precision: called as the network is."""

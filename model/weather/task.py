@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from model.network.cut import Network
 from model.parallel import launch, wrap
-from model.parallel.mesh import CHANNEL, DATA, axis_size, data_rank
+from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, data_rank
 from model.parallel.targets import whole_target
 from model.training import optimise
 from model.training.task import Predict

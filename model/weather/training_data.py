@@ -54,15 +54,12 @@ class TrainingData:
     ) -> None:
         options, splits, history = config.training, config.data.splits, config.model.history_hours
         self.rank, self.ranks, self.pin, self.batch_size = rank, ranks, pin, options.batch_size
-        self.fields = Fields(
-            config.paths.store, normals, channels=channels, network_input=config.model.network_input
-        )  # fmt: skip
+        network_input = config.model.network_input
+        self.fields = Fields(config.paths.store, normals, channels=channels, network_input=network_input)
         times, width = self.fields.times, self.fields.grid_shape[1]
         self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train, history_hours=history)
-        self.order = Order(
-            self.pairs, seed=options.seed, lead_weights=options.lead_weights,
-            longitudes=width if options.roll_longitude else 1,
-        )  # fmt: skip
+        longitudes = width if options.roll_longitude else 1
+        self.order = Order(self.pairs, seed=options.seed, lead_weights=options.lead_weights, longitudes=longitudes)
         self.validation: tuple[Pairs, Items] | None = None
         if splits.validation:
             pairs = find_pairs(

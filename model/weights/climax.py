@@ -240,11 +240,10 @@ def _copy_attention(unit: CrossAttentionUnits, theirs: _Reader) -> None:
     q_bias, _, v_bias = theirs.take("var_agg.in_proj_bias", (3 * D,)).chunk(3)
     out = theirs.take("var_agg.out_proj.weight", (D, D))
     out_bias = theirs.take("var_agg.out_proj.bias", (D,))
-    for parameter, value in (
-        (unit.q_weight, q), (unit.k_weight, k), (unit.v_weight, v), (unit.out_weight, out),
-        (unit.q_bias, q_bias), (unit.v_bias, v_bias), (unit.out_bias, out_bias),
-    ):  # fmt: skip
-        parameter.copy_(value)
+    weights = {"q_weight": q, "k_weight": k, "v_weight": v, "out_weight": out}
+    biases = {"q_bias": q_bias, "v_bias": v_bias, "out_bias": out_bias}
+    for name, value in (weights | biases).items():
+        getattr(unit, name).copy_(value)
 
 
 def _copy_position(model: DCHAG, theirs: _Reader, grid: tuple[int, int]) -> None:

@@ -164,10 +164,9 @@ class Normals:
             part = slots[start : start + self.days_together]
             for hour in range(len(self.hours)):
                 held[part, hour] = self._read(part, hour, rows)
-        return replace(
-            self, channels=self.channels if channels is None else tuple(channels), mean=self.mean[rows],
-            std=self.std[rows], anomaly_std=self.anomaly_std[rows], _climatology=held,
-        )  # fmt: skip
+        kept = {name: getattr(self, name)[rows] for name in ("mean", "std", "anomaly_std")}
+        names = self.channels if channels is None else tuple(channels)
+        return replace(self, channels=names, **kept, _climatology=held)
 
     def channel_indices(self, channels: Sequence[str] | None) -> NDArray[np.int64]:
         """Positions of channels on the channel axis; all of them for None.

@@ -6,13 +6,15 @@ Contract: as in `pipeline.sections`.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.sections import Fraction, Positive, Section
 from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import LeadHours, Period
+
+Baseline = Literal["persistence", "climatology", "damped_persistence", "linear"]
 
 
 class Forecast(Section):
@@ -80,9 +82,7 @@ class Evaluation(Section):
     """Channels that are scored; empty means all. A comparison with a model of fewer channels names them here."""
     map_lead_hours: list[Positive] = []
     """Leads that get maps; empty means all of forecast.lead_hours."""
-    baselines: list[Literal["persistence", "climatology", "damped_persistence", "linear"]] = [
-        "persistence", "climatology", "damped_persistence", "linear",
-    ]  # fmt: skip
+    baselines: list[Baseline] = list(get_args(Baseline))
     """Scored beside the model on the same init times; the last two are fitted on the training periods."""
     trained_baselines: list[Literal["resnet", "unet"]] = []
     """climate-learn's networks, trained on the same store by `python -m pipeline baselines`."""
