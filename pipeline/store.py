@@ -322,7 +322,7 @@ def read_manifest(path: Path, *, stage: str = "the stage that writes it") -> dic
     content: dict[str, Any] = files.read_json(manifest)
     found = content.get("contract", {}).get("schema")
     if found != SCHEMA:
-        raise ValueError(f"store {path} must have layout version {SCHEMA}, got {found}; make it anew")
+        raise ValueError(f"store {path} must have layout version {SCHEMA}, got {found}; write it again")
     if not content["complete"]:
         raise ValueError(
             f"store {path} must be finished, got {len(content['slabs'])} slabs recorded; run {stage} again"

@@ -1,8 +1,8 @@
 """Which rank of the channel axis holds which groups, and so which channels: plain data.
 
 Contract: every rank holds the same number of groups, whole, and so the number of groups is a multiple of
-the number of ranks; the number of channels is any. A rank's groups are neighbours, unless another deal takes more
-than a tenth off the largest number of channels on a rank (groups by variable: 15 levels, or one channel).
+the number of ranks; the number of channels is any. A rank's groups are neighbours, unless another assignment
+takes more than a tenth off the largest number of channels on a rank (groups by variable: 15 levels, or one channel).
 
 Letters: C channels, G groups, R ranks of the channel axis.
 """
@@ -18,7 +18,7 @@ WORTH_MOVING = 0.1
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """The deal of groups to ranks.
+    """The assignment of groups to ranks.
 
     Attributes:
         groups: per rank, indices of its groups, increasing.
@@ -34,7 +34,7 @@ class ChannelPlan:
 
 
 def channel_plan(tree: Tree, *, ranks: int) -> ChannelPlan:
-    """Deals the groups of a tree to ranks.
+    """Assigns the groups of a tree to ranks.
 
     Args:
         tree: all groups.
@@ -51,31 +51,33 @@ def channel_plan(tree: Tree, *, ranks: int) -> ChannelPlan:
         )
     sizes = [len(group) for group in tree.groups]
     contiguous = [list(range(r * num_groups // ranks, (r + 1) * num_groups // ranks)) for r in range(ranks)]
-    balanced = _deal(sizes, ranks)
+    balanced = _balanced(sizes, ranks)
     gain = 1 - _largest(balanced, sizes) / _largest(contiguous, sizes)
-    deal = balanced if gain > WORTH_MOVING else contiguous
-    parts = [tree.keep(tree.channels[c] for g in groups for c in tree.groups[g]) for groups in deal]
-    sent = [part_groups if tree.levels else kept.channels for part_groups, (_, kept) in zip(deal, parts, strict=True)]
+    assigned = balanced if gain > WORTH_MOVING else contiguous
+    parts = [tree.keep(tree.channels[c] for g in groups for c in tree.groups[g]) for groups in assigned]
+    sent = [
+        part_groups if tree.levels else kept.channels for part_groups, (_, kept) in zip(assigned, parts, strict=True)
+    ]
     position = {token: i for i, token in enumerate(token for tokens in sent for token in tokens)}
     return ChannelPlan(
-        groups=tuple(tuple(groups) for groups in deal),
+        groups=tuple(tuple(groups) for groups in assigned),
         channels=tuple(part.channels for part, _ in parts),
         tokens=tuple(len(tokens) for tokens in sent),
         order=tuple(position[token] for token in range(len(position))),
     )
 
 
-def _deal(sizes: list[int], ranks: int) -> list[list[int]]:
-    """Largest group first to the rank with the fewest channels so far that still has room."""
-    room = len(sizes) // ranks
-    deal: list[list[int]] = [[] for _ in range(ranks)]
+def _balanced(sizes: list[int], ranks: int) -> list[list[int]]:
+    """Largest group first to the rank with the fewest channels so far that may take another."""
+    most = len(sizes) // ranks
+    assigned: list[list[int]] = [[] for _ in range(ranks)]
     load = [0] * ranks
     for group in sorted(range(len(sizes)), key=lambda g: (-sizes[g], g)):
-        rank = min((r for r in range(ranks) if len(deal[r]) < room), key=lambda r: (load[r], r))
-        deal[rank].append(group)
+        rank = min((r for r in range(ranks) if len(assigned[r]) < most), key=lambda r: (load[r], r))
+        assigned[rank].append(group)
         load[rank] += sizes[group]
-    return [sorted(groups) for groups in deal]
+    return [sorted(groups) for groups in assigned]
 
 
-def _largest(deal: list[list[int]], sizes: list[int]) -> int:
-    return max(sum(sizes[g] for g in groups) for groups in deal)
+def _largest(assigned: list[list[int]], sizes: list[int]) -> int:
+    return max(sum(sizes[g] for g in groups) for groups in assigned)

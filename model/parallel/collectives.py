@@ -23,7 +23,7 @@ def gather_forward_slice_backward(tokens_KND: Tensor, *, sizes: Sequence[int], g
     forward: cut (K, N, D) -> replicated (T, N, D), one all-gather (padded to the largest part when uneven).
     backward: replicated (T, N, D) -> cut (K, N, D), no communication.
 
-    Right where every rank goes on to compute the same thing with the result, so that every rank already has
+    Right where every rank computes the same thing from the result, so that every rank already has
     the whole gradient: summing over ranks (as torch.distributed.nn.functional.all_gather does) would multiply
     it by R. Wrong where each rank's gradient is a part of the sum.
 

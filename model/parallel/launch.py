@@ -56,7 +56,7 @@ def process_group(*, world_size: int | None) -> Iterator[torch.device]:
 
 
 def is_main() -> bool:
-    """Whether this rank speaks and writes for all; known before the group is joined, too."""
+    """Whether this rank prints and writes for all; known before the group is joined."""
     return dist.get_rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Rows of a tensor that a rank holds, as torch.distributed.checkpoint wants to see them.
+"""Rows of a tensor that a rank holds, in the form that torch.distributed.checkpoint reads and writes.
 
 Contract: a parameter of the channel stage exists once, with one row (or block of rows) per channel or unit; a rank
 of the channel axis holds some of them, in any pattern, and FSDP may cut those again over the data axis. `RowPart`

@@ -1,4 +1,4 @@
-"""torchrun with a plain end: the ranks' own exit status, and no report beneath the message that a rank has shown.
+"""torchrun that ends with the ranks' own exit status and adds no report to the message that a rank has shown.
 
 Contract: options are those of torchrun. A user's mistake on any rank ends the run with status 2, an error with 1, a
 signal with 128 plus its number; SIGTERM (preemption) reaches every rank and waits for their checkpoint. Of the

@@ -262,7 +262,7 @@ def clean(folder: Path, *, tag: str, step: int) -> None:
     Args:
         folder: where a run's checkpoints lie.
         tag: see `save`.
-        step: that the run goes on from.
+        step: at which the run resumes.
     """
     for path in folder.glob(".*"):
         if path.suffix in (".new", ".old"):

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics.jsonl for machines, TensorBoard and a progress bar for people.
+"""What a run reports: metrics.jsonl, a copy for TensorBoard, a progress bar.
 
 Contract: one JSON object a line with "kind" and "step" (steps done). A resumed run first cuts the file to the step
 it resumes from, so that the file never holds a step twice; a line cut short by a kill is dropped with the rest.
@@ -65,7 +65,7 @@ class MetricsLog:
             self._events.flush()
 
     def cut(self, step: int) -> None:
-        """Drop every record after a step; TensorBoard is told to hide its own."""
+        """Drop every record after a step; TensorBoard hides its own."""
         self.close()
         self._first = step + 1
         if self.path.exists() and not self._silent:

@@ -129,7 +129,7 @@ def nearest_fit(
 
 
 def size_text(count: int) -> str:
-    """Bytes for people.
+    """Bytes as messages print them.
 
     >>> size_text(2_500_000), size_text(16_000_000_000)
     ('2.5 MB', '16.00 GB')
@@ -182,7 +182,7 @@ def _thrifts(options: Training) -> Iterator[Training]:
 
 
 def _least(options: Training, in_stacks: int, elsewhere: int) -> int:
-    """Bytes that a rank cannot do without: parameters, gradients, moments and averages, cut where the layout cuts."""
+    """Bytes that every rank needs at least: parameters, gradients, moments and averages, cut where the layout cuts."""
     layout = options.layout
     stack_ranks = 1 if layout.trunk == "replicated" else layout.channel
     sharded = layout.data if layout.sharding == "fsdp" else 1
@@ -221,7 +221,7 @@ def _settings(options: Training) -> dict[str, Any]:
 
 
 def _refusal(options: Training, found: Footprint, nearest: tuple[Training, Footprint] | None, *, limit: int) -> str:
-    problem = f"training must fit into {size_text(limit)} a rank, got a peak of {size_text(found.peak)}"
+    problem = f"training must fit into {size_text(limit)} per rank, got a peak of {size_text(found.peak)}"
     if nearest is None:
         ranks = options.layout.world_size * _MOST_RANKS
         return f"{problem}; no layout of up to {ranks} ranks fits: choose a smaller model or larger devices"

@@ -67,7 +67,7 @@ class Rehearsal(Generic[B]):
         mesh: of its layout.
         device: where the rank works.
         seed: of the initial parameters; None leaves them unset.
-        as_gpu: whether the device stands for a GPU.
+        as_gpu: whether the CPU stands in for a GPU.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def footprint(task: PlannedTask[Any], options: Training, *, device_type: str = "
     Args:
         task: what is trained; no data need exist.
         options: of the training; its layout decides the number of ranks.
-        device_type: "cpu" or "cuda". Without a GPU here, one is stood in for by the CPU with a GPU's rules: larger
+        device_type: "cpu" or "cuda". Without a GPU here, the CPU is used with a GPU's rules: larger
             slabs, blocks of 512 bytes, batches that wait elsewhere.
 
     Raises:

@@ -91,7 +91,7 @@ class Task(PlannedTask[B], Protocol[B]):
         """What else a checkpoint should say, e.g. the configuration; JSON-ready."""
 
     def start(self) -> tuple[Network, str] | None:
-        """A whole network to begin with instead of random numbers, and a line for people; None for none."""
+        """A whole network to begin with instead of random numbers, and a line that says so; None for none."""
 
     def data(self, *, channels: Sequence[str], rank: int, ranks: int, pin: bool) -> TrainingData[B]:
         """Open what one rank reads.
@@ -114,4 +114,4 @@ class Task(PlannedTask[B], Protocol[B]):
         """
 
     def summary(self, scores: Mapping[str, Any]) -> str:
-        """Scores of a validation in one line for people."""
+        """Scores of a validation in one line."""

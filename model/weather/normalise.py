@@ -1,8 +1,8 @@
 """Between physical fields and what the network sees.
 
-Contract: the network reads (state - mean) / std and predicts (state - climatology) / std, per channel, both in
-float32. Zero out of the network is the climatology, to the last bit. Means, spreads and the climatology come
-from the training years only (`pipeline.climatology`).
+Contract: the network reads (state - mean) / std and predicts (state - climatology) / std, per channel, both in float32.
+Zero out of the network is the climatology, to the last bit. Means, standard deviations and the climatology come from
+the training years only (`pipeline.climatology`).
 
 Letters: T times, V dynamic channels, S static channels, H/W grid.
 """
@@ -20,7 +20,7 @@ Fields = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and spread of each channel.
+    """Mean and standard deviation of each channel.
 
     Args:
         channels: short names, V of them.
@@ -28,7 +28,7 @@ class Scaling:
         std: canonical units, shape (V,), positive.
 
     Raises:
-        ValueError: shapes that do not fit the names, or a spread that is not a positive number.
+        ValueError: shapes that do not fit the names, or a standard deviation that is not a positive number.
     """
 
     channels: tuple[str, ...]
@@ -41,7 +41,7 @@ class Scaling:
         object.__setattr__(self, "std", np.asarray(std, dtype=np.float64))
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values.shape != (len(self.channels),):
-                raise ValueError(f"{what} must have one value a channel ({len(self.channels)}), got {values.shape}")
+                raise ValueError(f"{what} must have one value per channel ({len(self.channels)}), got {values.shape}")
         bad = [
             name
             for name, mean_, std_ in zip(self.channels, self.mean, self.std, strict=True)
@@ -49,7 +49,7 @@ class Scaling:
         ]
         if bad:
             raise ValueError(
-                f"normals must have a finite mean and a positive spread in every channel, got none for "
+                f"normals must have a finite mean and a positive standard deviation in every channel, got none for "
                 f"{', '.join(bad)}; a constant channel cannot be predicted, leave it out of data.channels"
             )
 
@@ -84,6 +84,6 @@ def standardise_static(fields: Fields, *, mean: NDArray[np.floating], std: NDArr
         mean: shape (S,).
         std: shape (S,).
     """
-    spread = np.where(np.asarray(std) > 0, std, 1.0)
+    scale = np.where(np.asarray(std) > 0, std, 1.0)
     shifted = fields.astype(np.float64) - np.asarray(mean)[:, None, None]
-    return np.asarray(shifted / spread[:, None, None], dtype=np.float32)
+    return np.asarray(shifted / scale[:, None, None], dtype=np.float32)

@@ -2,7 +2,7 @@
 
 Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
 model again and again to what it predicted: the state is kept within the plausible range of each channel, static
-fields stay, and what the network reads is made anew from the climatology of each valid time. On several ranks the init
+fields stay, and the network's input is computed from the climatology of each valid time. On several ranks the init
 times are divided over the data axis, in passes of equal number, and channel ranks read and predict together.
 
 Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,

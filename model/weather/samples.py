@@ -59,7 +59,7 @@ class Order:
         weights = np.asarray(lead_weights or [1.0] * len(pairs.lead_hours), dtype=np.float64)
         if weights.shape != (len(pairs.lead_hours),) or np.any(weights < 0) or weights.sum() == 0:
             raise ValueError(
-                f"lead_weights must be one number a lead, none negative and one positive, got {list(lead_weights)}"
+                f"lead_weights must be one number per lead, none negative and one positive, got {list(lead_weights)}"
             )
         self.pairs = pairs
         self.seed = seed

@@ -174,6 +174,6 @@ class ForecastTask(Forecasting):
         )
 
     def summary(self, scores: Mapping[str, Any]) -> str:
-        """Scores of a validation in one line for people."""
+        """Scores of a validation in one line."""
         skills = ", ".join(f"{hours} h {entry['skill']:+.3f}" for hours, entry in scores["leads"].items())
         return f"validation loss {scores['loss']:.4f}; skill against climatology at {skills}"

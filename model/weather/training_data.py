@@ -82,10 +82,10 @@ class TrainingData:
         used = self.pairs.used_times
         if self.validation:
             used = np.union1d(used, self.validation[0].used_times)
-        room = _MEMORY_SHARE * available_memory() / processes
-        if self.fields.bytes_needed(used) <= room:
+        available = _MEMORY_SHARE * available_memory() / processes
+        if self.fields.bytes_needed(used) <= available:
             self.fields.load(used, progress=progress)
-        elif self.fields.climatology_bytes <= room:
+        elif self.fields.climatology_bytes <= available:
             self.fields.hold_climatology()
 
     def batch(self, step: int) -> Batch:

@@ -82,7 +82,7 @@ class Sums:
             lead_hours: E leads [h].
             channel_V: loss weights.
             channels: V names.
-            std: (V,) spread by which anomalies were divided, canonical units.
+            std: (V,) standard deviation by which anomalies were divided, canonical units.
             shown: channels with an RMSE and a skill of their own.
 
         Returns:

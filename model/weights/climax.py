@@ -3,7 +3,7 @@
 Contract: with `groups="all", tree="Tree0", unit="C"` (or `tree="none"`) and the weights of a ClimaX state
 dict, DCHAG computes ClimaX's function of the channels both have. Read are the released layout (keys under
 "state_dict", prefix "net.", "channel_" in names) and the later one ("var_", stacked token embeddings). The bias of
-keys drops out of the softmax and is dropped here. Whatever is not taken over, on either side, is listed in the
+keys drops out of the softmax and is dropped here. Whatever is not copied, on either side, is listed in the
 `ClimaxImport` returned. ClimaX was trained on inputs normalised with its own means and standard deviations.
 
 Letters: C channels, P pixels of a patch, D width, L patches, A attention heads, E = D / A, V predicted channels.
@@ -37,7 +37,7 @@ _RENAMED = {"channel_embed": "var_embed", "channel_query": "var_query", "channel
 
 @dataclass(frozen=True)
 class ClimaxImport:
-    """What was and was not taken over.
+    """What was copied and what was not.
 
     Attributes:
         channels: input channels that have ClimaX's weights.

@@ -1,8 +1,8 @@
 """A trained model as one plain file: what it takes to run it elsewhere, and nothing that is code.
 
 Contract: a safetensors file with the weights that forecasts use (averaged ones where training kept them) under their
-names in the network, the means and spreads that inputs are normalised with and outputs are in, and, as text, the
-architecture and what it was trained on. It is read without running anything from it, on any number of ranks'
+names in the network, the means and standard deviations that inputs are normalised with and outputs are in, and, as
+text, the architecture and what it was trained on. It is read without running anything from it, on any number of ranks'
 checkpoint alike. Source of the format: https://github.com/huggingface/safetensors.
 """
 

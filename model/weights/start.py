@@ -3,7 +3,7 @@
 Contract: what both models have is copied, matched by the names of channels and of the units that hold them, never by
 position; what the file lacks keeps its random start and is listed, and so is what the model does not have. Sizes
 that decide the function (width, depth, heads, patch, kind of unit) must agree. Only parameters are taken: the
-optimiser, the schedule and the order of samples start anew.
+optimiser, the schedule and the order of samples start from the beginning.
 
 Letters: D width, P pixels of a patch, V predicted channels.
 """
@@ -37,8 +37,8 @@ class Taken:
 
     Attributes:
         source: the file.
-        inputs: number of input channels taken over.
-        outputs: number of predicted channels taken over.
+        inputs: number of input channels copied.
+        outputs: number of predicted channels copied.
         initialised: channels and parts that the file lacks, which keep their random start.
         unused: channels of the file that the model does not have.
     """
@@ -50,9 +50,9 @@ class Taken:
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"starting from {self.source}: {self.inputs} input and {self.outputs} predicted channels taken over"
+        text = f"starting from {self.source}: {self.inputs} input and {self.outputs} predicted channels copied"
         if self.initialised:
-            text += f"; starting at random: {', '.join(self.initialised)}"
+            text += f"; starting from random values: {', '.join(self.initialised)}"
         return text + (f"; not used: {', '.join(self.unused)}" if self.unused else "")
 
 

@@ -1,4 +1,4 @@
-"""Reader of the normals store: means, spreads and the climatology of the training periods.
+"""Reader of the normals store: means, standard deviations and the climatology of the training periods.
 
 Contract: a climatology has 366 slots, one for each day of a leap year, and one field for each hour of
 day of the store. 29 February is slot 60 and 1 March is slot 61 in every year, so a date finds the same

@@ -48,7 +48,7 @@ def forecast_store(
         lead_hours: leads [h].
         model: what tables and figures call it.
         normals: those that the model was fitted with; None where it was not fitted.
-        title: one line for people.
+        title: of the store, in its attributes.
         trained_on: contract of the training store; that of `like` by default.
         source: what the data are, for the contract; that of `like` by default.
         slab_inits: most init times written together.

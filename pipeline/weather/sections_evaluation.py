@@ -57,7 +57,7 @@ class Twins(Section):
     """Spacing of their init times, rounded up to a multiple of forecast.init_step_hours; each costs as many simulated
     days as the longest lead."""
     perturbation: Fraction = 0.1
-    """Error of the perturbed states, in spreads of the weather: what an analysis does not know."""
+    """Error of the perturbed states, in standard deviations of the weather: what an analysis does not know."""
     coarse_truncation: Literal[10, 15, 21, 31, 42, 63] | None = None
     """Of the coarse core; None takes the largest that is at most three quarters of the simulation's."""
 

@@ -44,7 +44,7 @@ class Training(sections.Training):
     """Weight channels on levels by pressure, relative to the mean of the levels."""
     anomaly_weighted: bool = False
     """Weight channels by (std / anomaly_std)^2: errors count in units of the departures from the climatology,
-    not of the whole field, whose spread is mostly the contrast between equator and poles (z, t)."""
+    not of the whole field, whose variance is mostly the contrast between equator and poles (z, t)."""
     roll_longitude: bool = False
     """Turn samples by a random number of longitudes, statics too: exact only where the
     dynamics do not know the longitude (the simulated atmosphere without a diurnal cycle)."""

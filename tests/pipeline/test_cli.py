@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline import __main__ as cli
+from pipeline import workloads
 
 STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score", "report")
 RAW: dict[str, Any] = {
@@ -69,11 +70,13 @@ def test_each_stage_has_a_module_that_runs_it() -> None:
     """Catches a stage whose module or run function was renamed: only its user would find out."""
     import importlib
 
-    for stage, module in cli.STAGES.items():
-        assert callable(getattr(importlib.import_module(module), f"run_{stage}")), stage
-    assert callable(importlib.import_module(cli.PLANS["preprocess"]).run_plan)
-    for module in cli.EXPORTS.values():
-        assert callable(importlib.import_module(module).run_export), module
+    for task in workloads.WORKLOADS:
+        for stage in workloads.stages(task):
+            assert callable(getattr(importlib.import_module(stage.module), f"run_{stage.name}")), stage
+        for module in workloads.plans(task).values():
+            assert callable(importlib.import_module(module).run_plan), module
+        for module in workloads.exports(task).values():
+            assert callable(importlib.import_module(module).run_export), module
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_loading_the_command_line_is_light(run: Run, root: Path) -> None:
 
 
 def fake_stage(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], None]) -> None:
-    monkeypatch.setattr(cli.importlib, "import_module", lambda _name: SimpleNamespace(run_train=action))
+    monkeypatch.setitem(sys.modules, "model.weather.train", SimpleNamespace(run_train=action))
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
@@ -137,13 +140,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -
     [
         (ValueError("times must be sorted, got 2001"), 2, "error: times must be sorted, got 2001\n"),
         (OSError(28, "No space left on device", "x.zarr"), 2, "error: [Errno 28] No space left on device: 'x.zarr'\n"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command resumes the run\n"),
     ],
 )
 def test_what_stages_raise(
-    error: BaseException, status: int, message: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    error: BaseException,
+    status: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Catches bad data that end in a traceback, and an interrupt that looks like a failure."""
 
     def stop(_config: Any) -> None:

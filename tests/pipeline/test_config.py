@@ -67,7 +67,7 @@ def fault(raw: dict[str, Any]) -> str:
         ("model.history_hours", [12, 18], "model.history_hours must be different multiples of data.step_hours (12)"),
         ("model.history_hours", [12, 12], "model.history_hours must be different multiples of data.step_hours (12)"),
         ("forecast.init_step_hours", 18, "forecast.init_step_hours must be a multiple of data.step_hours (12), got 18"),
-        ("training.lead_weights", [1.0], "one entry a lead, got 1 for 3 leads"),
+        ("training.lead_weights", [1.0], "one entry per lead, got 1 for 3 leads"),
         ("training.seed", -1, "training.seed: input should be greater than or equal to 0"),
         ("training.layout.data", 3, "batch_size must be a multiple of layout.data, got 16 samples for 3 data ranks"),
         ("training.channel_weights", {"t850": 2.0}, "channel_weights must name channels or variables of the store"),
