@@ -259,7 +259,7 @@ class Encoder(Network):
         merge = () if self.merge is None else (Unit(self.merge, methods=("absorbed", "folded")),)
         return (*map(Unit, self.trunk.blocks), Unit(self.stage, methods=("flat",)), *merge)
 
-    def _aggregate(self, x_BKHW: Tensor, index: TreeIndex | None, patches_BM: Tensor | None) -> Tensor:
+    def _aggregate(self, x_BKHW: Tensor, index: TreeIndex | None = None, patches_BM: Tensor | None = None) -> Tensor:
         """Everything from pixels to one token per patch, (1, N, D)."""
         merge, stage = self.merge, self.stage
         fused = self.config.channel_stage == "fused"
