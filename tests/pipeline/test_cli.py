@@ -15,6 +15,8 @@ import yaml
 
 from pipeline import __main__ as cli
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score", "report")
 RAW: dict[str, Any] = {
     "name": "case",

@@ -11,6 +11,8 @@ import yaml
 from pipeline.config import load
 from tests.workflow.runner import WORKFLOWS, attempt, planned, run
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((WORKFLOWS / "config").glob("*.yaml"))
 STAGES = ["regrid", "normals", "train", "forecast", "score", "report"]
 

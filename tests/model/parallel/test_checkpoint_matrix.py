@@ -25,6 +25,8 @@ from model.training import checkpoint
 from model.weather.loss import weighted_mse
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS: dict[str, tuple[int, int, Layout]] = {
     "1": (1, 1, Layout("replicated", "ddp")),
     "channel 2": (2, 2, Layout("replicated", "ddp")),
