@@ -76,21 +76,18 @@ def test_a_changed_setting_reruns_what_follows_it(
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("setting", "messages"),
     [
-        (
-            "set=training.stepz=3 model.widht=4",
-            "  model.widht: unknown key; did you mean 'width'?\n  training.stepz: unkn",
-        ),
-        ("training={steps: 3}", "--config must be set="),
-        ("set=nonsense", "must look like section.key=value, got 'nonsense'"),
+        ("set=training.stepz=3 model.widht=4", ["widht: unknown key; did you mean 'width'?", "training.stepz: unknown"]),
+        ("training={steps: 3}", ["--config must be set="]),
+        ("set=nonsense", ["must look like section.key=value, got 'nonsense'"]),
     ],
 )
-def test_bad_settings_stop_the_plan(setting: str, message: str, tmp_path: Path) -> None:
+def test_bad_settings_stop_the_plan(setting: str, messages: list[str], tmp_path: Path) -> None:
     """Catches an override that is ignored, and a fault shown as a traceback."""
     done = attempt(None, tmp_path, "--dry-run", "--config", setting)
     assert done.returncode != 0
-    assert message in done.stdout
+    assert [message for message in messages if message not in done.stdout] == []
     assert "Traceback" not in done.stdout
 
 
