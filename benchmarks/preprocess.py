@@ -3,10 +3,10 @@
 Claim: from a local 0.25 degree archive with ARCO-ERA5's chunks (one time, all 37 levels, Blosc), 80 channels to 5.625
 degrees by bilinear weights, on 2 cores: at most 1.25 times the floor. Memory at most 3 GB, the same for 8 and 24 times.
 
-The floor reads every chunk file whole and decompresses it into a buffer that is used again, one thread a core, and does
+The floor reads every chunk file completely and decompresses it into a reused buffer, one thread per core, and does
 nothing else. Ours is `run_regrid`, from opening the archive to the receipt: checking, regridding, writing, reading
-back, flushing. The naive script is what one writes first: xarray, a loop over variables and levels, `interp`,
-`to_zarr`; it takes `--naive-times` times and is scaled to all. All run one after the other, each in a process of
+back, flushing. The naive script is a first attempt with xarray: a loop over variables and levels, `interp`, `to_zarr`;
+it processes `--naive-times` times and is scaled to all. All run one after the other, each in a process of
 its own, from the page cache, the floor before and after ours.
 
     python benchmarks/preprocess.py                       # 8 and 24 times; 10 GB of disk, deleted at the end
@@ -15,11 +15,8 @@ its own, from the page cache, the floor before and after ours.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,15 +26,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.support import archive
+from benchmarks.support import archive, process
 from benchmarks.support.process import peak_bytes
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def end_of(times: int) -> str:
-    last = np.datetime64(archive.FIRST, "h") + np.timedelta64(6 * (times - 1), "h")
-    return f"{last}:00"
+def raw_config(path: Path, folder: str, times: int) -> dict[str, Any]:
+    """A configuration that regrids the first times of the archive."""
+    end = f"{np.datetime64(archive.FIRST, 'h') + np.timedelta64(6 * (times - 1), 'h')}:00"
+    train = {"start": archive.FIRST, "end": f"{archive.FIRST}T00:00"}
+    splits = {"train": train, "test": {"start": f"{archive.FIRST}T06:00", "end": end}}
+    data = {"period": {"start": archive.FIRST, "end": end}, "slab_times": 8, "splits": splits}
+    source = {"kind": "arco", "url": str(path), "label": "made up"}
+    return {"name": "bench", "directory": folder, "source": source, "data": data}
 
 
 def floor(path: Path, times: int) -> dict[str, float]:
@@ -72,22 +72,7 @@ def ours(path: Path, times: int) -> dict[str, float]:
     from preprocess.ingest.stage import run_regrid
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        period = {"start": archive.FIRST, "end": end_of(times)}
-        config = parse(
-            {
-                "name": "bench",
-                "directory": folder,
-                "source": {"kind": "arco", "url": str(path), "label": "made up"},
-                "data": {
-                    "period": period,
-                    "slab_times": 8,
-                    "splits": {
-                        "train": {"start": archive.FIRST, "end": f"{archive.FIRST}T00:00"},
-                        "test": {"start": f"{archive.FIRST}T06:00", "end": period["end"]},
-                    },
-                },
-            }
-        )
+        config = parse(raw_config(path, folder, times))
         began, cpu = time.perf_counter(), time.process_time()
         run_regrid(config)
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -95,7 +80,7 @@ def ours(path: Path, times: int) -> dict[str, float]:
 
 
 def naive(path: Path, times: int) -> dict[str, float]:
-    """The script a user would write."""
+    """The script that a user might write first."""
     import warnings
 
     import xarray as xr
@@ -118,73 +103,58 @@ def naive(path: Path, times: int) -> dict[str, float]:
                 name = short if level is None else f"{short}{level}"
                 fields[name] = one.interp(latitude=target.latitude, longitude=target.longitude)
         xr.Dataset(fields).drop_encoding().to_zarr(Path(folder) / "naive.zarr", mode="w")
-    return {"seconds": time.perf_counter() - began, "processor_s": time.process_time() - cpu, "times": times,
-            "peak_GB": peak_bytes() / 1e9}  # fmt: skip
+    seconds, processor = time.perf_counter() - began, time.process_time() - cpu
+    return {"seconds": seconds, "processor_s": processor, "peak_GB": peak_bytes() / 1e9}
 
 
-def fresh(part: str, path: Path, times: int) -> dict[str, float]:
-    # As a module: run as a script, this file would hide the package of the same name.
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.preprocess",
-        "--part",
-        part,
-        "--folder",
-        str(path),
-        "--times",
-        str(times),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(part, times, json.dumps(found), flush=True)
-    return found
+PARTS = {"floor": floor, "ours": ours, "naive": naive}
+
+
+def one(case: dict[str, Any]) -> dict[str, float]:
+    """Measure one part."""
+    return PARTS[case["part"]](Path(case["path"]), case["times"])
+
+
+def fresh(part: str, path: Path, times: int) -> dict[str, Any]:
+    """Measure one part in a process of its own."""
+    measured = process.part(__file__, part=part, path=str(path), times=times)
+    print(part, times, json.dumps(measured), flush=True)
+    return measured
+
+
+def row_of(path: Path, times: int, *, repeats: int) -> dict[str, Any]:
+    """The stage and the floor, in turn."""
+    fresh("floor", path, times)  # fills the page cache
+    floors, stages = [fresh("floor", path, times)], []
+    for _ in range(repeats):
+        stages.append(fresh("ours", path, times))
+        floors.append(fresh("floor", path, times))
+    floor_s, ours_s = (min(run["seconds"] for run in runs) for runs in (floors, stages))
+    row = {"times": times, "floor_s": floor_s, "ours_s": ours_s, "peak_GB": max(s["peak_GB"] for s in stages)}
+    return row | {"floor": floors, "ours": stages, "times_the_floor": round(ours_s / floor_s, 3)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, nargs="+", default=[8, 24])
-    parser.add_argument("--naive-times", type=int, default=1, help="0 leaves the naive script out")
-    parser.add_argument("--folder", type=Path, help="make the archive here and keep it")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--part", choices=("floor", "ours", "naive"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
-        parts = {"floor": floor, "ours": ours, "naive": naive}
-        print(json.dumps(parts[options.part](options.folder, options.times[0])))
-        return
-    rows: list[dict[str, Any]] = []
+    command = process.parser(__doc__)
+    command.add_argument("--times", type=int, nargs="+", default=[8, 24])
+    command.add_argument("--naive-times", type=int, default=1, help="0 leaves the naive script out")
+    command.add_argument("--folder", type=Path, help="make the archive here and keep it")
+    command.add_argument("--repeats", type=int, default=3)
+    given = process.options(command, one)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or Path(scratch)
+        folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        path = archive.make(folder / f"arco-{max(options.times)}.zarr", steps=max(options.times))
-        for times in options.times:
-            fresh("floor", path, times)  # once for the page cache
-            floors, stages = [fresh("floor", path, times)], []
-            for _ in range(options.repeats):
-                stages.append(fresh("ours", path, times))
-                floors.append(fresh("floor", path, times))
-            best = min(f["seconds"] for f in floors)
-            row: dict[str, Any] = {
-                "times": times,
-                "floor_s": best,
-                "ours_s": min(s["seconds"] for s in stages),
-                "peak_GB": max(s["peak_GB"] for s in stages),
-                "floor": floors,
-                "ours": stages,
-            }
-            row["times_the_floor"] = round(row["ours_s"] / best, 3)
-            rows.append(row)
-        if options.naive_times:
-            row = rows[0]
-            found = fresh("naive", path, options.naive_times)
-            found["seconds_scaled"] = found["seconds"] / options.naive_times * row["times"]
-            row |= {"naive": found, "times_faster_than_naive": round(found["seconds_scaled"] / row["ours_s"], 1)}
+        path = archive.make(folder / f"arco-{max(given.times)}.zarr", steps=max(given.times))
+        rows = [row_of(path, times, repeats=given.repeats) for times in given.times]
+        if given.naive_times:
+            row, script = rows[0], fresh("naive", path, given.naive_times)
+            script["times"] = given.naive_times
+            script["seconds_scaled"] = script["seconds"] / given.naive_times * row["times"]
+            row |= {"naive": script, "times_faster_than_naive": round(script["seconds_scaled"] / row["ours_s"], 1)}
     for row in rows:
         print({k: v for k, v in row.items() if not isinstance(v, (list, dict))})
-    if max(options.times) >= 8:
-        from benchmarks.support.measure import write
+    if max(given.times) >= 8:
+        from benchmarks.support.measure import write  # loads torch, which the parts do not need
 
         print(write("preprocess", {"what": __doc__.splitlines()[0], "cores": os.cpu_count(), "rows": rows}))
 

@@ -47,6 +47,14 @@ def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600
     return {**case, **json.loads(done.stdout.strip().splitlines()[-1])}
 
 
+def part(script: str, **case: Any) -> dict[str, Any]:
+    """What `one` of a script measures for a case, in a process of its own; a failure ends the script."""
+    row = in_fresh_process(script, case)
+    if "error" in row:
+        raise SystemExit(f"error: {Path(script).stem} {json.dumps(case)}: {row['error']}")
+    return {key: value for key, value in row.items() if key not in case}
+
+
 def peak_bytes() -> int:
     """Largest resident memory of this process since its start, or since the last reset [bytes].
 
