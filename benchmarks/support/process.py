@@ -35,11 +35,8 @@ def options(given: argparse.ArgumentParser, one: Callable[[dict[str, Any]], dict
 
 
 def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600) -> dict[str, Any]:
-    """The case with what `one` of a script measures for it; a failure is a row with an error, not the end of a table.
-
-    The script runs as a module, because run as a file benchmarks/preprocess.py would hide the package `preprocess`.
-    """
-    command = [sys.executable, "-m", f"benchmarks.{Path(script).stem}", "--one", json.dumps(case)]
+    """The case with what `one` of a script measures for it; a failure is a row with an error, not the end of a table."""
+    command = [sys.executable, script, "--one", json.dumps(case)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     if done.returncode:

@@ -9,8 +9,8 @@ back, flushing. The naive script is a first attempt with xarray: a loop over var
 it processes `--naive-times` times and is scaled to all. All run one after the other, each in a process of
 its own, from the page cache, the floor before and after ours.
 
-    python benchmarks/preprocess.py                       # 8 and 24 times; 10 GB of disk, deleted at the end
-    python benchmarks/preprocess.py --times 4 --naive-times 0
+    python benchmarks/regrid.py                       # 8 and 24 times; 10 GB of disk, deleted at the end
+    python benchmarks/regrid.py --times 4 --naive-times 0
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> None:
     if max(given.times) >= 8:
         from benchmarks.support.measure import write  # loads torch, which the parts do not need
 
-        print(write("preprocess", {"what": __doc__.splitlines()[0], "cores": os.cpu_count(), "rows": rows}))
+        print(write("regrid", {"what": __doc__.splitlines()[0], "cores": os.cpu_count(), "rows": rows}))
 
 
 if __name__ == "__main__":
