@@ -35,7 +35,7 @@ def options(given: argparse.ArgumentParser, one: Callable[[dict[str, Any]], dict
 
 
 def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600) -> dict[str, Any]:
-    """The case with what `one` of a script measures for it; a failure is a row with an error, not the end of a table."""
+    """The case with what `one` of a script measures for it; after a failure, with an error instead."""
     command = [sys.executable, script, "--one", json.dumps(case)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
