@@ -1,4 +1,4 @@
-# Everything a newcomer types; `make` alone lists it. A virtual environment is made at first use.
+# The commands a newcomer needs; `make` alone lists them. The virtual environment is created at first use.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -10,14 +10,14 @@ VENV   ?= .venv
 CORES  ?= all
 CONFIG ?= workflows/config/demo.yaml
 EXTRAS ?=
-# What users say on the command line; they reach the recipes through the environment, so quoting survives.
+# Given by users on the command line; it reaches the recipes through the environment, so that quoting survives.
 export SET ?=
 
-# The checkout is the program: nothing of ours is installed, Python finds it here.
+# None of our packages is installed: Python imports them from this checkout.
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# A stamp carries the checksum of what decides an installation, so that nothing is installed twice.
+# The name of a stamp carries a checksum of the files that decide an installation, so that nothing is installed twice.
 HASH := $(shell cat constraints.txt pyproject.toml | cksum | tr ' ' '-')
 DEMO_READY := $(VENV)/.demo-$(HASH)
 TEST_READY := $(VENV)/.test-$(HASH)
@@ -34,15 +34,15 @@ help: ## list the targets
 	@echo '  with SET="training.steps=200 model.width=64" to override settings, CORES=2, ARGS="--dry-run" for Snakemake'
 
 demo: CONFIG := workflows/config/demo.yaml
-demo: run ## the whole road on the embedded simulated atmosphere -> results/demo/report.html
+demo: run ## the full pipeline on the embedded simulated atmosphere -> results/demo/report.html
 
-run: $(DEMO_READY) ## the same road for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
+run: $(DEMO_READY) ## the same for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
 	@$(SNAKEMAKE) --configfile $(CONFIG) --config set="$$SET" $(ARGS)
 
 test: $(TEST_READY) ## the full test suite
 	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
-check: lint types imports quick ## style, types, import rules and the fast tests, under a minute
+check: lint types imports quick ## style, types, import rules and the fast tests; under a minute
 
 lint: $(TEST_READY)
 	@ruff check . && ruff format --check .
@@ -53,25 +53,20 @@ types: $(TEST_READY)
 imports: $(TEST_READY)
 	@lint-imports
 
-# Left out of the fast tests, besides those marked slow: files that start ranks or other processes, serve archives,
-# compile JAX, train, fit, compute normals, or run Snakemake.
-HEAVY := tests/model/parallel tests/model/test_{train,metrics_log,forecast,plain_file,predict,start,memory}.py \
-	tests/preprocess/test_{atmosphere,simulation,synthesis,build,build_faults,normals,older,export,cloud,cds,cluster}.py \
-	tests/evaluate/test_{fitted,compare}.py tests/pipeline/test_cli.py tests/workflow/test_{plans,smoke,real_files}.py
-
+# Without the tests marked `slow`; pyproject.toml says which those are.
 quick: $(TEST_READY)
-	@ignored=( $(HEAVY) ); python -m pytest -q -n 2 -m "not slow" "$${ignored[@]/#/--ignore=}" $(ARGS)
+	@python -m pytest -q -n 2 -m "not slow" $(ARGS)
 
-ranks: $(TEST_READY) ## the tests that spawn several ranks
+ranks: $(TEST_READY) ## only the tests that start several ranks
 	@python -m pytest tests/model/parallel $(ARGS)
 
-bench: $(TEST_READY) ## every script of benchmarks/; results go to benchmarks/results
-	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script" $(ARGS); done
+bench: $(TEST_READY) ## run every benchmark; results go to benchmarks/results
+	@for script in $(filter-out %/digests.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python "$$script" $(ARGS); done
 
-setup: $(DEMO_READY) ## only the installation; EXTRAS="cloud cluster" adds those parts of pyproject.toml
+setup: $(DEMO_READY) ## install only; EXTRAS="cloud cluster" adds these extras of pyproject.toml
 	@$(if $(EXTRAS),$(call INSTALL,$(EXTRAS)),true)
 
-clean: ## remove caches and results/demo; other results and the environment stay
+clean: ## remove caches and results/demo; keep other results and the environment
 	rm -rf results/demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
@@ -82,10 +77,10 @@ $(DEMO_READY): | $(VENV)/bin/pip
 
 $(TEST_READY): | $(VENV)/bin/pip
 	@echo "installing what the tests need into $(VENV) (once; one to three minutes)"
-	@$(call INSTALL,dev baselines cloud)
+	@$(call INSTALL,dev baselines cloud cluster)
 	@rm -f $(VENV)/.demo-* $(VENV)/.test-* && touch $@ $(DEMO_READY)
 
-# The first interpreter that is new enough; pip is what venv puts in last, so a killed attempt is made again.
+# Uses the first interpreter that is new enough. venv installs pip last, so a killed attempt is repeated.
 $(VENV)/bin/pip:
 	@for candidate in "$(PYTHON)" python3 python3.13 python3.12 python3.11; do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

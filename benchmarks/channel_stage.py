@@ -1,4 +1,4 @@
-"""Time and memory of the channel stage alone, forward and backward: fused, reference, and the usual loop.
+"""Time and memory of the channel stage alone, forward and backward: fused, reference, and the usual loop over channels.
 
 Claim: at width 1024 and 512 patches in float32 on 2 cores the fused form is at least 25 times faster and needs 10
 times less memory than the reference form at 80 channels, and is 80 times faster at 256.
@@ -9,7 +9,6 @@ times less memory than the reference form at 80 channels, and is 80 times faster
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
@@ -17,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.support.loop import LoopStage
-from benchmarks.support.measure import in_fresh_process, measure, write
+from benchmarks.support.measure import compare, measure, write
+from benchmarks.support.process import in_fresh_process, options, parser
 from model.dchag import DCHAG, DCHAGConfig
 
 WIDTH, HEADS, PATCH, IMAGE = 1024, 16, 2, (32, 64)
+SIZES: dict[str, Any] = {"image": IMAGE, "patch": PATCH, "width": WIDTH, "heads": HEADS, "depth": 0, "decoder_depth": 0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "flat": {"groups": "all", "tree": "Tree0", "unit": "C"},
     "D-CHAG-C, 8 groups": {"groups": 8, "tree": "Tree0", "unit": "C"},
@@ -43,11 +44,8 @@ def build(case: dict[str, Any]) -> nn.Module:
     if case["form"] == "loop":
         return LoopStage(channels=case["channels"], patch=PATCH, width=WIDTH, heads=HEADS)
     names = tuple(f"c{i}x" for i in range(case["channels"]))
-    config = DCHAGConfig(
-        channels=names, out_channels=names[:1], image=IMAGE, patch=PATCH, width=WIDTH, heads=HEADS, depth=0,
-        decoder_depth=0, channel_stage=case["form"], **SETTINGS[case["setting"]],
-    )  # fmt: skip
-    return Stage(DCHAG(config))
+    stage = SETTINGS[case["setting"]] | {"channel_stage": case["form"]}
+    return Stage(DCHAG(DCHAGConfig(channels=names, out_channels=names[:1], **SIZES, **stage)))
 
 
 def one(case: dict[str, Any]) -> dict[str, float]:
@@ -80,35 +78,24 @@ def table(device: str) -> list[dict[str, Any]]:
         cases = [(setting, channels, 8) for setting in SETTINGS for channels in (80, 256, 512, 1024)]
     rows = []
     for setting, channels, batch in cases:
-        found = {}
+        forms = []
         for form in ("fused", "reference", "loop"):
             if form == "loop" and (setting != "flat" or channels > 256):
                 continue
-            case = {
-                "setting": setting, "channels": channels, "batch": batch, "form": form, "device": device,
-                "bfloat16": cuda,
-            }  # fmt: skip
-            found[form] = in_fresh_process(__file__, case)
-            rows.append(found[form])
-            print(json.dumps(found[form]), flush=True)
-        for row in found.values():
-            if "wall_s" in row and "wall_s" in found["fused"]:
-                for key in ("wall_s", "processor_s", "memory_MB", "tensors_MB"):
-                    row[f"{key.split('_')[0]}_over_fused"] = round(row[key] / found["fused"][key], 1)
+            case = {"setting": setting, "channels": channels, "batch": batch, "form": form}
+            forms.append(in_fresh_process(__file__, case | {"device": device, "bfloat16": cuda}))
+            print(json.dumps(forms[-1]), flush=True)
+        rows += compare(forms, digits=1)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(one(json.loads(arguments.one))))
-        return
-    rows = table(arguments.device)
+    command = parser(__doc__)
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    device = options(command, one).device
+    rows = table(device)
     about = {"width": WIDTH, "heads": HEADS, "patches": IMAGE[0] * IMAGE[1] // PATCH**2, "what": "forward and backward"}
-    print(write(f"channel_stage_{arguments.device}", {**about, "rows": rows}))
+    print(write(f"channel_stage_{device}", {**about, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether two versions of the code give the same results, bit for bit, by digests of every array and table.
+"""Compares the results of two versions of the code bit for bit, by digests of every array and table.
 
     python benchmarks/digests.py write results/small digests.json
     python benchmarks/digests.py compare results/small digests.json      # status 1 where something differs
 
-Reads stores, checkpoints and tables with public libraries alone, so that it runs on results of any version. Logs,
-receipts, figures and everything with a date in it are left out.
+Reads stores, checkpoints and tables with public libraries only, so that it works on results of any version. Logs,
+receipts, figures and everything that contains a date are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def checkpoint(path: Path) -> dict[str, str]:
     """Every tensor of a checkpoint."""
     sizes = FileSystemReader(path).read_metadata().state_dict_metadata
     tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in sizes.items()}
-    load(tensors, storage_reader=FileSystemReader(path), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        load(tensors, storage_reader=FileSystemReader(path), no_dist=True)
     return {name: digest(tensor.numpy()) for name, tensor in sorted(tensors.items())}
 
 
@@ -66,8 +69,8 @@ def differences(now: dict[str, Any], before: dict[str, Any], *, at: str = "") ->
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, at=f"{at}{key} ")
         elif a != b:
-            lines.append(f"{at}{key}: {'absent' if a == 'absent' else 'there'} now, "
-                         f"{'absent' if b == 'absent' else 'another'} before")  # fmt: skip
+            now_, before_ = "absent" if a == "absent" else "there", "absent" if b == "absent" else "another"
+            lines.append(f"{at}{key}: {now_} now, {before_} before")
     return lines
 
 

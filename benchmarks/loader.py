@@ -1,12 +1,12 @@
-"""The loader against the floor, which is decompressing the same bytes with zarr and nothing else, and climate-learn's.
+"""The loader against the floor, which only decompresses the same bytes with zarr, and against climate-learn's loader.
 
 Claims: shuffled samples straight from the store, normalised, with targets, come at 0.8 of the floor's rate at least,
 and five times as fast as from climate-learn's loader of .npz files, on the same data and channels.
 
-The floor reads the same times in the same order, init and valid, one call of zarr for each, on the same number of
-threads. `memory` is the loader once the store has been read into memory, as a training does where it fits.
-climate-learn reads .npz shards (written here, a month each, uncompressed as its own), shuffles in a buffer and
-normalises; one lead only, which is all its direct task knows.
+The floor reads the same times in the same order, init and valid, with one call of zarr each, on the same number of
+threads. `memory` is the loader after the store has been read into memory, as training does where it fits.
+climate-learn reads .npz shards (written here, one month each, uncompressed like its own), shuffles in a buffer and
+normalises; one lead only, since its direct forecasting task has a single one.
 
     python -m pipeline train --config workflows/config/demo.yaml    # or make demo: the store to read
     python benchmarks/loader.py
@@ -14,7 +14,6 @@ normalises; one lead only, which is all its direct task knows.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -29,17 +28,20 @@ import torch
 import zarr
 
 from benchmarks.support.climatelearn import import_climate_learn
-from benchmarks.support.measure import in_fresh_process, write
+from benchmarks.support.measure import write
+from benchmarks.support.process import in_fresh_process, options, parser
 from model.weather.fields import Fields
-from model.weather.samples import Order, Prefetch, find_pairs, make_batch
-from pipeline.config import Config, load
+from model.weather.samples import Order, Prefetch, make_batch
+from pipeline.config import load
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig as Config
+from pipeline.weather.times import find_pairs
 
 Start = Callable[[], Iterator[int]]
-"""Begins to read: sizes of the batches as they come."""
+"""Starts reading; yields the sizes of the batches."""
 LEAD = 168
 BUFFER = 64
-"""Samples that climate-learn draws from; its default of 10,000 would hold six gigabytes before the first batch."""
+"""Size of climate-learn's shuffle buffer; its default of 10,000 samples would need six gigabytes."""
 
 
 def one(case: dict[str, Any]) -> dict[str, Any]:
@@ -83,8 +85,8 @@ def ours(config: Config, steps: range, *, threads: int, memory: bool) -> Start:
         fields.hold_climatology()
 
     def start() -> Iterator[int]:
-        for made in Prefetch(lambda step: make_batch(fields, pairs, order.batch(step, size=batch)), steps):
-            yield len(made.x)
+        for batch_ in Prefetch(lambda step: make_batch(fields, pairs, order.batch(step, size=batch)), steps):
+            yield len(batch_.x)
 
     return start
 
@@ -108,16 +110,15 @@ def floor(config: Config, steps: range, *, threads: int) -> Start:
 
 
 def climate_learn(shards: Path, *, batch: int) -> Start:
-    """Its own training loader, in this process as ours."""
+    """Its own training loader, in this process like ours."""
     import_climate_learn()
     from climate_learn.data.itermodule import IterDataModule
 
     names = json.loads((shards / "names.json").read_text())
-    steps = LEAD // names["step_hours"]
-    module = IterDataModule(
-        "direct-forecasting", str(shards), str(shards), names["inputs"], names["outputs"], src="era5", history=1,
-        window=1, pred_range=steps, subsample=1, buffer_size=BUFFER, batch_size=batch, num_workers=0,
-    )  # fmt: skip
+    task = {"src": "era5", "history": 1, "window": 1, "pred_range": LEAD // names["step_hours"], "subsample": 1}
+    reading = {"buffer_size": BUFFER, "batch_size": batch, "num_workers": 0}
+    variables = (names["inputs"], names["outputs"])
+    module = IterDataModule("direct-forecasting", str(shards), str(shards), *variables, **task, **reading)
     module.setup()
 
     def start() -> Iterator[int]:
@@ -159,52 +160,54 @@ def write_shards(config: Config, folder: Path, *, shard: int, samples: int) -> N
     (folder / "names.json").write_text(json.dumps(about))
 
 
+def ratios_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Rates of the best runs, as multiples of the floor's and climate-learn's."""
+    best: dict[str, float] = {}
+    for row in rows:
+        best[row["loader"]] = max(best.get(row["loader"], 0.0), row.get("samples_per_second", 0.0))
+    ratios = {f"{name}_over_floor": best[name] / best["floor"] for name in ("store", "memory")}
+    if best["climate-learn"]:
+        ratios |= {f"{name}_over_climate_learn": best[name] / best["climate-learn"] for name in ("store", "memory")}
+    return ratios
+
+
+def share_waiting(config: Config) -> dict[str, float]:
+    """How much of the configuration's training was spent waiting for data, if it has run."""
+    if not config.paths.metrics.exists():
+        return {}
+    records = [json.loads(line) for line in config.paths.metrics.read_text().splitlines()]
+    steps = [record for record in records if record["kind"] == "train"]
+    seconds = steps[-1]["step"] * config.training.batch_size / steps[-1]["samples_per_second"]
+    return {"share_of_training_spent_waiting": sum(s.get("wait_seconds", 0.0) for s in steps) / seconds}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="workflows/config/demo.yaml")
-    parser.add_argument("--set", nargs="*", default=[], help="settings, e.g. directory=/elsewhere/results/demo")
-    parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shard", type=int, default=62, help="times of an .npz file: a month of 12-hourly data")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(one(json.loads(options.one))))
-        return
-    config = load(options.config, options.set)
+    command = parser(__doc__)
+    command.add_argument("--config", default="workflows/config/demo.yaml")
+    command.add_argument("--set", nargs="*", default=[], help="settings, e.g. directory=/elsewhere/results/demo")
+    command.add_argument("--samples", type=int, default=1024)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--shard", type=int, default=62, help="times of an .npz file: a month of 12-hourly data")
+    given = options(command, one)
+    config = load(given.config, given.set)
     if not config.paths.store.exists():
         raise SystemExit(f"store must exist, got none at {config.paths.store}; run make demo first")
     folder = Path(tempfile.mkdtemp())
+    rows = []
     try:
-        write_shards(config, folder, shard=options.shard, samples=options.samples)
-        rows = []
-        for loader in ("floor", "store", "climate-learn", "memory") * 2:  # the best of two counts, for all
-            samples = options.samples * 8 if loader == "memory" else options.samples
-            case = {"loader": loader, "config": options.config, "set": options.set, "samples": samples,
-                    "threads": options.threads, "shards": str(folder)}  # fmt: skip
-            found = in_fresh_process(__file__, case)
-            rows.append({k: v for k, v in found.items() if k not in ("config", "set", "shards")})
+        write_shards(config, folder, shard=given.shard, samples=given.samples)
+        for loader in ("floor", "store", "climate-learn", "memory") * 2:  # the best of two runs counts, for all
+            samples = given.samples * 8 if loader == "memory" else given.samples
+            case = {"loader": loader, "samples": samples, "threads": given.threads}
+            places = {"config": given.config, "set": given.set, "shards": str(folder)}
+            row = in_fresh_process(__file__, case | places)
+            rows.append({k: v for k, v in row.items() if k not in places})
             print(json.dumps(rows[-1]), flush=True)
     finally:
         shutil.rmtree(folder)
-    best = {row["loader"]: 0.0 for row in rows}
-    for row in rows:
-        best[row["loader"]] = max(best[row["loader"]], row.get("samples_per_second", 0.0))
-    ratios = {"store_over_floor": best["store"] / best["floor"], "memory_over_floor": best["memory"] / best["floor"]}
-    if best["climate-learn"]:
-        ratios |= {f"{k}_over_climate_learn": best[k] / best["climate-learn"] for k in ("store", "memory")}
-    metrics = config.paths.train / "metrics.jsonl"
-    if metrics.exists():
-        train = [r for r in map(json.loads, metrics.read_text().splitlines()) if r["kind"] == "train"]
-        seconds = train[-1]["step"] * config.training.batch_size / train[-1]["samples_per_second"]
-        ratios["share_of_training_spent_waiting"] = sum(r.get("wait_seconds", 0.0) for r in train) / seconds
+    ratios = {name: round(value, 4) for name, value in (ratios_of(rows) | share_waiting(config)).items()}
     print(json.dumps(ratios, indent=1))
-    print(
-        write(
-            "loader",
-            {"batch": config.training.batch_size, "ratios": {k: round(v, 4) for k, v in ratios.items()}, "rows": rows},
-        )
-    )
+    print(write("loader", {"batch": config.training.batch_size, "ratios": ratios, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -9,29 +9,26 @@ their trunk is cut in the same way.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import tempfile
 import time
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from benchmarks.support.measure import MB, peak_bytes, reset_peak, resident_bytes, write
+from benchmarks.support.measure import MB, reset_peak, resident_bytes, write
+from benchmarks.support.process import parser, peak_bytes
+from benchmarks.support.ranks import on_ranks, worst
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.mesh import CHANNEL, build_mesh
 from model.parallel.wrap import Layout, cut, distribute, parameter_groups, plan_for
 from model.weather.loss import weighted_mse
 
-WIDTH, DEPTH, HEADS, PATCH, IMAGE = 512, 4, 8, 2, (32, 64)
+WIDTH, DEPTH, HEADS, IMAGE = 512, 4, 8, (32, 64)
+SIZES: dict[str, Any] = {"image": IMAGE, "patch": 2, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "dropout": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "TP only": {"groups": 4, "tree": "none", "channel_stage": "reference"},
     "D-CHAG-C reference": {"groups": 4, "unit": "C", "channel_stage": "reference"},
@@ -61,10 +58,7 @@ class CutCrossAttention(nn.Module):
 
 def build(variant: str, channels: int) -> DCHAG:
     names = tuple(f"c{i}x" for i in range(channels))
-    config = DCHAGConfig(
-        channels=names, out_channels=names[:8], image=IMAGE, patch=PATCH, width=WIDTH, depth=DEPTH, heads=HEADS,
-        dropout=0.0, **VARIANTS[variant],
-    )  # fmt: skip
+    config = DCHAGConfig(channels=names, out_channels=names[:8], **SIZES, **VARIANTS[variant])
     mesh = build_mesh(channel=dist.get_world_size())
     layout = Layout(trunk="tensor", data="ddp")
     if variant != "TP only":
@@ -101,58 +95,35 @@ def work(variant: str, channels: int, repeats: int) -> dict[str, float]:
         times.append(time.perf_counter() - start)
     parameters = list(model.parameters())
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-    found = {
-        "step_s": min(times[1:]),
+    held = {
         "parameters_MB": local_bytes(parameters),
         "gradients_MB": local_bytes([p.grad for p in parameters if p.grad is not None]),
         "optimizer_MB": local_bytes(state),
-        "peak_MB": (peak_bytes() - before) / MB,
     }
-    found["activations_MB"] = found["peak_MB"] - sum(
-        found[k] for k in ("parameters_MB", "gradients_MB", "optimizer_MB")
-    )
-    return {name: round(value, 3) for name, value in found.items()}
-
-
-def rank_main(rank: int, world: int, variant: str, channels: int, repeats: int, folder: str) -> None:
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world, timeout=timedelta(minutes=20)
-    )
-    try:
-        Path(folder, f"{rank}.json").write_text(json.dumps(work(variant, channels, repeats)))
-    finally:
-        dist.destroy_process_group()
+    peak = (peak_bytes() - before) / MB
+    measured = {"step_s": min(times[1:]), **held, "peak_MB": peak, "activations_MB": peak - sum(held.values())}
+    return {name: round(value, 3) for name, value in measured.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=2)
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
+    command.add_argument("--channels", type=int, default=512)
+    command.add_argument("--repeats", type=int, default=2)
+    given = command.parse_args()
     rows = []
-    for world in arguments.ranks:
+    for world in given.ranks:
+        baseline = None
         for variant in VARIANTS:
-            with tempfile.TemporaryDirectory() as folder:
-                mp.spawn(rank_main, (world, variant, arguments.channels, arguments.repeats, folder), nprocs=world)
-                ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(world)]
-            row = {"ranks": world, "variant": variant, **{key: max(r[key] for r in ranks) for key in ranks[0]}}
-            row["peak_over_tp"] = round(
-                row["peak_MB"] / (rows[-1]["tp_peak"] if variant != "TP only" else row["peak_MB"]), 3
-            )
-            row["tp_peak"] = row["peak_MB"] if variant == "TP only" else rows[-1]["tp_peak"]
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    for row in rows:
-        del row["tp_peak"]
-    about = {
-        "what": "worst rank of a training step, float32, one thread a rank", "batch": 1, "width": WIDTH,
-        "depth": DEPTH, "heads": HEADS, "image": IMAGE, "channels": arguments.channels,
-    }  # fmt: skip
-    name = "ranks_cpu" if arguments.channels == 512 else f"ranks_cpu_{arguments.channels}"
-    print(write(name, {**about, "rows": rows}))
+            measured = worst(on_ranks(work, variant, given.channels, given.repeats, ranks=world))
+            baseline = baseline or measured["peak_MB"]  # of the first variant, TP only
+            over = round(measured["peak_MB"] / baseline, 3)
+            rows.append({"ranks": world, "variant": variant, **measured, "peak_over_tp": over})
+            print(json.dumps(rows[-1]), flush=True)
+    what = "worst rank of a training step, float32, one thread per rank"
+    sizes = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "image": IMAGE, "channels": given.channels}
+    name = "ranks_cpu" if given.channels == 512 else f"ranks_cpu_{given.channels}"
+    print(write(name, {"what": what, "batch": 1, **sizes, "rows": rows}))
 
 
 if __name__ == "__main__":

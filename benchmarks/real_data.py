@@ -10,19 +10,18 @@ explicit mask, never by dropping what is NaN.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from benchmarks.support.process import ROOT, parser
 from evaluate import metrics
 from evaluate.baselines import simple
 from evaluate.reading import align
 from evaluate.scoring import bootstrap
 from pipeline.weather.climatology import day_slots
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "reference" / "real" / "ncep_r1_iberia_daily"
 LEADS = (24, 168, 336, 720)
 NAMES = {"Z500": ("Z500", "m² s⁻²"), "T850": ("T850", "K"), "2T": ("2 m temperature", "K")}
@@ -31,14 +30,14 @@ WINDOW = 31
 
 PAGE = """# Fifty years of real weather
 
-What persistence and climatology score on observations-based data, by this project's formulas
-([metrics.md](metrics.md)): a check of the formulas, and a sense of what 7, 14 and 30 days mean. Made by
-`python benchmarks/real_data.py --write`; `tests/evaluate/scoring/test_real_data.py` holds the figures.
+Scores of persistence and climatology on real data, by this project's formulas ([metrics.md](metrics.md)): a check of
+the formulas, and an impression of what can be expected at 7, 14 and 30 days. Written by
+`python benchmarks/real_data.py --write`; `tests/evaluate/scoring/test_real_data.py` checks the figures.
 
 **Data.** NCEP/NCAR reanalysis 1 (Kalnay et al. 1996), daily 1961-2010, 6 x 9 points over Iberia. The last {missing}
 days of Z500 and T850 are missing. They are masked: a pair counts where the values at its init time and at its valid
-time are both there, and a NaN without a mask is an error. Climatology: mean by day of year over 1961-1990, smoothed
-over {window} days; scored are the init times of 1991-2010, so nothing is scored where it was fitted.
+time both exist, and a NaN without a mask is an error. Climatology: mean by day of year over 1961-1990, smoothed
+over {window} days. The init times of 1991-2010 are scored, so nothing is scored in the period of the fit.
 
 **Memory.** Autocorrelation of the anomaly of the box mean of Z500 over all fifty years:
 
@@ -46,9 +45,9 @@ over {window} days; scored are the init times of 1991-2010, so nothing is scored
 |---|---|---|---|
 {memory}
 
-A forecast that keeps the anomaly r correlated has MSE = 2 (1 - r) times that of climatology and skill 2 r - 1: it beats
-climatology only while r > 1/2, that is for about two days. Persistence of the field itself is worse still at 30 days,
-because the season moves on.
+A forecast that keeps the anomaly unchanged, with autocorrelation r at the lead, has MSE = 2 (1 - r) times that of
+climatology and skill 2 r - 1: it beats climatology only while r > 1/2, that is for about two days. Persistence of the
+field itself is worse still at 30 days, because the season moves on.
 
 **Scores.** RMSE in the unit given; 95% intervals by the moving-block bootstrap in brackets.
 
@@ -56,8 +55,8 @@ because the season moves on.
 |---|---|---|---|---|---|---|
 {rows}
 
-At a day persistence beats climatology; from a week on it is far behind, at every variable. So at 7, 14 and 30 days
-the bar is climatology, and a model that only beats persistence has shown nothing.
+At one day persistence beats climatology; from a week on it is far behind, in every variable. So at 7, 14 and 30 days
+climatology is the forecast to beat, and a model that only beats persistence has shown nothing.
 """
 
 
@@ -92,15 +91,11 @@ def rows_of(variable: str) -> list[str]:
     init = truth["time"].values[: -LEADS[-1] // 24]
     forecast = simple.persistence_forecast(truth, init_times=init, leads=LEADS)
     at_valid = simple.climatology_forecast(climatology, init_times=init, leads=LEADS)
-    there = truth.notnull()
-    mask = align.at_valid_time(there, forecast) & forecast.notnull()
+    mask = align.at_valid_time(truth.notnull(), forecast) & forecast.notnull()
     lines = []
-    over = metrics.SPACE
-    mse, reference, acc = (
-        metrics.mse(forecast, truth, dims=over, mask=mask),
-        metrics.mse(at_valid, truth, dims=over, mask=mask),
-        metrics.acc(forecast, truth, climatology=climatology, dims=over, mask=mask),
-    )
+    how = {"dims": metrics.SPACE, "mask": mask}
+    mse, reference = metrics.mse(forecast, truth, **how), metrics.mse(at_valid, truth, **how)
+    acc = metrics.acc(forecast, truth, climatology=climatology, **how)
     for i, lead in enumerate(LEADS):
         counted = np.isfinite(mse.isel(lead_time=i).values)
         e, c, a = (x.isel(lead_time=i).values[counted] for x in (mse, reference, acc))
@@ -126,17 +121,16 @@ def _with_interval(parts, finish, weights, block):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write docs/real-data.md")
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--write", action="store_true", help="write docs/real-data.md")
+    given = command.parse_args()
     z500 = read("Z500")
-    page = PAGE.format(
-        missing=int(z500.isnull().any(("latitude", "longitude")).sum()), window=WINDOW,
-        memory="| " + " | ".join(f"{r:.2f}" for r in memory(z500)) + " |",
-        rows="\n".join(line for name in NAMES for line in rows_of(name)),
-    )  # fmt: skip
+    missing = int(z500.isnull().any(("latitude", "longitude")).sum())
+    memory_row = "| " + " | ".join(f"{r:.2f}" for r in memory(z500)) + " |"
+    rows = "\n".join(line for name in NAMES for line in rows_of(name))
+    page = PAGE.format(missing=missing, window=WINDOW, memory=memory_row, rows=rows)
     print(page)
-    if options.write:
+    if given.write:
         (ROOT / "docs" / "real-data.md").write_text(page)
 
 

@@ -1,17 +1,17 @@
-"""A training recipe found by measurement: variants of one base, each given the same time, judged at seven days.
+"""A training recipe found by measurement: variants of one base, each given the same time, compared at seven days.
 
-Every variant differs from the base (the demo's configuration with the settings of BASE) in the settings named below
-and nowhere else; `demo` is the demo's configuration as it is, which took over what helped. With --seconds, short runs
-of all variants, before anything else, measure their steps a second and the number of steps follows, so that a larger
-model pays for its size (and the schedule ends with the time) and what the machine does meanwhile changes nothing (the
-best of two runs; variants that change neither model nor batch have the base's rate); with --steps, all take as many
-steps. The score is the skill against climatology of the fixed validation pairs, forecast with the averaged weights. A
-difference below 0.01 is about what another seed makes: the base runs with two seeds to show it. What
-benchmarks/results/recipe.json holds of the same budget is not run again. Needs the demo's store: `make demo` first.
-Writes docs/recipe.md and its figure too.
+Each variant differs from the base (the demo's configuration with the settings of BASE) only in the settings named
+below; `demo` is the demo's configuration as it is, which has adopted what helped. With --seconds, short runs of all
+variants first measure their steps per second, from which their numbers of steps follow, so that a larger model gets
+fewer steps, the schedule ends with the time, and the load of the machine during the real runs changes nothing (the
+better of two runs counts; variants that change neither model nor batch have the base's rate). With --steps, all take
+as many steps. The score is the skill against climatology of the fixed validation pairs, forecast with the averaged
+weights. A difference below 0.01 is about that of another seed: the base runs with two seeds to show it. Variants that
+benchmarks/results/recipe.json has for the same budget are not run again. Needs the demo's store: `make demo` first.
+Also writes docs/recipe.md and its figure.
 
     python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
-    python benchmarks/recipe.py --steps 250 --only demo unit_c     # some
+    python benchmarks/recipe.py --steps 250 --only demo "unit C"   # some
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.support.measure import RESULTS, in_fresh_process, write
+from benchmarks.support.measure import RESULTS, write
+from benchmarks.support.process import ROOT, in_fresh_process, options, parser
 from model.training.metrics_log import read_metrics
 from model.training.trainer import run_train
 from pipeline.config import Config, load
 from pipeline.provenance import read_receipt
 
-ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "docs" / "images" / "recipe.png"
 PAGE = ROOT / "docs" / "recipe.md"
 LEAD = "168"
 PROBE = 24
 """Steps of a short run."""
 BASE = ["model.patch=8", "model.depth=4", "training.batch_size=16", "training.anomaly_weighted=false"]
-"""What was varied and is another in the demo by now, so that the study stays what it was."""
+"""Settings that were varied and that the demo has since changed, so that the study stays comparable."""
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "base, another seed": ["training.seed=1"],
@@ -72,7 +72,7 @@ VARIANTS: dict[str, list[str]] = {
 
 
 def one(case: dict[str, Any]) -> dict[str, Any]:
-    """Train a variant; its curve, or with `probe` the steps a second alone."""
+    """Train a variant: its curve, or with `probe` only its steps per second."""
     torch.set_num_threads(case["threads"])
     folder = Path(tempfile.mkdtemp())
     try:
@@ -100,7 +100,7 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def rate(case: dict[str, Any], folder: Path) -> float:
-    """Steps a second of a short run."""
+    """Steps per second of a short run."""
     config = configured(case, folder, steps=PROBE)
     run_train(config)
     trained = [r for r in read_metrics(config.paths.metrics) if r["kind"] == "train"]
@@ -110,12 +110,10 @@ def rate(case: dict[str, Any], folder: Path) -> float:
 def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
     """The demo's configuration with a variant's settings, on the demo's store."""
     validations = 1 if case["probe"] else 8
-    overrides = [
-        f"directory={folder}", f"training.steps={steps}", f"training.validate_every={max(1, steps // validations)}",
-        f"training.checkpoint_every={steps}", f"training.warmup_steps={min(50, steps // 6)}",
-        "training.tensorboard=false", *case["set"],
-    ]  # fmt: skip
-    config = load(case["config"], overrides)
+    training = {"steps": steps, "validate_every": max(1, steps // validations), "checkpoint_every": steps}
+    training |= {"warmup_steps": min(50, steps // 6), "tensorboard": "false"}
+    overrides = [f"training.{key}={value}" for key, value in training.items()]
+    config = load(case["config"], [f"directory={folder}", *overrides, *case["set"]])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(Path(case["data"]).resolve())
     if not config.paths.store.exists() or not config.paths.normals.exists():
@@ -124,13 +122,13 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
 
 
 def paced_like(name: str) -> str:
-    """The variant whose steps take as long: the base where neither the model nor the batch is another."""
+    """The variant whose steps take as long: the base unless model or batch differ."""
     other = any(item.startswith(("model.", "training.batch_size")) for item in VARIANTS[name])
     return name if other or name == "demo" else "base"
 
 
 def earlier(budget: str, *, threads: int) -> list[dict[str, Any]]:
-    """Variants measured before with the same budget; they are not measured again."""
+    """Variants measured before with the same budget, which are not measured again."""
     path = RESULTS / "recipe.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     same = found.get("budget") == budget and found.get("threads") == threads
@@ -148,10 +146,11 @@ def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
     ordered = sorted(rows, key=lambda row: row["skill_7_days"]["z500"])
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, max(4.0, 0.28 * len(rows) + 2.2)), layout="constrained")
     for row in rows:
-        demo = row["variant"] == "demo"
         share = [100 * step / row["steps"] for step, _ in row["curve"]]
-        left.plot(share, [skill for _, skill in row["curve"]], color="C1" if demo else "0.7", zorder=2 if demo else 1,
-                  label="the demo's recipe" if row["variant"] == "demo" else None)  # fmt: skip
+        style: dict[str, Any] = {"color": "0.7", "zorder": 1}
+        if row["variant"] == "demo":
+            style = {"color": "C1", "zorder": 2, "label": "the demo's recipe"}
+        left.plot(share, [skill for _, skill in row["curve"]], **style)
     left.axhline(0.0, color="0.4", linewidth=0.8)
     left.set(xlabel=f"share of {budget} [%]", ylabel="skill of z500 at 7 days against climatology [1]")
     left.legend(fontsize="small")
@@ -193,49 +192,62 @@ def page(rows: list[dict[str, Any]], *, budget: str, threads: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=str(ROOT / "workflows" / "config" / "demo.yaml"))
-    parser.add_argument("--data", default=str(ROOT / "results" / "demo" / "data"), help="folder of the demo's store")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--seconds", type=float, default=0.0)
-    budget.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(one(json.loads(options.one))))
-        return
-    said = f"{options.seconds:g} s" if options.seconds else f"{options.steps} steps"
-    rows = earlier(said, threads=options.threads)
-    common = {"config": options.config, "data": options.data, "threads": options.threads}
+class Study:
+    """The rows of all variants, written after every run.
 
-    def measure(name: str, **more: Any) -> None:
-        known: dict[str, Any] = next((row for row in rows if row["variant"] == name), {})
+    Args:
+        given: the command line.
+        budget: what each variant may spend, in words.
+    """
+
+    def __init__(self, given: argparse.Namespace, budget: str) -> None:
+        self.given, self.budget = given, budget
+        self.rows = earlier(budget, threads=given.threads)
+
+    def lacks(self, name: str, key: str) -> bool:
+        """Whether a variant's row has no such entry yet."""
+        return not any(key in row for row in self.rows if row["variant"] == name)
+
+    def run(self, name: str, **more: Any) -> None:
+        """Run a variant in a process of its own."""
+        common = {"config": self.given.config, "data": self.given.data, "threads": self.given.threads}
         settings = VARIANTS[name] if name == "demo" else [*BASE, *VARIANTS[name]]
         found = in_fresh_process(__file__, {"variant": name, "set": settings, **common, **more})
         found = {k: v for k, v in found.items() if k not in (*common, "probe")} | {"set": VARIANTS[name]}
         print(json.dumps({k: v for k, v in found.items() if k != "curve"}), flush=True)
-        rows[:] = [*(row for row in rows if row["variant"] != name), known | found]
-        write("recipe", {"budget": said, "threads": options.threads, "lead_hours": int(LEAD), "rows": rows})
+        known: dict[str, Any] = next((row for row in self.rows if row["variant"] == name), {})
+        self.rows = [*(row for row in self.rows if row["variant"] != name), known | found]
+        about = {"budget": self.budget, "threads": self.given.threads, "lead_hours": int(LEAD)}
+        write("recipe", {**about, "rows": self.rows})
 
-    def missing(key: str) -> list[str]:
-        have = {row["variant"] for row in rows if key in row}
-        return [name for name in dict.fromkeys(("base", *options.only)) if name not in have]
-
-    if options.seconds:
-        for name in dict.fromkeys(map(paced_like, options.only)):
-            if name in missing("steps_per_second"):
-                measure(name, probe=True)
-    rates = {row["variant"]: row.get("steps_per_second", 0.0) for row in rows}
-    for name in (name for name in missing("curve") if name in options.only):
-        steps = max(PROBE, int(options.seconds * rates[paced_like(name)])) if options.seconds else options.steps
-        measure(name, probe=False, steps=steps)
-        done = [row for row in rows if "curve" in row]
+    def publish(self) -> None:
+        """Draw the figure and write the page of what has been run."""
+        done = [row for row in self.rows if "curve" in row]
         if done:
-            draw(done, FIGURE, budget=said)
-            PAGE.write_text(page(done, budget=said, threads=options.threads))
+            draw(done, FIGURE, budget=self.budget)
+            PAGE.write_text(page(done, budget=self.budget, threads=self.given.threads))
+
+
+def main() -> None:
+    command = parser(__doc__)
+    command.add_argument("--config", default=str(ROOT / "workflows" / "config" / "demo.yaml"))
+    command.add_argument("--data", default=str(ROOT / "results" / "demo" / "data"), help="folder of the demo's store")
+    budget = command.add_mutually_exclusive_group()
+    budget.add_argument("--seconds", type=float, default=0.0)
+    budget.add_argument("--steps", type=int, default=300)
+    command.add_argument("--threads", type=int, default=torch.get_num_threads())
+    command.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    given = options(command, one)
+    study = Study(given, f"{given.seconds:g} s" if given.seconds else f"{given.steps} steps")
+    for name in dict.fromkeys(map(paced_like, given.only)):
+        if given.seconds and study.lacks(name, "steps_per_second"):
+            study.run(name, probe=True)
+    rates = {row["variant"]: row.get("steps_per_second", 0.0) for row in study.rows}
+    for name in given.only:
+        if study.lacks(name, "curve"):
+            steps = max(PROBE, int(given.seconds * rates[paced_like(name)])) if given.seconds else given.steps
+            study.run(name, probe=False, steps=steps)
+            study.publish()
 
 
 if __name__ == "__main__":

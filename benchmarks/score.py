@@ -11,13 +11,7 @@ forecast store and the truth once, and less than 2 GB of memory.
 
 from __future__ import annotations
 
-import argparse
-import datetime as dt
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -29,6 +23,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
+from benchmarks.support import process
 from benchmarks.support.process import peak_bytes
 from pipeline.grid import Grid
 from pipeline.store import ArraySpec, SlabStore, open_store
@@ -39,7 +34,6 @@ GRID = Grid.regular(5.625)
 CHANNELS = variables.channels()[0]
 LEADS = (168, 336, 720)
 STEP = np.timedelta64(6, "h")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def coordinates() -> dict[str, Any]:
@@ -72,10 +66,9 @@ def build(folder: Path, *, num: int) -> None:
         inner = (len(LEADS),) if name == "forecast" else ()
         shape = (length, *inner, len(CHANNELS), *GRID.shape)
         spec = ArraySpec((*dims, "channel", "latitude", "longitude"), shape, (1,) * len(inner) + pieces)
-        with SlabStore(
-            folder / f"{name}.zarr", arrays={"state": spec}, coords=xr.Dataset(coords={**axes, **coordinates()}),
-            slab_dim=dims[0], slab_size=size, contract={"kind": name},
-        ) as store:  # fmt: skip
+        coords, path = xr.Dataset(coords={**axes, **coordinates()}), folder / f"{name}.zarr"
+        slabs: dict[str, Any] = {"slab_dim": dims[0], "slab_size": size, "contract": {"kind": name}}
+        with SlabStore(path, arrays={"state": spec}, coords=coords, **slabs) as store:
             for slab in store.pending():
                 store.write(slab, {"state": field(rng, (len(slab), *shape[1:]))})
             store.finish()
@@ -86,18 +79,17 @@ def build_normals(path: Path) -> None:
     """A climatology on disk, laid out and cut as the normals stage does."""
     shape, names = (366, 4, len(CHANNELS), *GRID.shape), [c.name for c in CHANNELS]
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    ones = np.ones(len(CHANNELS))
-    arrays = {"channel": np.array(names), "static_channel": np.array([], "U1"), "hour": np.array([0, 6, 12, 18]),
-              "latitude": GRID.latitude, "longitude": GRID.longitude, "mean": ones, "std": ones, "anomaly_std": ones,
-              "static_mean": ones[:0], "static_std": ones[:0]}  # fmt: skip
+    arrays = {"channel": np.array(names), "static_channel": np.array([], "U1"), "hour": np.array([0, 6, 12, 18])}
+    arrays |= {"latitude": GRID.latitude, "longitude": GRID.longitude}
+    arrays |= {name: np.ones(len(CHANNELS)) for name in ("mean", "std", "anomaly_std")}
+    arrays |= {name: np.ones(0) for name in ("static_mean", "static_std")}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
         for name, values in arrays.items():
             group.create_array(name, data=values)
-    target: Any = group.create_array(
-        "climatology", shape=shape, dtype="float32", chunks=(1, 1, 16, *GRID.shape), shards=(61, 1, 16, *GRID.shape),
-        compressors=(zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()),
-    )  # fmt: skip
+    layout: dict[str, Any] = {"chunks": (1, 1, 16, *GRID.shape), "shards": (61, 1, 16, *GRID.shape)}
+    codecs = (zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec())
+    target: Any = group.create_array("climatology", shape=shape, dtype="float32", compressors=codecs, **layout)
     rng = np.random.default_rng(1)
     for start in range(0, 366, 61):
         target[start : start + 61] = field(rng, (61, *shape[1:]))
@@ -123,10 +115,8 @@ def ours(folder: Path) -> dict[str, float]:
     normals = Normals.open(folder / "normals.zarr")
     before = peak_bytes()
     began, cpu = time.perf_counter(), time.process_time()
-    scored = score_stores(
-        {"ours": open_store(folder / "forecast.zarr")}, open_store(folder / "truth.zarr"), normals, leads=LEADS,
-        map_channels=["z500", "t850", "t2m", "u10"],
-    )  # fmt: skip
+    forecasts, truth = {"ours": open_store(folder / "forecast.zarr")}, open_store(folder / "truth.zarr")
+    scored = score_stores(forecasts, truth, normals, leads=LEADS, map_channels=["z500", "t850", "t2m", "u10"])
     tables.map_scores(scored.sums)
     sums, sums_cpu = time.perf_counter() - began, time.process_time() - cpu
     tables.regional_scores(scored.sums, block=60)
@@ -140,7 +130,7 @@ def ours(folder: Path) -> dict[str, float]:
 
 
 def theirs(folder: Path, *, num: int = 40) -> dict[str, float]:
-    """RMSE, bias and centred ACC of the model over the globe by xskillscore, on the first `num` init times."""
+    """RMSE, bias and centred ACC of the model over the globe by xskillscore, for the first `num` init times."""
     import xskillscore as xs
 
     forecast = open_store(folder / "forecast.zarr")["state"].isel(init_time=slice(0, num))
@@ -161,49 +151,43 @@ def theirs(folder: Path, *, num: int = 40) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "init_times": num}
 
 
-def in_fresh_process(what: str, folder: Path) -> dict[str, float]:
-    """Run one part alone, so that its memory is its own."""
-    command = [sys.executable, __file__, "--part", what, "--folder", str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+PARTS = {"floor": floor, "ours": ours, "theirs": theirs}
+
+
+def one(case: dict[str, Any]) -> dict[str, float]:
+    """Measure one part."""
+    return PARTS[case["part"]](Path(case["folder"]))
+
+
+def fresh(part: str, folder: Path) -> dict[str, float]:
+    """Measure one part in a process of its own, so that its memory is only its own."""
+    return process.part(__file__, part=part, folder=str(folder))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init-times", type=int, default=1460)
-    parser.add_argument("--folder", type=Path, help="keep the stores here")
-    parser.add_argument("--xskillscore", action="store_true")
-    parser.add_argument("--part", choices=("floor", "ours", "theirs"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
-        parts = {"floor": floor, "ours": ours, "theirs": theirs}
-        print(json.dumps(parts[options.part](options.folder)))
-        return
+    command = process.parser(__doc__)
+    command.add_argument("--init-times", type=int, default=1460)
+    command.add_argument("--folder", type=Path, help="keep the stores here")
+    command.add_argument("--xskillscore", action="store_true")
+    given = process.options(command, one)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or Path(scratch)
+        folder = given.folder or Path(scratch)
         if not (folder / "normals.zarr").exists():
-            build(folder, num=options.init_times)
-        in_fresh_process("floor", folder)  # once for the disk cache
-        result: dict[str, Any] = {"floor": in_fresh_process("floor", folder), "ours": in_fresh_process("ours", folder)}
-        if options.xskillscore:
-            result["xskillscore"] = in_fresh_process("theirs", folder)
-            share = result["xskillscore"]["init_times"] / options.init_times
-            result["times_faster_than_xskillscore"] = (
-                result["xskillscore"]["seconds"] / share / result["ours"]["seconds"]
-            )
-        result["floor_again"] = in_fresh_process("floor", folder)
+            build(folder, num=given.init_times)
+        fresh("floor", folder)  # fills the page cache
+        result: dict[str, Any] = {"floor": fresh("floor", folder), "ours": fresh("ours", folder)}
+        if given.xskillscore:
+            result["xskillscore"] = theirs_ = fresh("theirs", folder)
+            scaled = theirs_["seconds"] * given.init_times / theirs_["init_times"]
+            result["times_faster_than_xskillscore"] = scaled / result["ours"]["seconds"]
+        result["floor_again"] = fresh("floor", folder)
     fair = 0.5 * (result["floor"]["seconds"] + result["floor_again"]["seconds"])
-    result["times_the_floor"] = result["ours"]["seconds"] / fair
-    result |= {"init_times": options.init_times, "date": dt.date.today().isoformat(), "cpus": os.cpu_count(),
-               "machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}  # fmt: skip
+    result |= {"times_the_floor": result["ours"]["seconds"] / fair, "init_times": given.init_times}
     print(json.dumps(result, indent=1))
-    if options.init_times >= 1460:
-        target = ROOT / "benchmarks" / "results" / "score.json"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
+    if given.init_times >= 1460:
+        from benchmarks.support.measure import write  # loads torch, which the parts do not need
+
+        print(write("score", result))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""The simulated atmosphere against ERA5's mean and spread by level, and how fast its weather changes.
+"""The simulated atmosphere against ERA5's mean and standard deviation by level, and how fast its weather changes.
 
 Claims: z500's mean is within 3% of ERA5's, standard deviations of z, t and u at 500 and 850 hPa within a factor of 2;
-the flow is turbulent (persistence is useless after some days, and a run from a slightly other state parts from it).
+the flow is turbulent (persistence is useless after some days, and a run from a slightly different state diverges).
 
     python -m pipeline simulate --config workflows/config/demo.yaml
-    python benchmarks/simulated_climate.py --reference ../shared/reference/real/era5_level_statistics
+    python benchmarks/simulated_climate.py
 
-ERA5's moments are over all times and grid points, rows not weighted by area; so are ours here. The archive has rows
-on the poles at 5 degrees, ERA5's statistics are of 0.25 degrees.
+ERA5's moments are over all times and grid points, not weighted by area; so are ours here. The archive has rows on the
+poles and 5 degrees, ERA5's statistics are of 0.25 degrees.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -22,33 +21,43 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.support.measure import write
+from benchmarks.support.process import ROOT, parser
 from pipeline import store
-from pipeline.config import Config, load
+from pipeline.config import load
 from pipeline.grid import Grid
+from pipeline.weather.config import WeatherConfig as Config
+from pipeline.weather.variables import BY_SHORT
 from preprocess.simulation.setup import Plan
 
+REFERENCE = ROOT.parent / "shared" / "reference" / "real" / "era5_level_statistics"
 Array = NDArray[np.floating[Any]]
-UPPER = {"z": "geopotential", "t": "temperature", "u": "u_component_of_wind", "v": "v_component_of_wind",
-         "q": "specific_humidity"}  # fmt: skip
-SURFACE = {"t2m": "2m_temperature", "u10": "10m_u_component_of_wind", "v10": "10m_v_component_of_wind"}
+UPPER = ("z", "t", "u", "v", "q")
+LONG = {short: BY_SHORT[short].long for short in (*UPPER, "t2m", "u10", "v10")}
 FIELDS = (("z", 500), ("t", 500), ("t", 850), ("u", 850), ("q", 700), ("t", 50), ("t2m", None), ("u10", None))
-"""Whose weather is looked at."""
+"""Channels whose persistence is measured."""
+WANTED = (("z", 500), ("t", 850), ("t2m", None))
+"""Channels of the perturbed runs."""
+ERA5 = {"mean": "mean_by_level", "std": "stddev_by_level", "change": "diffs_stddev_by_level"}
+"""Files of ERA5's statistics."""
 PERSISTENCE_DAYS = (1, 3, 7, 14)
 TWIN_DAYS = (1, 3, 7, 10, 14, 21, 30)
 
 
+def field_of(archive: xr.Dataset, short: str, level: int | None) -> Array:
+    """A channel at all times, (time, latitude, longitude)."""
+    data = archive[LONG[short]]
+    return (data if level is None else data.sel(level=level)).values
+
+
 def moments(archive: xr.Dataset, reference: Path) -> list[dict[str, Any]]:
     """Mean, standard deviation and that of 12-hour differences, ours and ERA5's, for each variable and level."""
-    era5 = {
-        key: xr.open_dataset(reference / f"{file}.nc")
-        for key, file in (("mean", "mean_by_level"), ("std", "stddev_by_level"), ("change", "diffs_stddev_by_level"))
-    }
+    era5 = {key: xr.open_dataset(reference / f"{file}.nc") for key, file in ERA5.items()}
     hours = int(np.diff(archive["time"].values[:2])[0] / np.timedelta64(1, "h"))
     rows = []
-    for short, name in {**UPPER, **SURFACE}.items():
+    for short, name in LONG.items():
         levels = [p for p in archive["level"].values if p in era5["mean"]["level"].values] if short in UPPER else [None]
         for level in levels:
-            values = (archive[name] if level is None else archive[name].sel(level=level)).values.astype(np.float64)
+            values = field_of(archive, short, level).astype(np.float64)
             step = 12 // hours
             ours = {"mean": values.mean(), "std": values.std(), "change": (values[step:] - values[:-step]).std()}
             row: dict[str, Any] = {"variable": short, "level": None if level is None else int(level)}
@@ -60,7 +69,7 @@ def moments(archive: xr.Dataset, reference: Path) -> list[dict[str, Any]]:
 
 
 def anomalies(field: Array, times: Array) -> Array:
-    """What is left of (time, latitude, longitude) after the mean, two harmonics of the year and the hour of the day."""
+    """(time, latitude, longitude) without the mean, two harmonics of the year and the diurnal cycle."""
     since = (times - times[0]) / np.timedelta64(1, "h")
     year = 2.0 * np.pi * since / (24.0 * 365.2425)
     hours = np.unique(since % 24)
@@ -82,8 +91,7 @@ def persistence(archive: xr.Dataset, weight: Array) -> dict[str, dict[int, float
     """Anomaly correlation of a field with itself some days later."""
     found = {}
     for short, level in FIELDS:
-        data = archive[{**UPPER, **SURFACE}[short]]
-        field = anomalies((data if level is None else data.sel(level=level)).values, archive["time"].values)
+        field = anomalies(field_of(archive, short, level), archive["time"].values)
         per_day = int(np.timedelta64(1, "D") / (archive["time"].values[1] - archive["time"].values[0]))
         found[f"{short}{level or ''}"] = {
             d: round(correlation(field[: -d * per_day], field[d * per_day :], weight), 3) for d in PERSISTENCE_DAYS
@@ -91,38 +99,42 @@ def persistence(archive: xr.Dataset, weight: Array) -> dict[str, dict[int, float
     return found
 
 
+def perturbed(state: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The state with every spectral coefficient changed by 0.1%."""
+    rng = np.random.default_rng(seed)
+    for name in ("vorticity", "divergence", "temperature", "humidity"):
+        factor = (1.0 + 1e-3 * rng.standard_normal(state[name].shape)).astype(np.float32)
+        state = state | {name: state[name] * factor, f"previous_{name}": state[f"previous_{name}"] * factor}
+    return state
+
+
 def twins(config: Config, archive: xr.Dataset, weight: Array, *, starts: int) -> dict[str, dict[int, float]]:
-    """The same model from states changed by 0.1%: anomaly correlation with the archive, by days."""
+    """The same model from slightly perturbed states: anomaly correlation with the archive, by days."""
     plan = Plan(config)
     synthesis = plan.synthesis()
     times = archive["time"].values.astype("datetime64[m]")
-    reach = np.timedelta64(max(TWIN_DAYS), "D")
-    wanted = [("z", 500), ("t", 850), ("t2m", None)]
-    clean = {}
-    for short, level in wanted:
-        data = archive[{**UPPER, **SURFACE}[short]]
-        values = (data if level is None else data.sel(level=level)).values
-        clean[short] = (values, anomalies(values, archive["time"].values))
-    total: dict[str, dict[int, list[float]]] = {f"{s}{p or ''}": {d: [] for d in TWIN_DAYS} for s, p in wanted}
-    kept = [t for t in times if plan.state_path(t).exists() and t + reach <= times[-1]]
+    truth = {}
+    for short, level in WANTED:
+        values = field_of(archive, short, level)
+        truth[short] = (values, anomalies(values, archive["time"].values))
+    total: dict[str, dict[int, list[float]]] = {f"{s}{p or ''}": {d: [] for d in TWIN_DAYS} for s, p in WANTED}
+    last = times[-1] - np.timedelta64(max(TWIN_DAYS), "D")
+    kept = [t for t in times if plan.state_path(t).exists() and t <= last]
     for number, start in enumerate(kept[:: max(1, len(kept) // starts)][:starts]):
         state = plan.latest_state(start)
         assert state is not None
-        rng = np.random.default_rng(number)
-        for name in ("vorticity", "divergence", "temperature", "humidity"):
-            factor = (1.0 + 1e-3 * rng.standard_normal(state[name].shape)).astype(np.float32)
-            state |= {name: state[name] * factor, f"previous_{name}": state[f"previous_{name}"] * factor}
+        state = perturbed(state, number)
         for day in TWIN_DAYS:
             when = start + np.timedelta64(day, "D")
             state = plan.advance_to(state, when)
             fields = synthesis.to_era5([state])
             at = int(np.flatnonzero(times == when)[0])
-            for short, level in wanted:
-                values, truth = clean[short]
-                ours = fields[{**UPPER, **SURFACE}[short]][0]
+            for short, level in WANTED:
+                values, anomaly = truth[short]
+                ours = fields[LONG[short]][0]
                 ours = ours if level is None else ours[plan.levels.index(level)]
-                forecast = ours - (values[at] - truth[at])
-                total[f"{short}{level or ''}"][day].append(correlation(forecast, truth[at], weight))
+                forecast = ours - (values[at] - anomaly[at])
+                total[f"{short}{level or ''}"][day].append(correlation(forecast, anomaly[at], weight))
     return {name: {d: round(float(np.mean(v)), 3) for d, v in days.items()} for name, days in total.items()}
 
 
@@ -141,12 +153,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print, and write benchmarks/results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="workflows/config/demo.yaml")
-    parser.add_argument("--set", nargs="*", default=[], help="settings as on the command line of the stages")
-    parser.add_argument("--reference", type=Path, required=True, help="folder of ERA5's statistics by level")
-    parser.add_argument("--twins", type=int, default=12, help="start dates of the perturbed runs; 0 leaves them out")
-    given = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--config", default="workflows/config/demo.yaml")
+    command.add_argument("--set", nargs="*", default=[], help="settings as on the command line of the stages")
+    command.add_argument("--reference", type=Path, default=REFERENCE, help="folder of ERA5's statistics by level")
+    command.add_argument("--twins", type=int, default=12, help="start dates of the perturbed runs; 0 leaves them out")
+    given = command.parse_args()
     config = load(given.config, given.set)
     archive = store.open_store(config.paths.simulated)
     grid = Grid.from_dataset(archive)

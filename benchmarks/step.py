@@ -6,7 +6,7 @@ what 80 cost.
 
 The baselines: `reference`, our unfused form; `loop`, per-channel convolutions and nn.MultiheadAttention before the
 same trunk; `climate-learn`, its vision transformer of the same size, which mixes all channels in one convolution and
-so has no channel stage: a floor, not a rival.
+so has no channel stage: a lower bound, not a competitor.
 
     python benchmarks/step.py                     # on this processor, some minutes
     python benchmarks/step.py --device cuda       # bfloat16, up to 1024 channels, share of peak
@@ -14,7 +14,6 @@ so has no channel stage: a floor, not a rival.
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
@@ -23,14 +22,25 @@ from torch import Tensor, nn
 
 from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.loop import LoopStage
-from benchmarks.support.measure import in_fresh_process, measure, write
+from benchmarks.support.measure import compare, measure, write
+from benchmarks.support.process import in_fresh_process, options, parser
 from model.dchag import DCHAG, DCHAGConfig
 from model.network.head import unpatchify
 from model.weather.loss import weighted_mse
 
 WIDTH, DEPTH, HEADS, PATCH, IMAGE = 1024, 8, 16, 2, (32, 64)
+SIZES: dict[str, Any] = {"image": IMAGE, "patch": PATCH, "width": WIDTH, "depth": DEPTH, "heads": HEADS}
 PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
-"""Dense bfloat16 peak by the maker's data sheets [FLOP/s]."""
+"""Dense bfloat16 peak by the manufacturer's data sheets [FLOP/s]."""
+FORMS = (
+    ("fused", "all", "C"),
+    ("reference", "all", "C"),
+    ("loop", "all", "C"),
+    ("climate-learn", "all", "C"),
+    ("fused", 8, "C"),
+    ("fused", 8, "L"),
+)
+"""Form, groups, unit; the first is what the others are compared with."""
 
 
 class LoopModel(nn.Module):
@@ -41,9 +51,8 @@ class LoopModel(nn.Module):
         channels = len(config.channels)
         self.stage = LoopStage(channels=channels, patch=config.patch, width=config.width, heads=config.heads)
         one = DCHAG(DCHAGConfig.from_dict(config.to_dict() | {"channels": config.channels[:1]}))
-        self.position, self.lead, self.drop, self.trunk, self.head = (
-            one.position, one.lead, one.drop, one.trunk, one.head
-        )  # fmt: skip
+        self.position, self.lead, self.drop = one.position, one.lead, one.drop
+        self.trunk, self.head = one.trunk, one.head
         self.patch, self.grid = config.patch, one.grid
 
     def forward(self, x_BCHW: Tensor, lead_hours_B: Tensor) -> Tensor:
@@ -60,11 +69,9 @@ class ClimateLearn(nn.Module):
         import_climate_learn()
         from climate_learn.models.hub.vit import VisionTransformer
 
-        self.model = VisionTransformer(
-            config.image, len(config.channels), len(config.out_channels), 1, patch_size=config.patch,
-            embed_dim=config.width, depth=config.depth, decoder_depth=config.decoder_depth, num_heads=config.heads,
-            learn_pos_emb=True,
-        )  # fmt: skip
+        sizes: dict[str, Any] = {"embed_dim": config.width, "depth": config.depth, "num_heads": config.heads}
+        sizes |= {"patch_size": config.patch, "decoder_depth": config.decoder_depth, "learn_pos_emb": True}
+        self.model = VisionTransformer(config.image, len(config.channels), len(config.out_channels), 1, **sizes)
 
     def forward(self, x_BCHW: Tensor, lead_hours_B: Tensor) -> Tensor:  # noqa: ARG002
         return self.model(x_BCHW)
@@ -73,10 +80,8 @@ class ClimateLearn(nn.Module):
 def build(case: dict[str, Any]) -> nn.Module:
     names = tuple(f"c{i}x" for i in range(case["channels"]))
     form = case["form"] if case["form"] in ("fused", "reference") else "fused"
-    config = DCHAGConfig(
-        channels=names, out_channels=names, image=IMAGE, patch=PATCH, width=WIDTH, depth=DEPTH, heads=HEADS,
-        channel_stage=form, groups=case["groups"], unit=case["unit"],
-    )  # fmt: skip
+    stage = {"channel_stage": form, "groups": case["groups"], "unit": case["unit"]}
+    config = DCHAGConfig(channels=names, out_channels=names, **SIZES, **stage)
     if case["form"] == "loop":
         return LoopModel(config)
     return ClimateLearn(config) if case["form"] == "climate-learn" else DCHAG(config)
@@ -99,18 +104,17 @@ def one(case: dict[str, Any]) -> dict[str, float]:
         weighted_mse(y, target, area_HW=area).backward()
         optimizer.step()
 
-    found = measure(work, repeats=case["repeats"], device=device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    found["parameters_M"] = round(parameters / 1e6, 1)
+    row = measure(work, repeats=case["repeats"], device=device)
+    row["parameters_M"] = round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1)
     flops = useful_flops(case)
-    found["useful_TFLOP"] = round(flops / 1e12, 4)
+    row["useful_TFLOP"] = round(flops / 1e12, 4)
     if device == "cuda" and torch.cuda.get_device_name() in PEAK_FLOPS:
-        found["share_of_peak"] = round(flops / found["wall_s"] / PEAK_FLOPS[torch.cuda.get_device_name()], 3)
-    return found
+        row["share_of_peak"] = round(flops / row["wall_s"] / PEAK_FLOPS[torch.cuda.get_device_name()], 3)
+    return row
 
 
 def useful_flops(case: dict[str, Any]) -> float:
-    """What the fused form has to do, forward and backward, whatever the variant does [FLOP]."""
+    """Operations of the fused form, forward and backward, whichever form is measured [FLOP]."""
     patches = case["batch"] * IMAGE[0] * IMAGE[1] // PATCH**2
     tokens = IMAGE[0] * IMAGE[1] // PATCH**2
     trunk = DEPTH * (12 * WIDTH**2 + 2 * tokens * WIDTH) * patches
@@ -122,43 +126,29 @@ def useful_flops(case: dict[str, Any]) -> float:
 
 def table(device: str, repeats: int) -> list[dict[str, Any]]:
     cuda = device == "cuda"
+    common = {"batch": 8 if cuda else 1, "device": device, "bfloat16": cuda}
     rows = []
     for channels in (80, 512, 1024) if cuda else (80, 512):
-        settings: list[tuple[str, Any, str]] = [
-            ("fused", "all", "C"), ("reference", "all", "C"), ("loop", "all", "C"), ("climate-learn", "all", "C"),
-            ("fused", 8, "C"), ("fused", 8, "L"),
-        ]  # fmt: skip
-        found = []
-        for form, groups, unit in settings:
-            slow = form in ("reference", "loop")
-            case = {
-                "form": form, "channels": channels, "groups": groups, "unit": unit, "batch": 8 if cuda else 1,
-                "device": device, "bfloat16": cuda, "repeats": max(1, repeats // 2) if slow else repeats,
-            }  # fmt: skip
-            found.append(in_fresh_process(__file__, case))
-            print(json.dumps(found[-1]), flush=True)
-        for row in found:
-            if "wall_s" in row and "wall_s" in found[0]:
-                for key in ("wall_s", "processor_s", "memory_MB", "tensors_MB"):
-                    row[f"{key.split('_')[0]}_over_fused"] = round(row[key] / found[0][key], 2)
-        rows += found
+        forms = []
+        for form, groups, unit in FORMS:
+            times = max(1, repeats // 2) if form in ("reference", "loop") else repeats
+            case = {"form": form, "channels": channels, "groups": groups, "unit": unit, "repeats": times, **common}
+            forms.append(in_fresh_process(__file__, case))
+            print(json.dumps(forms[-1]), flush=True)
+        rows += compare(forms, digits=2)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(one(json.loads(arguments.one))))
-        return
-    rows = table(arguments.device, arguments.repeats)
+    command = parser(__doc__)
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    command.add_argument("--repeats", type=int, default=4)
+    given = options(command, one)
+    rows = table(given.device, given.repeats)
     flat = {row["channels"]: row.get("wall_s") for row in rows if row["form"] == "fused" and row["groups"] == "all"}
     most = {f"{c}_channels_over_80": round(s / flat[80], 2) for c, s in flat.items() if c != 80 and s and flat[80]}
     about = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "image": IMAGE, "patch": PATCH, "what": "training step"}
-    print(write(f"step_{arguments.device}", {**about, "fused_step": most, "rows": rows}))
+    print(write(f"step_{given.device}", {**about, "fused_step": most, "rows": rows}))
 
 
 if __name__ == "__main__":

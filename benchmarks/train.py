@@ -1,9 +1,9 @@
 """Training throughput: samples per second, model FLOP/s, and their share of a matrix product measured in the same run.
 
 Whole steps (forward, backward, clipping over the mesh, AdamW) of the demo's model and of the 108M-parameter one
-(width 1024, depth 8, 80 channels of 32 x 64 cells), on 1 rank and on 2. Model FLOP are those that one rank carries
-out for a sample, counted by torch (products only) and without recomputation; work that two channel ranks do twice
-counts once. The peak is the best of square products in the type of the training, on all ranks at once.
+(width 1024, depth 8, 80 channels of 32 x 64 cells), on 1 rank and on 2. Model FLOP are those that one rank performs
+for a sample, counted by torch (matrix products only) and without recomputation; work that two channel ranks do twice
+counts once. The peak is that of the fastest square product in the precision of the training, on all ranks at once.
 
     python benchmarks/train.py                    # on this processor, some minutes
     python benchmarks/train.py --device cuda      # bfloat16, with and without torch.compile, one GPU
@@ -14,19 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.support.measure import write
+from benchmarks.support.measure import synchronize, write
+from benchmarks.support.process import parser
+from benchmarks.support.ranks import on_ranks
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.mesh import build_mesh
 from model.parallel.wrap import Layout, distribute, gradient_norm, parameter_groups, scale_gradients
@@ -36,10 +34,14 @@ from pipeline.config import load
 
 IMAGE = (32, 64)
 MODELS = ("demo", "108M")
-LAYOUTS: dict[str, tuple[int, int, str]] = {  # data ranks, channel ranks, trunk
-    "1 rank": (1, 1, "replicated"), "2 data": (2, 1, "replicated"), "2 channel": (1, 2, "replicated"),
+LAYOUTS: dict[str, tuple[int, int, str]] = {
+    "1 rank": (1, 1, "replicated"),
+    "2 data": (2, 1, "replicated"),
+    "2 channel": (1, 2, "replicated"),
     "2 channel, tensor trunk": (1, 2, "tensor"),
-}  # fmt: skip
+}
+"""Data ranks, channel ranks, trunk."""
+LARGE: dict[str, Any] = {"patch": 2, "width": 1024, "depth": 8, "heads": 16, "groups": 8, "tree": "Tree0", "unit": "L"}
 
 
 def shape(name: str, demo: str) -> DCHAGConfig:
@@ -50,10 +52,7 @@ def shape(name: str, demo: str) -> DCHAGConfig:
         static = [c.name for c in config.data.channels.static]
         return model_config(config.model, channels=channels, static_channels=static, image=IMAGE)
     names = tuple(f"c{i}x" for i in range(80))
-    return DCHAGConfig(
-        channels=names, out_channels=names, image=IMAGE, patch=2, width=1024, depth=8, heads=16, groups=8,
-        tree="Tree0", unit="L", dropout=0.0,
-    )  # fmt: skip
+    return DCHAGConfig(channels=names, out_channels=names, image=IMAGE, dropout=0.0, **LARGE)
 
 
 def matmul_peak(*, dtype: torch.dtype, device: str, seconds: float = 1.5) -> float:
@@ -64,18 +63,18 @@ def matmul_peak(*, dtype: torch.dtype, device: str, seconds: float = 1.5) -> flo
         a @ b
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            _wait(device)
+            synchronize(device)
             began = time.perf_counter()
             for _ in range(10 if device == "cuda" else 1):
                 a @ b
-            _wait(device)
+            synchronize(device)
             took = (time.perf_counter() - began) / (10 if device == "cuda" else 1)
             best = max(best, 2.0 * n**3 / took)
     return best
 
 
 def work(case: dict[str, Any]) -> dict[str, float]:
-    """This rank's figures."""
+    """Median time of a step on this rank, and the peak of its products."""
     device, batch = case["device"], case["batch"]
     data, channel, trunk = LAYOUTS[case["layout"]]
     config = shape(case["model"], case["config"])
@@ -104,10 +103,10 @@ def work(case: dict[str, Any]) -> dict[str, float]:
     times = []
     for number in range(case["repeats"] + case["warmups"]):
         dist.barrier()
-        _wait(device)
+        synchronize(device)
         began = time.perf_counter()
         step()
-        _wait(device)
+        synchronize(device)
         dist.barrier()
         if number >= case["warmups"]:
             times.append(time.perf_counter() - began)
@@ -124,27 +123,20 @@ def flops_per_sample(config: DCHAGConfig, device: str) -> float:
     return float(counter.get_total_flops())
 
 
-def rank_main(rank: int, case: dict[str, Any], folder: str) -> None:
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(max(1, case["threads"] // case["ranks"]))
-    dist.init_process_group(
-        "nccl" if case["device"] == "cuda" else "gloo", init_method=f"file://{folder}/rendezvous", rank=rank,
-        world_size=case["ranks"], timeout=timedelta(minutes=20),
-    )  # fmt: skip
-    try:
-        found = work(case)
-        if rank == 0:
-            found["flops_per_sample"] = flops_per_sample(shape(case["model"], case["config"]), case["device"])
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    finally:
-        dist.destroy_process_group()
+def on_this_rank(case: dict[str, Any]) -> dict[str, float]:
+    """Time and peak of one rank, and on rank 0 the operations of a sample."""
+    measured = work(case)
+    if dist.get_rank() == 0:
+        measured["flops_per_sample"] = flops_per_sample(shape(case["model"], case["config"]), case["device"])
+    return measured
 
 
 def measure_case(case: dict[str, Any]) -> dict[str, Any]:
     """A row of the table."""
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(rank_main, (case, folder), nprocs=case["ranks"])
-        ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(case["ranks"])]
+    data, channel, _ = LAYOUTS[case["layout"]]
+    count = data * channel
+    threads = max(1, case["threads"] // count)
+    ranks = on_ranks(on_this_rank, case, ranks=count, device=case["device"], threads=threads)
     seconds, peak = max(r["step_s"] for r in ranks), sum(r["peak_flops"] for r in ranks)
     rate = case["batch"] * ranks[0]["flops_per_sample"] / seconds
     return {
@@ -158,44 +150,32 @@ def measure_case(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def cases(options: argparse.Namespace) -> list[dict[str, Any]]:
+def cases(given: argparse.Namespace) -> list[dict[str, Any]]:
     """What to measure."""
-    common = {"device": options.device, "config": options.config, "threads": options.threads,
-              "repeats": options.repeats, "warmups": 2}  # fmt: skip
-    if options.device == "cuda":
+    common = {name: getattr(given, name) for name in ("device", "config", "threads", "repeats")}
+    if given.device == "cuda":
+        common |= {"layout": "1 rank", "precision": "bfloat16", "warmups": 5}
         batches = {"demo": 256, "108M": 64}
-        return [
-            {**common, "model": m, "layout": "1 rank", "ranks": 1, "batch": batches[m], "precision": "bfloat16",
-             "compile": on, "warmups": 5}
-            for m in MODELS for on in (False, True)
-        ]  # fmt: skip
+        return [common | {"model": m, "batch": batches[m], "compile": on} for m in MODELS for on in (False, True)]
+    common |= {"precision": "float32", "compile": False, "warmups": 2}
     batches = {"demo": 16, "108M": 2}
-    return [
-        {**common, "model": m, "layout": name, "ranks": data * channel, "batch": batches[m], "precision": "float32",
-         "compile": False}
-        for m in options.models for name, (data, channel, trunk) in LAYOUTS.items()
-        if trunk == "replicated" or m == "108M"
-    ]  # fmt: skip
+    kept = [(m, name) for m in given.models for name in LAYOUTS if LAYOUTS[name][2] == "replicated" or m == "108M"]
+    return [common | {"model": model, "layout": layout, "batch": batches[model]} for model, layout in kept]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--config", default="workflows/config/demo.yaml")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all ranks together")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    command.add_argument("--config", default="workflows/config/demo.yaml")
+    command.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    command.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all ranks together")
+    command.add_argument("--repeats", type=int, default=5)
+    given = command.parse_args()
     rows = []
-    for case in cases(options):
+    for case in cases(given):
         rows.append(measure_case(case))
         print(json.dumps(rows[-1]), flush=True)
-    print(write(f"train_{options.device}", {"threads": options.threads, "image": IMAGE, "rows": rows}))
+    print(write(f"train_{given.device}", {"threads": given.threads, "image": IMAGE, "rows": rows}))
 
 
 if __name__ == "__main__":

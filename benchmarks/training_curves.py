@@ -1,15 +1,14 @@
-"""The demo's training with flat aggregation, D-CHAG-C and D-CHAG-L, on one and two ranks, and the spread of seeds.
+"""The demo's training with flat aggregation, D-CHAG-C and D-CHAG-L, on one and two ranks, with several seeds.
 
 Claim: a run on two channel ranks follows the run on one rank, and the final scores of the three settings differ by no
-more than seeds do. Everything but the channel stage and the number of steps is the demo's. Needs the demo's store:
-`make demo` first. No time is measured, so runs may share the machine; a run that is there already is not repeated.
+more than those of seeds. Everything but the channel stage and the number of steps is the demo's. Needs the demo's
+store: `make demo` first. No time is measured, so runs may share the machine; a finished run is not repeated.
 
     python benchmarks/training_curves.py                  # 12 runs of 300 steps, 20 minutes to an hour
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -21,10 +20,10 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.support.measure import write
+from benchmarks.support.process import ROOT, parser
 from model.training.metrics_log import read_metrics
 from pipeline.config import Config, load
 
-ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "workflows" / "config" / "demo.yaml"
 FIGURE = ROOT / "docs" / "images" / "channel_settings.png"
 SETTINGS = {
@@ -39,15 +38,13 @@ LEAD = "168"
 def configure(folder: Path, setting: str, *, seed: int, ranks: int, steps: int) -> tuple[Config, list[str]]:
     """One run's configuration and the overrides that give it."""
     home = folder / f"{setting}-{ranks}-{seed}"
-    overrides = [
-        *SETTINGS[setting], f"directory={home}", f"training.seed={seed}", f"training.steps={steps}",
-        f"training.layout.channel={ranks}", "training.validate_every=50", "training.checkpoint_every=100",
-    ]  # fmt: skip
+    training = {"seed": seed, "steps": steps, "layout.channel": ranks, "validate_every": 50, "checkpoint_every": 100}
+    overrides = [f"directory={home}", *SETTINGS[setting], *(f"training.{k}={v}" for k, v in training.items())]
     return load(DEMO, overrides), overrides
 
 
 def run(config: Config, overrides: list[str], *, ranks: int) -> list[dict[str, Any]]:
-    """Train, unless it was done before; the run's log."""
+    """Train unless that has been done; the run's log."""
     demo = load(DEMO)
     if not demo.paths.receipt("normals").exists():
         raise SystemExit(f"error: the demo's store must exist, got no {demo.paths.receipt('normals')}; run make demo")
@@ -82,7 +79,7 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(runs: dict[tuple[str, int, int], dict[str, Any]], seeds: int) -> dict[str, Any]:
-    """Ranks against one rank, settings against the spread of seeds."""
+    """Two ranks against one, settings against the standard deviation over seeds."""
     found: dict[str, Any] = {"two_ranks_against_one": {}, "final_skill_7_days": {}}
     for setting in SETTINGS:
         one, two = runs[setting, 1, 0], runs[setting, 2, 0]
@@ -99,8 +96,8 @@ def verdict(runs: dict[tuple[str, int, int], dict[str, Any]], seeds: int) -> dic
     for name in ("all", *SHOWN):
         entries = [found["final_skill_7_days"][setting][name] for setting in SETTINGS]
         means = [entry["mean"] for entry in entries]
-        spread = float(np.sqrt(np.mean([entry["std"] ** 2 for entry in entries])))
-        found["final_skill_7_days"][f"range of means over seed std, {name}"] = (max(means) - min(means)) / spread
+        std = float(np.sqrt(np.mean([entry["std"] ** 2 for entry in entries])))
+        found["final_skill_7_days"][f"range of means over seed std, {name}"] = (max(means) - min(means)) / std
     return found
 
 
@@ -133,23 +130,23 @@ def draw(runs: dict[tuple[str, int, int], dict[str, Any]], figure: Path) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="keep the runs here and go on from what is there")
-    arguments = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--steps", type=int, default=300)
+    command.add_argument("--seeds", type=int, default=3)
+    command.add_argument("--folder", type=Path, help="keep the runs here, and resume from those that are there")
+    given = command.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (arguments.folder or Path(temporary)).resolve()
+        folder = (given.folder or Path(temporary)).resolve()
         runs = {}
-        for ranks, seed in [(1, 0), (2, 0), *((1, seed) for seed in range(1, arguments.seeds))]:
+        for ranks, seed in [(1, 0), (2, 0), *((1, seed) for seed in range(1, given.seeds))]:
             for setting in SETTINGS:
-                config, overrides = configure(folder, setting, seed=seed, ranks=ranks, steps=arguments.steps)
+                config, overrides = configure(folder, setting, seed=seed, ranks=ranks, steps=given.steps)
                 runs[setting, ranks, seed] = summary(run(config, overrides, ranks=ranks))
                 print(setting, f"{ranks} ranks, seed {seed}:", runs[setting, ranks, seed]["final_skill"], flush=True)
         draw(runs, FIGURE)
-        found = verdict(runs, arguments.seeds)
-    about = {"what": "validation of the demo's training, skill against climatology", "steps": arguments.steps}
+        found = verdict(runs, given.seeds)
+    about = {"what": "validation of the demo's training, skill against climatology", "steps": given.steps}
     print(write("training_curves", {**about, **found}))
 
 

@@ -1,14 +1,15 @@
-"""An archive shaped and stored as ARCO-ERA5, full of made-up weather: what reading at true size is timed on.
+"""An archive with the shape and storage of ARCO-ERA5 and synthetic weather, for timing reads at full size.
 
-Contract: Zarr v2, consolidated, 0.25 degrees, rows on the poles from north to south, 37 levels, one time a chunk,
-Blosc (LZ4, level 5, shuffled) as Zarr's default was; values are float32 that went through a 16-bit packing, as all of
-ERA5 did, so that they shrink as its values do. The same seed gives the same bytes.
+Contract: Zarr v2, consolidated, 0.25 degrees, rows on the poles from north to south, 37 levels, one time per chunk,
+Blosc (LZ4, level 5, shuffled), which was Zarr's default; values are float32 after 16-bit packing, like all of
+ERA5, so that they compress like its values. The same seed gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -26,14 +27,14 @@ SURFACE = ("t2m", "u10", "v10")
 STATIC = ("lsm", "orog")
 SHAPE = (721, 1440)
 FIRST = "2001-01-01"
-_SHAPES = {  # middle, size of waves, size of what is small
+_SHAPES = {  # mean, amplitude of waves, amplitude of small scales
     "z": (None, 2500.0, 25.0), "t": (240.0, 25.0, 0.5), "u": (8.0, 15.0, 1.0), "v": (0.0, 12.0, 1.0),
     "q": (0.004, 0.0025, 2e-4), "t2m": (278.0, 25.0, 0.7), "u10": (0.0, 6.0, 0.8), "v10": (0.0, 6.0, 0.8),
 }  # fmt: skip
 
 
 def make(path: Path, *, steps: int, seed: int = 0) -> Path:
-    """Write the archive unless it is there, whole, already.
+    """Write the archive unless it is already there, complete.
 
     Returns:
         `path`, a Zarr group of `steps` times, six hours apart.
@@ -67,8 +68,8 @@ def make(path: Path, *, steps: int, seed: int = 0) -> Path:
 
 def chunks(path: Path, *, steps: int) -> list[Path]:
     """The chunk files that a regrid run of all 80 channels reads."""
-    files = [path / BY_SHORT[s].long / f"{t}.{'0.0.0' if s in ON_LEVELS else '0.0'}"
-             for t in range(steps) for s in (*ON_LEVELS, *SURFACE)]  # fmt: skip
+    inner = dict.fromkeys(ON_LEVELS, "0.0.0") | dict.fromkeys(SURFACE, "0.0")
+    files = [path / BY_SHORT[s].long / f"{t}.{place}" for t in range(steps) for s, place in inner.items()]
     return [*files, *(path / BY_SHORT[s].long / "0.0" for s in STATIC)]
 
 
@@ -90,7 +91,7 @@ def _field(
 
 
 def _wave(phase: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Something smooth between about -1 and 1."""
+    """A smooth field between about -1 and 1."""
     lat = np.deg2rad(90 - 0.25 * np.arange(721))[:, None]
     lon = np.deg2rad(0.25 * np.arange(1440))[None, :]
     total = 0.6 * np.cos(2 * lat) + np.zeros((1, 1440))
@@ -101,7 +102,7 @@ def _wave(phase: float, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _detail(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Noise with a spectrum that falls as k^-5/3, of unit spread."""
+    """Noise with a k^-5/3 spectrum and unit standard deviation."""
     spectrum = np.fft.rfft2(rng.standard_normal(SHAPE))
     k = np.hypot(np.fft.fftfreq(SHAPE[0])[:, None] * 721, np.fft.rfftfreq(SHAPE[1])[None, :] * 1440)
     field = np.fft.irfft2(spectrum * np.maximum(k, 1.0) ** (-4 / 3), s=SHAPE)
@@ -112,11 +113,10 @@ def _array(
     group: zarr.Group, short: str, shape: tuple[int, ...], blocks: tuple[int, ...], dims: list[str]
 ) -> zarr.Array:
     spec = BY_SHORT[short]
-    return group.create_array(
-        spec.long, shape=shape, chunks=blocks, dtype="float32", fill_value=np.nan,
-        compressors=numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE),
-        attributes={"_ARRAY_DIMENSIONS": dims, "units": spec.unit, "short_name": short},
-    )  # fmt: skip
+    attributes = {"_ARRAY_DIMENSIONS": dims, "units": spec.unit, "short_name": short}
+    codec = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
+    how: dict[str, Any] = {"dtype": "float32", "fill_value": np.nan, "compressors": codec, "attributes": attributes}
+    return group.create_array(spec.long, shape=shape, chunks=blocks, **how)
 
 
 def _axis(group: zarr.Group, name: str, values: NDArray[np.generic], attrs: dict[str, str]) -> None:

@@ -6,6 +6,6 @@ from evaluate.climatelearn import repair_torchvision
 
 
 def import_climate_learn() -> None:
-    """Makes `import climate_learn` work."""
+    """Make `import climate_learn` work."""
     repair_torchvision()
     import climate_learn  # noqa: F401

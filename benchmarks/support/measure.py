@@ -1,9 +1,9 @@
-"""Time and memory of a piece of work in a process of its own, and the file a benchmark leaves.
+"""Time and memory of a piece of work, and the file of results that a benchmark writes.
 
-Contract: every variant runs in a fresh process, so that the peak of one is not the floor of the next; variants that
-are compared run one after the other in the same call. Wall time and processor time are the least of the
-repeats. Memory is measured twice: `memory_MB`, the peak of the process above what it held before the first call, which
-counts what libraries load and keep too, and `tensors_MB`, the peak of tensors made inside one call.
+Contract: every variant runs in a fresh process (`benchmarks.support.process`), so that the peak of one is not the
+baseline of the next; variants that are compared run one after the other in the same call. Wall time and processor time
+are the minimum over repeats. Memory is measured twice: `memory_MB`, the peak of the process above its size before the
+first call, which includes what libraries load and keep, and `tensors_MB`, the peak of tensors allocated in one call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +26,7 @@ MB = 1e6
 
 
 def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device: str = "cpu") -> dict[str, float]:
-    """Least wall and processor time [s], peaks of the process above the start and of tensors [MB]."""
+    """Minimum wall and processor time [s], peak memory of the process above its start and of tensors [MB]."""
     cuda = device == "cuda"
     warm_up(device)
     before = torch.cuda.memory_allocated() if cuda else resident_bytes()
@@ -37,24 +35,35 @@ def measure(work: Callable[[], None], *, repeats: int, warmups: int = 1, device:
         work()
     walls, processors = [], []
     for _ in range(repeats):
-        if cuda:
-            torch.cuda.synchronize()
+        synchronize(device)
         wall, processor = time.perf_counter(), time.process_time()
         work()
-        if cuda:
-            torch.cuda.synchronize()
+        synchronize(device)
         walls.append(time.perf_counter() - wall)
         processors.append(time.process_time() - processor)
     peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
     tensors = peak - before if cuda else tensor_peak(work)
-    return {
-        "wall_s": min(walls), "processor_s": min(processors), "memory_MB": (peak - before) / MB,
-        "tensors_MB": tensors / MB,
-    }  # fmt: skip
+    memory = {"memory_MB": (peak - before) / MB, "tensors_MB": tensors / MB}
+    return {"wall_s": min(walls), "processor_s": min(processors), **memory}
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has finished; nothing to do on a processor."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def compare(forms: list[dict[str, Any]], *, digits: int) -> list[dict[str, Any]]:
+    """Adds to each row its time and memory as multiples of the first one's, the fused form's."""
+    for row in forms:
+        if "wall_s" in row and "wall_s" in forms[0]:
+            for key in ("wall_s", "processor_s", "memory_MB", "tensors_MB"):
+                row[f"{key.split('_')[0]}_over_fused"] = round(row[key] / forms[0][key], digits)
+    return forms
 
 
 def tensor_peak(work: Callable[[], None]) -> int:
-    """Peak of what torch allocates and has not freed yet inside one call, on the CPU [bytes]."""
+    """Peak of the memory that torch has allocated and not freed inside one call, on the CPU [bytes]."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     assert profile.profiler is not None
@@ -66,22 +75,8 @@ def tensor_peak(work: Callable[[], None]) -> int:
     return most
 
 
-def in_fresh_process(script: str, case: dict[str, Any], *, timeout: float = 3600) -> dict[str, Any]:
-    """What `script --one CASE` prints as its last line; a failure is a row with an error, not the end of a table."""
-    done = subprocess.run(
-        [sys.executable, script, "--one", json.dumps(case)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if done.returncode:
-        return {**case, "error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "killed"}
-    return {**case, **json.loads(done.stdout.strip().splitlines()[-1])}
-
-
 def write(name: str, content: dict[str, Any]) -> Path:
-    """Writes results/<name>.json with date and hardware, whole or not at all."""
+    """Write results/<name>.json with date and hardware, completely or not at all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     part = path.with_suffix(".part")
@@ -91,7 +86,7 @@ def write(name: str, content: dict[str, Any]) -> Path:
 
 
 def hardware() -> dict[str, Any]:
-    """What the figures depend on, load of the machine included."""
+    """The machine on which the figures depend, with its load."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
@@ -106,7 +101,7 @@ def hardware() -> dict[str, Any]:
 
 
 def warm_up(device: str) -> None:
-    """Loads the libraries of matrix products, so that they do not count as memory of the work."""
+    """Load the libraries of matrix products, so that they do not count as memory of the work."""
     a = torch.randn(2, 256, 256, device=device, requires_grad=True)
     layer = torch.nn.Conv2d(1, 8, 2, stride=2, device=device)
     ((a @ a).softmax(dim=1).sum() + layer(a[:, None]).sum()).backward()

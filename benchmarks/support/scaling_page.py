@@ -1,4 +1,4 @@
-"""Writes docs/scaling.md from the files in benchmarks/results, so that the page never says what no run has measured.
+"""Writes docs/scaling.md from the files in benchmarks/results, so that every figure of the page was measured.
 
 python benchmarks/support/scaling_page.py
 """
@@ -44,34 +44,35 @@ LOADER: Columns = {"loader": ("loader", ""), "threads": ("threads", ""), "sample
 STAGE_TEXT = "Forward and backward, width 1024, 512 patches."
 STEP_TEXT = "Width 1024, depth 8, 108M parameters at 80 channels."
 RANKS_TEXT = "{channels} channels, width {width}, depth {depth}; worst rank."
-TRAIN_TEXT = "Products of the model alone count, without recomputation; 80 channels of 32 x 64 cells."
+TRAIN_TEXT = "Only matrix products of the model count, without recomputation; 80 channels of 32 x 64 cells."
 MEMORY_TEXT = "`plan --stage train` against {what}."
 LOADER_TEXT = (
-    "Shuffled samples of the demo's store, batches of {batch}. The floor is zarr decompressing the same bytes and "
-    "nothing else; `store` is our loader, reading as it goes, `memory` our loader where the store fits."
+    "Shuffled samples of the demo's store, batches of {batch}. The floor is zarr only decompressing the same bytes; "
+    "`store` is our loader reading from the store, `memory` our loader after the store has been read into memory."
 )
 INTRODUCTION = """# Measured: time and memory
-Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Compared are forms
-of the same function in one run, in fresh processes, the least time of several. *process* is the peak of the whole
-process above its start, with what libraries keep; *tensors* is the peak of torch's own allocations inside one call.
+Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Forms of the same
+function are compared in one run, each in a fresh process, by the minimum time of several repeats. *process* is the peak
+of the whole process above its start, including what libraries keep; *tensors* is the peak of torch's own allocations in
+one call.
 """
 
 
 def read(name: str) -> dict[str, Any] | None:
-    """A result, if it is there."""
+    """A result, if there is one."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def where(content: dict[str, Any]) -> str:
-    """When and on what."""
+    """When and on which machine it was measured."""
     machine = content["hardware"]
     device = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
     return f"Measured {content['date'][:10]} on {device}, torch {machine['torch']}."
 
 
 def table(rows: list[dict[str, Any]], columns: Columns) -> str:
-    """A Markdown table of the columns that rows have."""
+    """A Markdown table of those columns that the rows have."""
     used = {key: value for key, value in columns.items() if any(key in row for row in rows)}
     lines = ["| " + " | ".join(title for title, _ in used.values()) + " |", "|" + "---|" * len(used)]
     for row in rows:
@@ -130,7 +131,7 @@ def page() -> str:
     content = read("training_curves")
     if content:
         parts.append(
-            "## Training with three channel stages\nThe demo's recipe of that day (patches of 4 cells), shortened; "
+            "## Training with three channel stages\nThe demo's recipe of that time (patches of 4 cells), shortened; "
             f"only the channel stage differs. {where(content)}\n\n![Loss of three channel stages on one and two ranks]"
             f"(images/channel_settings.png)\n\n{curves(content)}\n"
         )

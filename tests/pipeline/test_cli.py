@@ -16,6 +16,8 @@ import yaml
 from pipeline import __main__ as cli
 from pipeline import workloads
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("simulate", "regrid", "normals", "train", "forecast", "score", "report")
 RAW: dict[str, Any] = {
     "name": "case",

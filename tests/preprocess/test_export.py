@@ -17,6 +17,8 @@ from pipeline.config import Config
 from preprocess.export import long_name, parts, run_export
 from preprocess.ingest.stage import run_regrid
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 TIMES = 40
 

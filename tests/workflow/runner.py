@@ -1,4 +1,4 @@
-"""How the tests start the workflow, and what they read from what it says."""
+"""How the tests start the workflow, and how they read its output."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Config, load
 
@@ -16,44 +17,42 @@ WORKFLOWS = ROOT / "workflows"
 
 def command(config: Path | None, *arguments: str, overrides: tuple[str, ...] = ()) -> list[str]:
     """The command line of Snakemake on our workflow."""
-    given = ["--configfile", str(config)] if config else []
-    given += ["--config", f"set={' '.join(overrides)}"] if overrides else []
-    return [
-        sys.executable, "-m", "snakemake", "-s", str(WORKFLOWS / "Snakefile"), "--cores", "2",
-        "--workflow-profile", str(WORKFLOWS / "profiles" / "default"), *given, *arguments,
-    ]  # fmt: skip
+    line = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOWS / "Snakefile"), "--cores", "2"]
+    line += ["--workflow-profile", str(WORKFLOWS / "profiles" / "default")]
+    line += ["--configfile", str(config)] if config else []
+    line += ["--config", f"set={' '.join(overrides)}"] if overrides else []
+    return [*line, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Ours without PYTHONPATH, which the workflow has to set by itself."""
+    """Ours without PYTHONPATH, which the workflow has to set itself."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def attempt(
     config: Path | None, folder: Path, *arguments: str, overrides: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run the workflow in a folder, whatever comes of it; standard output and error are joined in `stdout`."""
-    return subprocess.run(
-        command(config, *arguments, overrides=overrides), cwd=folder, text=True, check=False, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    """Run the workflow in a folder, whether or not it succeeds; standard output and error are joined in `stdout`."""
+    line = command(config, *arguments, overrides=overrides)
+    joined: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(line, cwd=folder, env=environment(), check=False, **joined)
 
 
 def run(config: Path | None, folder: Path, *arguments: str, overrides: tuple[str, ...] = ()) -> str:
-    """Run the workflow in a folder to its end; returns what it said."""
+    """Run the workflow in a folder, which must succeed; returns its output."""
     done = attempt(config, folder, *arguments, overrides=overrides)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
-def stages_run(said: str) -> list[str]:
+def stages_run(output: str) -> list[str]:
     """Stages that were started, in order."""
-    return re.findall(r"(?m)^Job \d+: (\w+):", said)
+    return re.findall(r"(?m)^Job \d+: (\w+):", output)
 
 
-def planned(said: str) -> dict[str, str]:
+def planned(output: str) -> dict[str, str]:
     """Stages that a dry run would run, with their command lines."""
-    return {m[1]: m[0].strip() for m in re.finditer(r"python -m [^\n]*?pipeline (\w+) --config[^\n]*", said)}
+    return {m[1]: m[0].strip() for m in re.finditer(r"python -m [^\n]*?pipeline (\w+) --config[^\n]*", output)}
 
 
 def settings_in(config: Path, folder: Path, *overrides: str) -> Config:

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from model.training.trainer import run_train
-from model.weather.predict import limits
-from pipeline.__main__ import _run
+from pipeline.__main__ import app
 from pipeline.config import dump, parse
 from pipeline.store import ArraySpec, open_store
+from pipeline.weather.variables import plausible_range
 from tests.model.conftest import raw_config, write_store
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_forecast_from_one_real_state(
     shared_reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a road from file to forecast with a piece missing, units or levels mixed up on the way."""
+    """Catches a step missing between the file and the forecast, and units or levels mixed up on the way."""
     from tests.model import conftest
 
     content = raw_config(tmp_path / "results", steps=2, batch_size=2)
@@ -28,7 +29,8 @@ def test_a_forecast_from_one_real_state(
     content["evaluation"]["variables"] = ["z500"]
     content["forecast"] = {"lead_hours": [24, 72], "rollout_hours": 24}
     config = parse(content)
-    low, high = limits(tuple(c.name for c in config.data.channels.dynamic))
+    ranges = [plausible_range(channel) for channel in config.data.channels.dynamic]
+    low, high = np.array(ranges, dtype=np.float32).T[:, :, None, None]
 
     def plausible(times: np.ndarray, grid: object) -> np.ndarray:
         noise = np.random.default_rng(1).uniform(0.3, 0.7, (len(times), len(low), 8, 16))
@@ -40,11 +42,11 @@ def test_a_forecast_from_one_real_state(
     monkeypatch.setattr(conftest, "synthetic_state", plausible)
     monkeypatch.setattr(conftest, "ArraySpec", whole_times)
     write_store(config)
-    run_train(config)
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
     real = shared_reference / "real" / "era5_tl31_19590102T00.nc"
-    _run("forecast", path, [f"forecast.initial={real}"], None)
+    for command in (["train"], ["forecast", "--initial", str(real)]):
+        CliRunner().invoke(app, [*command, "--config", str(path)], catch_exceptions=False)
     (issued,) = config.root.glob("forecast-*-from-1959-01-02T00-*.zarr")
     ds = open_store(issued)
     assert ds["state"].shape == (1, 2, 75, 8, 16)

@@ -11,6 +11,8 @@ import yaml
 from pipeline.config import load
 from tests.workflow.runner import WORKFLOWS, attempt, planned, run
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((WORKFLOWS / "config").glob("*.yaml"))
 STAGES = ["regrid", "normals", "train", "forecast", "score", "report"]
 
@@ -28,11 +30,11 @@ def test_lint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_experiment_plans_its_stages(path: Path, tmp_path: Path) -> None:
     """Catches a configuration that does not validate or lacks a stage, and a dry run that writes something."""
-    found = planned(run(path, tmp_path, "--dry-run"))
+    lines = planned(run(path, tmp_path, "--dry-run"))
     kind = yaml.safe_load(path.read_text())["source"]["kind"]
     first = {"simulation": ["simulate", "twins"], "cds": ["fetch"]}.get(kind, [])
-    assert sorted(found) == sorted([*STAGES, *first])
-    assert all(f"--config {path}" in line for line in found.values())
+    assert sorted(lines) == sorted([*STAGES, *first])
+    assert all(f"--config {path}" in line for line in lines.values())
     assert [p.name for p in tmp_path.iterdir() if p.name != ".snakemake"] == []
 
 
@@ -47,7 +49,6 @@ def finish(config: Path, folder: Path, *overrides: str) -> None:
     (folder / settings.paths.report).write_text("<html></html>")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "first", "others"),
     [
@@ -68,29 +69,25 @@ def test_a_changed_setting_reruns_what_follows_it(
     """Catches work that is redone for nothing, and old results shown for new settings."""
     config = WORKFLOWS / "config" / "demo.yaml"
     finish(config, tmp_path)
-    found = planned(run(config, tmp_path, "--dry-run", overrides=(override,) if override else ()))
-    assert sorted(found) == sorted([*others, *STAGES[STAGES.index(first) :]] if first else [])
+    lines = planned(run(config, tmp_path, "--dry-run", overrides=(override,) if override else ()))
+    assert sorted(lines) == sorted([*others, *STAGES[STAGES.index(first) :]] if first else [])
     if first:
-        assert f"--set '{override}'" in found[first] or f"--set {override}" in found[first]
+        assert f"--set '{override}'" in lines[first] or f"--set {override}" in lines[first]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("setting", "messages"),
     [
-        (
-            "set=training.stepz=3 model.widht=4",
-            "  model.widht: unknown key; did you mean 'width'?\n  training.stepz: unkn",
-        ),
-        ("training={steps: 3}", "--config must be set="),
-        ("set=nonsense", "must look like section.key=value, got 'nonsense'"),
+        ("set=training.stepz=3 model.widht=4", ["widht: unknown key; did you mean 'width'?", "stepz: unknown key"]),
+        ("training={steps: 3}", ["--config must be set="]),
+        ("set=nonsense", ["must look like section.key=value, got 'nonsense'"]),
     ],
 )
-def test_bad_settings_stop_the_plan(setting: str, message: str, tmp_path: Path) -> None:
+def test_bad_settings_stop_the_plan(setting: str, messages: list[str], tmp_path: Path) -> None:
     """Catches an override that is ignored, and a fault shown as a traceback."""
     done = attempt(None, tmp_path, "--dry-run", "--config", setting)
     assert done.returncode != 0
-    assert message in done.stdout
+    assert [message for message in messages if message not in done.stdout] == []
     assert "Traceback" not in done.stdout
 
 
@@ -104,6 +101,6 @@ def test_cluster_profile_is_understood(tmp_path: Path) -> None:
 def test_ranks_of_the_layout_are_started(tmp_path: Path) -> None:
     """Catches training or forecasts on one rank where the layout asks for several, and other stages on several."""
     overrides = ("training.layout.data=2", "training.layout.channel=3")
-    found = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
+    lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
     start = "python -m model.parallel.torchrun --standalone --nproc-per-node=6 -m pipeline"
-    assert {stage for stage, line in found.items() if start in line} == {"train", "forecast"}
+    assert {stage for stage, line in lines.items() if start in line} == {"train", "forecast"}

@@ -26,8 +26,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shared_reference: Path) -
     (top / "shared").symlink_to(shared_reference.parent)
     folder = top / "project"
     folder.mkdir()
-    said = run(CONFIG, folder, overrides=SHORTER)
-    assert stages_run(said) == ["regrid", "normals", "train", "forecast", "score", "report"]
+    output = run(CONFIG, folder, overrides=SHORTER)
+    assert stages_run(output) == ["regrid", "normals", "train", "forecast", "score", "report"]
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The whole road on a tiny experiment: its report, what a second run does, a changed setting, and kill -9.
+"""The full pipeline on a tiny experiment: its report, a second run, a changed setting, and kill -9.
 
 One run is shared by the tests below; the group keeps them on one worker.
 """
@@ -113,15 +113,15 @@ def test_going_back_to_a_setting_shows_its_report_again(finished: Path) -> None:
 
 def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
     """Start the workflow and kill -9 it with everything it started, as soon as `ready` says so."""
-    with (folder / "said.txt").open("a") as said:
+    with (folder / "output.txt").open("a") as output:
         running = subprocess.Popen(
-            command(CONFIG), cwd=folder, stdout=said, stderr=said, process_group=0, env=environment()
+            command(CONFIG), cwd=folder, stdout=output, stderr=output, process_group=0, env=environment()
         )
         try:
             until = time.monotonic() + 300
             while not ready() and running.poll() is None and time.monotonic() < until:
                 time.sleep(0.01)
-            assert running.poll() is None, (folder / "said.txt").read_text()[-3000:]
+            assert running.poll() is None, (folder / "output.txt").read_text()[-3000:]
             assert ready(), "the moment to kill never came"
         finally:
             os.killpg(running.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-# Not part of `all`: asked for by name, e.g. `snakemake ... export`.
+# Not part of `all`: requested by name, e.g. `snakemake ... export`.
 rule plan:
     output:
         SETTINGS.root / "plan-preprocess.json",
@@ -11,7 +11,7 @@ rule plan:
     conda:
         "../../environment.yml"
     message:
-        "plan: what the regrid stage will read, write, need and take"
+        "plan: what the regrid stage will read and write, the memory and disk it needs, and how long it takes"
     params:
         options=OPTIONS,
     shell:

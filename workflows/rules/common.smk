@@ -18,7 +18,7 @@ from pipeline.store import manifest_path
 
 
 def configuration_file() -> Path:
-    """The one file that describes the experiment; the demo where none is given."""
+    """The one file that describes the experiment; the demo's if none is given."""
     given = list(workflow.overwrite_configfiles)
     if len(given) > 1:
         raise WorkflowError(f"workflow must have one --configfile, got {len(given)}; one file is one experiment")
@@ -28,7 +28,7 @@ def configuration_file() -> Path:
 
 
 def overrides() -> list[str]:
-    """The settings of --config set="a.b=1 c.d=[2,3]": blanks separate them, so none may stand inside one."""
+    """The settings of --config set="a.b=1 c.d=[2,3]": blanks separate them, so none may be inside one."""
     others = set(workflow.config_settings.config) - {"set"}
     given = config.get("set") or ""
     if others or not isinstance(given, str):
@@ -42,14 +42,14 @@ def overrides() -> list[str]:
 def settings() -> Config:
     """The configuration, checked: first with readable messages, then against the schema editors use."""
     try:
-        found = load(CONFIG_FILE, OVERRIDES)
+        loaded = load(CONFIG_FILE, OVERRIDES)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
-    resolved = found.model_dump(mode="json")
+    resolved = loaded.model_dump(mode="json")
     validate(resolved, "../schemas/config.schema.json", set_default=False)
     config.clear()
-    config.update(resolved)  # what captions read
-    return found
+    config.update(resolved)  # for the captions
+    return loaded
 
 
 def receipt(stage: str) -> Path:
@@ -69,14 +69,14 @@ def compared_forecasts() -> list[str | Path]:
 
 
 def pages(stage: Stage) -> list[Any]:
-    """What a stage writes for people besides its receipt: the report is the one output that Snakemake watches too."""
+    """Outputs that Snakemake watches besides the receipt: only the report."""
     if stage.name != "report":
         return []
     return [report(SETTINGS.paths.report, caption="../report/report.rst", category=stage.category)]
 
 
 def launch(ranks: int = 1) -> str:
-    """What follows `python` before the stage's name; torchrun starts the layout's ranks on one machine."""
+    """The part of the command between `python` and the stage's name; torchrun starts the ranks on one machine."""
     if ranks == 1:
         return "-m pipeline"
     return f"-m model.parallel.torchrun --standalone --nproc-per-node={ranks} -m pipeline"
@@ -88,7 +88,7 @@ SETTINGS = settings()
 HAS = {stage.name for stage in SETTINGS.stages}
 OPTIONS = shlex.join(["--config", str(CONFIG_FILE), *(word for item in OVERRIDES for word in ("--set", item))])
 
-# Jobs import our packages from this checkout, and run the Python that runs Snakemake unless conda gives them another.
+# Jobs import our packages from this checkout, and use the Python that runs Snakemake unless conda provides another.
 os.environ.update(
     PYTHONPATH=str(WORKFLOWS.parent),
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),

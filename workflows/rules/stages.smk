@@ -1,4 +1,4 @@
-# One rule for each stage that this experiment has, made from the table of stages (pipeline/weather/stages.py).
+# One rule for each stage of this experiment, generated from the table of stages (pipeline/weather/stages.py).
 for STAGE in SETTINGS.stages:
 
     rule:

@@ -16,6 +16,8 @@ from pipeline.config import Config
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 
+pytestmark = pytest.mark.slow
+
 LEADS = [24, 168]
 
 

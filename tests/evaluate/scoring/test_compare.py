@@ -22,6 +22,8 @@ from pipeline.store import manifest_path, open_store
 from pipeline.weather.climatology import Normals
 from tests.evaluate.conftest import write
 
+pytestmark = pytest.mark.slow
+
 LEADS = [24, 168]
 SHORT = {
     "data__period": {"start": "2001-01-01", "end": "2002-03-31"},

@@ -25,6 +25,8 @@ from model.training import checkpoint
 from model.weather.loss import weighted_mse
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS: dict[str, tuple[int, int, Placement]] = {
     "1": (1, 1, Placement("replicated", "ddp")),
     "channel 2": (2, 2, Placement("replicated", "ddp")),

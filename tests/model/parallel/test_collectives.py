@@ -10,6 +10,8 @@ from torch import nn
 from model.parallel.collectives import average_gradients_after_backward, gather_forward_slice_backward
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"even": (2, 2, 2), "uneven": (1, 4, 2), "first largest": (5, 1, 1)}
 
 

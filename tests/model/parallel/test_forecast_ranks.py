@@ -15,6 +15,8 @@ from pipeline.store import open_store, verify_store
 from tests.model.parallel.harness import run_distributed
 from tests.model.parallel.test_train_ranks import raw
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = [
     {"data": 2, "channel": 2, "sharding": "fsdp"},
     {"data": 1, "channel": 2, "trunk": "tensor"},

@@ -10,6 +10,8 @@ import torch.distributed as dist
 
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 
 def sum_of_ranks() -> float:
     total = torch.tensor(float(dist.get_rank() + 1))

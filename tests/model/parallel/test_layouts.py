@@ -13,6 +13,8 @@ from model.parallel.wrap import Placement
 from tests.model.parallel.cases import Case, Difference, compare_all
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 TRUNKS = ("replicated", "tensor", "sequence")
 UNEVEN = (4, 10)  # 10 patches: 3 or 4 ranks do not divide them
 MIXED = ((80, "ddp"), (81, "fsdp"))

@@ -14,6 +14,8 @@ from model.parallel.mesh import build_mesh
 from model.parallel.wrap import Placement, distribute
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 
 def names(count: int) -> tuple[str, ...]:
     return tuple(f"{'ztuvq'[i % 5]}{i}" for i in range(count))

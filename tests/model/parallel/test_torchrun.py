@@ -23,6 +23,8 @@ from pipeline.config import Config, dump, parse
 from pipeline.logs import speaks_first
 from tests.model.parallel.test_train_ranks import raw
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

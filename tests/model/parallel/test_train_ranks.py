@@ -21,6 +21,8 @@ from model.training.trainer import Trainer, run_train
 from pipeline.config import Config, parse
 from tests.model.parallel.harness import run_distributed
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 CLIP = 0.005
 """Below the norm of every gradient here."""

@@ -17,6 +17,8 @@ from pipeline.config import Config
 from pipeline.provenance import read_receipt
 from tests.model.dying import kill_at
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 
 

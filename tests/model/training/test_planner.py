@@ -22,6 +22,8 @@ from model.weather.training_data import TrainingData
 from pipeline.config import Config, load, parse
 from tests.model.conftest import raw_config
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 DEMO = Path(__file__).resolve().parents[3] / "workflows" / "config" / "demo.yaml"
 

@@ -28,6 +28,8 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from tests.model.dying import kill_at
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 
 

@@ -24,6 +24,8 @@ from pipeline.store import open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.sections import Period
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 HOUR = np.timedelta64(1, "h")
 

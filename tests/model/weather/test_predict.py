@@ -24,6 +24,8 @@ from pipeline.config import Config, dump, parse
 from pipeline.store import ArraySpec, SlabStore, open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 ROOT = Path(__file__).resolve().parents[3]
 HOUR = np.timedelta64(1, "h")

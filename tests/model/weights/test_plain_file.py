@@ -21,6 +21,8 @@ from model.weights.plain_file import FORMAT, read_plain, write_plain
 from pipeline.config import Config, dump
 from pipeline.weather.climatology import Normals
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(experiment: Callable[..., Config]) -> Config:

@@ -19,6 +19,8 @@ from model.weights.start import Taken, copy_weights, starting_model
 from pipeline.config import Config
 from pipeline.weather.climatology import Normals
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Config]
 NAMES = ("z500", "z850", "t500", "t850", "u500", "u850", "t2m", "lsm")
 

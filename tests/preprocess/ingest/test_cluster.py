@@ -27,6 +27,8 @@ from preprocess.ingest import stage
 from preprocess.ingest.cluster import computed, slurm_cluster
 from preprocess.ingest.stage import run_regrid
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 Configure = Callable[..., Config]
 

@@ -19,6 +19,8 @@ from pipeline.config import Config
 from preprocess.ingest.stage import run_regrid
 from tests.preprocess.stores import command, nothing_written, tree
 
+pytestmark = pytest.mark.slow
+
 Atmosphere = Callable[..., xr.Dataset]
 Configure = Callable[..., Config]
 

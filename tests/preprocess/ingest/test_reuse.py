@@ -16,6 +16,8 @@ from pipeline.config import Config
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import Archive
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 
 

@@ -29,6 +29,8 @@ from preprocess.regrid import regrid
 from preprocess.sources import Archive
 from tests.preprocess.stores import command, tree
 
+pytestmark = pytest.mark.slow
+
 Atmosphere = Callable[..., xr.Dataset]
 Configure = Callable[..., Config]
 TARGET = Grid.regular(22.5)

@@ -22,6 +22,8 @@ from preprocess.normals.moments import DailySums, Moments, climatology_kernel, m
 from preprocess.normals.stage import run_normals
 from preprocess.normals.sums import Sums, sums_path
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid.regular(22.5)
 WEIGHTS = GRID.area_weights / GRID.size
 NAMES = ["t850", "t2m", "u10"]

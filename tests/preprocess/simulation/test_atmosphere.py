@@ -12,6 +12,8 @@ import pytest
 from preprocess.simulation import forcing
 from preprocess.simulation.atmosphere import EPOCH, REFERENCE_TEMPERATURE, Atmosphere, State, time_of
 
+pytestmark = pytest.mark.slow
+
 START = np.datetime64("2004-02-27T12:00")
 
 

@@ -24,6 +24,8 @@ from preprocess.simulation.setup import LONGEST_STEP, Plan, time_step
 from preprocess.simulation.synthesis import Synthesis
 from preprocess.sources import open_source
 
+pytestmark = pytest.mark.slow
+
 SHORTS = ("z", "t", "q", "t2m", "v10")
 LEVELS = (500, 850)
 SLABS = 3

@@ -14,6 +14,8 @@ from preprocess.simulation import synthesis as module
 from preprocess.simulation.atmosphere import REFERENCE_TEMPERATURE, Atmosphere, State
 from preprocess.simulation.synthesis import GAS_CONSTANT, GRAVITY, NAMES, Synthesis, legendre
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (30.0, 200.0, 500.0, 850.0, 1000.0)
 ERA5 = Grid(np.linspace(90.0, -90.0, 19), np.arange(0.0, 360.0, 10.0))
 SPEED = 6.37122e6 * 2.0 * 7.292e-5

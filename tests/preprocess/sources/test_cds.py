@@ -27,6 +27,8 @@ from preprocess.sources.fetch import run_fetch
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults
 
+pytestmark = pytest.mark.slow
+
 
 def make(url: str, folder: Path, *, source: dict[str, Any] | None = None, **data: Any) -> Config:
     """A small experiment over the turn of a month."""

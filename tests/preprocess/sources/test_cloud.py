@@ -26,6 +26,8 @@ from preprocess.sources.remote import open_zarr, passing
 from tests.preprocess.servers.layouts import edit_attributes, write_archive
 from tests.preprocess.servers.web import KINDS, Faults, Web, serving
 
+pytestmark = pytest.mark.slow
+
 LATITUDE = np.linspace(90.0, -90.0, 19)
 LONGITUDE = np.arange(36) * 10.0
 VALID = {"valid_time_start": "2001-01-01", "valid_time_stop": "2001-01-03", "valid_time_stop_era5t": "2001-01-04"}
