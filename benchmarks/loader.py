@@ -30,8 +30,9 @@ import zarr
 from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.measure import write
 from benchmarks.support.process import in_fresh_process, options, parser
+from model.training.prefetch import Prefetch
 from model.weather.fields import Fields
-from model.weather.samples import Order, Prefetch, make_batch
+from model.weather.samples import Order, make_batch
 from pipeline.config import load
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig as Config

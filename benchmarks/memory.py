@@ -22,6 +22,7 @@ from benchmarks.support.process import ROOT, parser, peak_bytes
 from benchmarks.support.ranks import on_ranks, worst
 from model.parallel.mesh import build_mesh
 from model.training.rehearsal import Rehearsal, footprint
+from model.weather.task import Forecasting
 from pipeline.config import load
 
 ERA5 = ROOT / "workflows" / "config" / "era5.yaml"
@@ -45,6 +46,7 @@ CASES = {
 def measured(settings: list[str], device_type: str) -> dict[str, float]:
     """Peak memory of one rank that really runs [MB]: of tensors, and of the process."""
     config = load(ERA5, settings)
+    task = Forecasting.planned(config)
     device = torch.device(device_type, 0) if device_type == "cuda" else torch.device(device_type)
     mesh = build_mesh(channel=config.training.layout.channel, device_type=device_type)
     torch.manual_seed(0)
@@ -52,14 +54,14 @@ def measured(settings: list[str], device_type: str) -> dict[str, float]:
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         reset_peak(True)
-        Rehearsal(config, mesh=mesh, device=device).run()
+        Rehearsal(task, config.training, mesh=mesh, device=device).run()
         return {"tensors_MB": (torch.cuda.max_memory_allocated() - before) / MB}
     before = resident_bytes()
     reset_peak(False)
-    Rehearsal(config, mesh=mesh, device=device).run()
+    Rehearsal(task, config.training, mesh=mesh, device=device).run()
     process = (peak_bytes() - before) / MB
     gc.collect()  # leftovers of the first run, freed during the second, would lower its peak
-    tensors = tensor_peak(lambda: Rehearsal(config, mesh=mesh, device=device).run()) / MB
+    tensors = tensor_peak(lambda: Rehearsal(task, config.training, mesh=mesh, device=device).run()) / MB
     return {"tensors_MB": tensors, "process_MB": process}
 
 
@@ -77,7 +79,7 @@ def main() -> None:
         if (chosen.case and number not in chosen.case) or (chosen.device == "cuda" and world > 1):
             continue
         start = time.perf_counter()
-        planned = footprint(config, device_type=chosen.device)
+        planned = footprint(Forecasting.planned(config), config.training, device_type=chosen.device)
         seconds = time.perf_counter() - start
         peaks = worst(on_ranks(measured, settings, chosen.device, ranks=world, device=chosen.device))
         row: dict[str, Any] = {"case": name, "ranks": world, "planning_s": round(seconds, 1)}

@@ -24,7 +24,7 @@ from benchmarks.support.process import parser, peak_bytes
 from benchmarks.support.ranks import on_ranks, worst
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.mesh import CHANNEL, build_mesh
-from model.parallel.wrap import Layout, cut, distribute, parameter_groups, plan_for
+from model.parallel.wrap import Placement, cut, distribute, parameter_groups, plan_for
 from model.weather.loss import weighted_mse
 
 WIDTH, DEPTH, HEADS, IMAGE = 512, 4, 8, (32, 64)
@@ -60,11 +60,11 @@ def build(variant: str, channels: int) -> DCHAG:
     names = tuple(f"c{i}x" for i in range(channels))
     config = DCHAGConfig(channels=names, out_channels=names[:8], **SIZES, **VARIANTS[variant])
     mesh = build_mesh(channel=dist.get_world_size())
-    layout = Layout(trunk="tensor", data="ddp")
+    layout = Placement(trunk="tensor", data="ddp")
     if variant != "TP only":
-        return distribute(config, mesh=mesh, layout=layout)
+        return distribute(config, mesh=mesh, placement=layout)
     model = DCHAG(config)
-    cut(model, plan=plan_for(config, ranks=dist.get_world_size()), mesh=mesh, layout=layout)
+    cut(model, plan=plan_for(config, ranks=dist.get_world_size()), mesh=mesh, placement=layout)
     model.gather = lambda tokens: tokens  # every rank has every channel
     heads = {"q": ColwiseParallel(), "k": ColwiseParallel(), "v": ColwiseParallel(), "out": RowwiseParallel()}
     model.merge = parallelize_module(CutCrossAttention(), mesh[CHANNEL], heads)  # type: ignore[assignment]

@@ -29,7 +29,7 @@ import torch
 from benchmarks.support.measure import RESULTS, write
 from benchmarks.support.process import ROOT, in_fresh_process, options, parser
 from model.training.metrics_log import read_metrics
-from model.training.trainer import run_train
+from model.weather.train import run_train
 from pipeline.config import Config, load
 from pipeline.provenance import read_receipt
 

@@ -27,8 +27,8 @@ from benchmarks.support.process import parser
 from benchmarks.support.ranks import on_ranks
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.mesh import build_mesh
-from model.parallel.wrap import Layout, distribute, gradient_norm, parameter_groups, scale_gradients
-from model.weather.architecture import model_config
+from model.parallel.wrap import Placement, distribute, gradient_norm, parameter_groups, scale_gradients
+from model.weather.architecture import planned_network
 from model.weather.loss import weighted_mse
 from pipeline.config import load
 
@@ -47,10 +47,9 @@ LARGE: dict[str, Any] = {"patch": 2, "width": 1024, "depth": 8, "heads": 16, "gr
 def shape(name: str, demo: str) -> DCHAGConfig:
     """The demo's model, or the 108M one."""
     if name == "demo":
-        config = load(demo)
-        channels = [c.name for c in config.data.channels.dynamic]
-        static = [c.name for c in config.data.channels.static]
-        return model_config(config.model, channels=channels, static_channels=static, image=IMAGE)
+        network = planned_network(load(demo))
+        assert isinstance(network, DCHAGConfig)
+        return network
     names = tuple(f"c{i}x" for i in range(80))
     return DCHAGConfig(channels=names, out_channels=names, image=IMAGE, dropout=0.0, **LARGE)
 
@@ -82,7 +81,7 @@ def work(case: dict[str, Any]) -> dict[str, float]:
     bfloat16 = case["precision"] == "bfloat16"
     dist.barrier()
     peak = matmul_peak(dtype=torch.bfloat16 if bfloat16 else torch.float32, device=device)
-    model = distribute(config, mesh=mesh, layout=Layout(trunk=trunk, data="ddp"), device=torch.device(device))
+    model = distribute(config, mesh=mesh, placement=Placement(trunk=trunk, data="ddp"), device=torch.device(device))
     if case["compile"]:
         model.compile()
     groups = [{"params": group} for group in parameter_groups(model)]

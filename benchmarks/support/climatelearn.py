@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluate.climatelearn import repair_torchvision
+from model.network.climatelearn import repair_torchvision
 
 
 def import_climate_learn() -> None:
