@@ -59,7 +59,6 @@ def test_every_stage_has_what_its_rule_needs(path: Path) -> None:
     """Catches a stage without caption, category, summary or resources, and a caption that names a key we lack."""
     config = load(path, ["evaluation.trained_baselines=[unet]"])  # so that this stage is there too
     snakemake = {"config": config.model_dump(mode="json")}
-    before: set[str] = set()
     for stage in config.stages:
         assert stage.category, stage.name
         assert re.fullmatch(r"[A-Z].*\.", stage.summary), stage.name
@@ -69,8 +68,6 @@ def test_every_stage_has_what_its_rule_needs(path: Path) -> None:
         assert config.paths.receipt(stage.name).suffix == ".json"
         caption = (WORKFLOWS / "report" / f"{stage.name}.rst").read_text()
         assert jinja2.Template(caption, undefined=jinja2.StrictUndefined).render(snakemake=snakemake), stage.name
-        assert not set(stage.needs) & {other.name for other in config.stages} - before, "reads a stage that runs later"
-        before.add(stage.name)
 
 
 def test_every_caption_is_of_a_stage() -> None:
@@ -79,6 +76,7 @@ def test_every_caption_is_of_a_stage() -> None:
     assert {path.stem for path in (WORKFLOWS / "report").glob("*.rst")} == stages
 
 
+@pytest.mark.slow
 def test_rules_follow_the_table(tmp_path: Path) -> None:
     """Catches a stage without a rule, and a rule that watches a store, which Snakemake would delete to run it again."""
     config = load(WORKFLOWS / "config" / "demo.yaml")
