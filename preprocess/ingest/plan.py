@@ -100,8 +100,8 @@ def _sizes(archive: Archive, short: str) -> tuple[int, int]:
     useful = through = 0
     for levels, table in archive.series[short]:
         piece = archive.pieces[int(table.piece[0])]
-        item = piece.survey.found[short]
-        array = piece.raw[item.raw]
+        item = piece.survey.fields[short]
+        array = piece.raw[item.name]
         plane = 4 * archive.grid.size
         useful += plane * max(1, len(levels))
         if not levels or item.level_dim not in array.dims:

@@ -25,6 +25,7 @@ from pipeline.console import stamp
 from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
+from preprocess.decode.survey import PRELIMINARY, version_names
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
 from preprocess.sources.local_files import open_file
@@ -32,8 +33,6 @@ from preprocess.sources.local_files import open_file
 PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
 NAMES = {"orog": "geopotential"}
 """CDS names that differ from ERA5's long name; without levels, geopotential is that of the surface."""
-PRELIMINARY = "0005"
-"""ECMWF's experiment version of ERA5T."""
 BYTES_OF_FIELD = {"grib": 2 * 721 * 1440, "netcdf": 4 * 721 * 1440}
 """At most: GRIB packs 16 bits a value."""
 
@@ -169,8 +168,7 @@ class Folder:
 
     def recorded(self) -> dict[str, Any]:
         """What was downloaded, by file name."""
-        found: dict[str, Any] = files.read_json(self.manifest) if self.manifest.exists() else {}
-        return found
+        return dict(files.read_json(self.manifest)) if self.manifest.exists() else {}
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Requests whose file is not there, or not as long as it was when it was recorded."""
@@ -221,10 +219,10 @@ def open_cds(config: WeatherConfig) -> Archive:
 
 def preliminary_times(piece: Piece) -> list[np.datetime64]:
     """Times of a raw dataset that belong to ERA5T."""
-    found, name = piece.survey, piece.survey.names.get("expver")
-    if name is None or found.times is None or PRELIMINARY not in found.versions:
+    times, name = piece.survey.times, piece.survey.names.get("expver")
+    if name is None or times is None or PRELIMINARY not in piece.survey.versions:
         return []
-    values = np.array([str(v).strip().zfill(4) for v in np.ravel(piece.raw[name].values)])
-    if values.size != found.times.size:
-        return list(found.times)  # both versions along a dimension: any time may be preliminary
-    return list(found.times[values == PRELIMINARY])
+    values = np.array(version_names(piece.raw[name].values))
+    if values.size != times.size:
+        return list(times)  # both versions along a dimension: any time may be preliminary
+    return list(times[values == PRELIMINARY])

@@ -266,9 +266,9 @@ def require_fields(path: Path, request: Request) -> None:
                 holding = [
                     p.survey.times
                     for p in pieces
-                    if short in p.survey.found
+                    if short in p.survey.fields
                     and p.survey.times is not None
-                    and (level is None or level in p.survey.found[short].levels)
+                    and (level is None or level in p.survey.fields[short].levels)
                 ]
                 absent = np.setdiff1d(wanted, np.concatenate([np.zeros(0, "datetime64[ns]"), *holding]))
                 if absent.size:
