@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from pipeline.console import say
 from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import Times
 from pipeline.weather.variables import Channel
 from preprocess.decode import partial_chunks
 from preprocess.decode.canonical import align, alignment
 from preprocess.regrid import regrid, resolve_engine
 from preprocess.sources import Archive, open_source
-
-Times = NDArray[np.datetime64]
 
 
 class Gridder:

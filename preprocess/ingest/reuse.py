@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from pipeline import files, store
 from pipeline.console import say
+from pipeline.weather.times import Times
 
 _ARRAY = "state"
-Times = NDArray[np.datetime64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Channels, Data
+from pipeline.weather.times import Times
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import Fields, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -30,8 +31,6 @@ from preprocess.sources import Archive
 
 CHUNK_CHANNELS = 16
 """Channels in the smallest piece of a store that can be read alone."""
-
-Times = NDArray[np.datetime64]
 
 
 def run_regrid(config: WeatherConfig) -> None:

@@ -23,9 +23,10 @@ from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import Channels
+from pipeline.weather.times import Times
 from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
 from preprocess.decode.survey import Survey, spell_levels, survey
-from preprocess.sources.timetable import Run, Table, Times, runs, tabulate
+from preprocess.sources.timetable import Run, Table, runs, tabulate
 
 _BLOCK_BYTES = 64 << 20
 """Size of the source block that one task reads, unless one time is larger."""

@@ -94,7 +94,7 @@ class Request:
         return f"{', '.join(self.variables)} at {span}"
 
 
-def plan(config: WeatherConfig) -> list[Request]:
+def needed_requests(config: WeatherConfig) -> list[Request]:
     """Every request an experiment needs, static fields first, then by month.
 
     Raises:
@@ -117,10 +117,10 @@ def plan(config: WeatherConfig) -> list[Request]:
     if data.channels.static:
         static = tuple(c.variable for c in data.channels.static)
         requests.append(Request("constants", static, (), (times[0],), source.data_format))
-    for month, within in _by_month(times):
+    for month, days in _by_month(times):
         for name, (variables, levels) in groups.items():
             per_time = len(variables) * max(len(levels), 1)
-            for part in _split(within, per_time=per_time, most=source.max_fields):
+            for part in _split(days, per_time=per_time, most=source.max_fields):
                 title = f"{name}_{month}"
                 requests.append(Request(title, tuple(variables), tuple(levels), tuple(part), source.data_format))
     return requests
@@ -189,7 +189,7 @@ def open_cds(config: WeatherConfig) -> Archive:
     """
     source = config.source
     assert isinstance(source, CdsSource)
-    folder, requests = Folder.of(config), plan(config)
+    folder, requests = Folder.of(config), needed_requests(config)
     missing = folder.missing(requests)
     if missing:
         raise ValueError(

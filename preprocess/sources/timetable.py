@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.weather.times import Times
 from preprocess.decode.survey import Survey
-
-Times = NDArray[np.datetime64]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.config import Config, parse
 from pipeline.weather.sections import ArcoSource
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
-from preprocess.sources.cds import Folder, plan
+from preprocess.sources.cds import Folder, needed_requests
 from preprocess.sources.fetch import run_fetch
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults
@@ -71,7 +71,7 @@ def held(config: Config) -> dict[str, Any]:
 def test_requests_cover_each_field_once() -> None:
     """Catches days of one month asked in the next, hours outside the period, and requests above the limit."""
     config = make("x", Path("here"))
-    requests = plan(config)
+    requests = needed_requests(config)
     asked = [
         (v, p, str(t)[:13])
         for r in requests
@@ -88,11 +88,11 @@ def test_requests_cover_each_field_once() -> None:
         assert len(request.inputs["month"]) == 1
     assert {r.title for r in requests} >= {"constants", "z_2001-01", "t_2001-02", "single_2001-02"}
     assert requests[0].inputs["variable"] == ["land_sea_mask", "geopotential"]
-    small = plan(make("x", Path("here"), source={"max_fields": 4}))
+    small = needed_requests(make("x", Path("here"), source={"max_fields": 4}))
     assert max(r.fields for r in small) == 4
     assert sum(r.fields for r in small) == sum(r.fields for r in requests)
     with pytest.raises(ValueError, match="max_fields must allow one day"):
-        plan(make("x", Path("here"), source={"max_fields": 3}))
+        needed_requests(make("x", Path("here"), source={"max_fields": 3}))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])

@@ -305,7 +305,7 @@ def test_store_travels_to_workers(web: Web, tmp_path: Path) -> None:
     raw, patient = open_zarr(f"{web.url}/arco", patience=config.source)  # type: ignore[arg-type]
     patient.guard(raw, time="time")
     again = pickle.loads(pickle.dumps(patient))
-    assert again.fields == patient.fields
+    assert {n: f.when(1) for n, f in again.fields.items()} == {n: f.when(1) for n, f in patient.fields.items()}
     assert again.retries == patient.retries
     sent = pickle.loads(pickle.dumps(raw))
     np.testing.assert_array_equal(sent["2m_temperature"][40].values, raw["2m_temperature"][40].values)
