@@ -20,13 +20,21 @@ JaxArray = jax.Array
 
 DAY = 86400.0
 YEAR = 365.2425
+GRAVITY = 9.80616
+"""m s-2, of the core; ECMWF's 9.80665 (`pipeline.weather.variables`) is for data that are read."""
+RADIUS = 6.37122e6
+"""m, of the planet."""
+ROTATION = 7.292e-5
+"""s-1, of the planet."""
 LATENT_HEAT = 2.5e6
 """J kg-1."""
 HEAT_CAPACITY = 1004.0
 """J kg-1 K-1, dry air at constant pressure."""
+GAS_CONSTANT = HEAT_CAPACITY * 2.0 / 7.0
+"""J kg-1 K-1, of the core's dry air."""
 VAPOUR_CONSTANT = 461.5
 """J kg-1 K-1."""
-LAPSE_EXPONENT = 287.0 * 0.0065 / 9.80616
+LAPSE_EXPONENT = 287.0 * 0.0065 / GRAVITY
 """R times the standard lapse rate over g: temperature goes like pressure to this power below the lowest layer."""
 KAPPA = 2.0 / 7.0
 SURFACE_PRESSURE = 1006.0
