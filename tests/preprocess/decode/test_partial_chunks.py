@@ -24,9 +24,8 @@ def fields(rows: int, items: int, seed: int) -> np.ndarray:
 
 
 def decoded(buffer: bytes, rows: list[int], items: int) -> np.ndarray:
-    data = np.frombuffer(buffer, np.uint8)
     out = np.full((len(rows), items), np.nan, np.float32)
-    decode_rows(Stored(data, data.size), rows, out)
+    decode_rows(Stored.in_memory(np.frombuffer(buffer, np.uint8)), rows, out)
     return out
 
 

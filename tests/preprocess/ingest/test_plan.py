@@ -81,7 +81,7 @@ def test_workers_and_memory(archive: Path, configure: Configure) -> None:
     raw = config.model_dump(mode="json")
     several = parse({**raw, "compute": {"scheduler": "processes", "workers": 3, "threads": 2}})
     source = open_source(config)
-    assert plan.what(several, source)["workers"] == 3
+    assert plan.plan_regrid(several, source).workers == 3
     one = parse({**raw, "compute": {"scheduler": "processes", "workers": 3, "threads": 1}})
     assert plan.memory_per_worker(several, source) > plan.memory_per_worker(one, source)
 

@@ -16,7 +16,7 @@ from pipeline.weather.sections import Channels, FilesSource
 from pipeline.weather.variables import STANDARD_GRAVITY
 from preprocess.sources import Archive
 from preprocess.sources import grib as gribs
-from preprocess.sources.local_files import find, open_file, open_files
+from preprocess.sources.local_files import find_files, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
 
 Atmosphere = Callable[..., xr.Dataset]
@@ -239,7 +239,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be NetCDF or GRIB, got \S+notes.txt, which begins with b'hell'"):
         open_file(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match=r"got none for '\S+absent\*.nc'"):
-        find([str(tmp_path / "*.txt"), str(tmp_path / "absent*.nc")])
+        find_files([str(tmp_path / "*.txt"), str(tmp_path / "absent*.nc")])
 
 
 def test_a_zarr_folder(atmosphere: Atmosphere, tmp_path: Path) -> None:
