@@ -58,9 +58,16 @@ def test_names() -> None:
 
 @pytest.mark.parametrize(
     ("name", "unit", "factor"),
-    [("level", "hPa", 1.0), ("level", "millibars", 1.0), ("plev", "Pa", 100.0), ("isobaricInPa", "", 100.0),
-     ("level", "", 1.0), ("plev", "", 100.0), ("level", "1", 1.0)],
-)  # fmt: skip
+    [
+        ("level", "hPa", 1.0),
+        ("level", "millibars", 1.0),
+        ("plev", "Pa", 100.0),
+        ("isobaricInPa", "", 100.0),
+        ("level", "", 1.0),
+        ("plev", "", 100.0),
+        ("level", "1", 1.0),
+    ],
+)
 def test_pressure_levels(name: str, unit: str, factor: float) -> None:
     """Catches pascals taken for hectopascals."""
     coordinate = xr.DataArray(np.array([500.0, 850.0]) * factor, dims=name, name=name, attrs={"units": unit})

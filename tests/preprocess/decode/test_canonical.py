@@ -166,7 +166,7 @@ def test_units(atmosphere: Callable[..., xr.Dataset]) -> None:
         ("u10", lambda x: x.where((x.time != x.time[7]) | (x.latitude != 50)), "got 36 of 684 at 2001-01-02T18"),
         ("u10", lambda x: x.where(x.time != x.time[3], np.inf), "got 684 of 684 at 2001-01-01T18"),
     ],
-)  # fmt: skip
+)
 def test_implausible_values(
     atmosphere: Callable[..., xr.Dataset], short: str, change: Callable[..., Any], message: str
 ) -> None:

@@ -61,10 +61,13 @@ def prepare(configure: Configure) -> Callable[..., Config]:
         coords = xr.Dataset(
             {"static": (("static_channel", "latitude", "longitude"), planes)},
             coords={
-                "time": times, "channel": NAMES, "static_channel": static_names,
-                "latitude": GRID.latitude, "longitude": GRID.longitude,
+                "time": times,
+                "channel": NAMES,
+                "static_channel": static_names,
+                "latitude": GRID.latitude,
+                "longitude": GRID.longitude,
             },
-        )  # fmt: skip
+        )
         spec = store.ArraySpec(("time", "channel", "latitude", "longitude"), fields.shape, (1, 2, *GRID.shape))
         contract = {"kind": "training store", "channels": NAMES, "source": {"kind": "files", "label": "made up"}}
         with store.SlabStore(

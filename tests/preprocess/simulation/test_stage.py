@@ -187,8 +187,13 @@ def test_kill_9_and_resume_give_the_same_bytes(
     raw = settings(tmp_path)
     child = subprocess.run(
         [sys.executable, "-c", KILLED, place, str(index), json.dumps(raw)],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     config = parse(raw)
     manifest = json.loads(store.manifest_path(config.paths.simulated).read_text())

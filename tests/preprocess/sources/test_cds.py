@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 from pipeline import config as configuration
-from pipeline.config import Config, parse
+from pipeline.config import Config
 from pipeline.weather.sections import ArcoSource
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
@@ -26,6 +26,7 @@ from preprocess.sources.cds import Folder, needed_requests
 from preprocess.sources.fetch import run_fetch
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults
+from tests.preprocess.stores import experiment
 
 
 def make(url: str, folder: Path, *, source: dict[str, Any] | None = None, **data: Any) -> Config:
@@ -40,18 +41,8 @@ def make(url: str, folder: Path, *, source: dict[str, Any] | None = None, **data
             "test": {"start": "2001-02-01", "end": "2001-02-02"},
         },
     }
-    return parse(
-        {
-            "name": "cds",
-            "directory": str(folder),
-            "source": {"kind": "cds", "url": url, "timeout_s": 1.0, "poll_s": 0.01, **(source or {})},
-            "data": settings | data,
-            "model": {"patch": 2},
-            "training": {"lead_hours": [12]},
-            "forecast": {"lead_hours": [12], "init_step_hours": 12},
-            "evaluation": {"variables": []},
-        }
-    )
+    access = {"kind": "cds", "url": url, "timeout_s": 1.0, "poll_s": 0.01}
+    return experiment("cds", folder, source=access | (source or {}), data=settings | data)
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +104,11 @@ def test_fetch_and_regrid(rate: float, tmp_path: Path) -> None:
     found = xr.open_zarr(config.paths.store, consolidated=False).load()
     assert found.sizes["time"] == 7
     assert found.attrs["contract"]["source"] == {
-        "kind": "cds", "label": "ERA5", "preliminary": False, "version": "ERA5",
-    }  # fmt: skip
+        "kind": "cds",
+        "label": "ERA5",
+        "preliminary": False,
+        "version": "ERA5",
+    }
     for channel, name, level in (("t850", "temperature", 850), ("t2m", "2m_temperature", None)):
         for when in found["time"].values:
             cells = found["state"].sel(channel=channel, time=when).values
