@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import files
 from pipeline.console import stamp
 from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
+from pipeline.weather.times import Times
 from preprocess.decode.survey import PRELIMINARY, version_names
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
@@ -105,51 +105,39 @@ def needed_requests(config: WeatherConfig) -> list[Request]:
     first, last = wanted_span(data)
     step = np.timedelta64(data.step_hours, "h")
     times = np.arange(first, last + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
-    groups: dict[str, tuple[list[str], list[int]]] = {}
+    groups: dict[str, tuple[dict[str, None], list[int]]] = {}
     for channel in data.channels.dynamic:
-        name = "single" if channel.level is None else channel.variable
-        variables, levels = groups.setdefault(name, ([], []))
-        if channel.variable not in variables:
-            variables.append(channel.variable)
-        if channel.level is not None:
-            levels.append(channel.level)
+        variables, levels = groups.setdefault("single" if channel.level is None else channel.variable, ({}, []))
+        variables[channel.variable] = None
+        levels += [] if channel.level is None else [channel.level]
     requests = []
     if data.channels.static:
         static = tuple(c.variable for c in data.channels.static)
         requests.append(Request("constants", static, (), (times[0],), source.data_format))
-    for month, days in _by_month(times):
+    months = times.astype("datetime64[M]")
+    for month in np.unique(months):
         for name, (variables, levels) in groups.items():
             per_time = len(variables) * max(len(levels), 1)
-            for part in _split(days, per_time=per_time, most=source.max_fields):
+            for part in _split(times[months == month], per_time=per_time, most=source.max_fields):
                 title = f"{name}_{month}"
                 requests.append(Request(title, tuple(variables), tuple(levels), tuple(part), source.data_format))
     return requests
 
 
-def _by_month(times: NDArray[np.datetime64]) -> Iterable[tuple[str, list[NDArray[np.datetime64]]]]:
-    """(month, its days, each as its times)."""
+def _split(times: Times, *, per_time: int, most: int) -> Iterator[Times]:
+    """Times of one month in as few blocks of days as may be asked at once: equal hours, and not too many fields."""
     days = times.astype("datetime64[D]")
-    months = days.astype("datetime64[M]")
-    for month in np.unique(months):
-        within = times[months == month]
-        yield str(month), [within[within.astype("datetime64[D]") == day] for day in np.unique(days[months == month])]
-
-
-def _split(days: Sequence[NDArray[np.datetime64]], *, per_time: int, most: int) -> Iterable[list[np.datetime64]]:
-    """Days of one month in as few blocks as may be asked at once: equal hours, and not too many fields."""
-    blocks: dict[tuple[str, ...], list[NDArray[np.datetime64]]] = {}
-    for day in days:
-        blocks.setdefault(tuple(str(t)[11:16] for t in day), []).append(day)
-    for hours, same in blocks.items():
+    by_hours: dict[tuple[str, ...], list[Times]] = {}
+    for within in (times[days == day] for day in np.unique(days)):
+        by_hours.setdefault(tuple(str(t)[11:16] for t in within), []).append(within)
+    for hours, same in by_hours.items():
         count = most // (per_time * len(hours))
         if not count:
             raise ValueError(
                 f"source.max_fields must allow one day of one variable, got {most} for {per_time * len(hours)} fields; "
                 "raise it, or take fewer levels or a longer data.step_hours"
             )
-        parts = -(-len(same) // count)
-        for part in np.array_split(np.arange(len(same)), parts):
-            yield [t for i in part for t in same[i]]
+        yield from map(np.ravel, np.array_split(same, -(-len(same) // count)))
 
 
 class Folder:
@@ -174,11 +162,10 @@ class Folder:
         """Requests whose file is not there, or not as long as it was when it was recorded."""
         recorded = self.recorded()
 
-        def whole(request: Request) -> bool:
-            path = self.path / request.file
-            return request.file in recorded and path.exists() and path.stat().st_size == recorded[request.file]["bytes"]
+        def size(path: Path) -> int:
+            return path.stat().st_size if path.exists() else -1
 
-        return [r for r in requests if not whole(r)]
+        return [r for r in requests if recorded.get(r.file, {}).get("bytes") != size(self.path / r.file)]
 
 
 def open_cds(config: WeatherConfig) -> Archive:

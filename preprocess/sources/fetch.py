@@ -122,10 +122,9 @@ class _Queue:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetch_or_stop(self, request: Request) -> None:
-        if self.stopping.is_set():
-            return
         try:
-            self._fetch(request)
+            if not self.stopping.is_set():
+                self._fetch(request)
         except BaseException:
             self.stopping.set()
             raise
@@ -141,23 +140,16 @@ class _Queue:
                 if again == _REPEATS or self.stopping.is_set():
                     raise self._fault(request, error) from None
                 say(f"fetch: the CDS failed on {request} ({error}); asking again")
-        if results is None:
-            return
-        part = self.folder.path / f".{request.file}.part"
-        digest = self._tried(lambda: self._download(results, part), str(request))
+        part, target = (self.folder.path / name for name in (f".{request.file}.part", request.file))
+        digest = self._tried(lambda: self._download(results, part), str(request)) if results is not None else None
         if digest is None:
             return
         require_fields(part, request)
-        target = self.folder.path / request.file
         part.replace(target)
         files.sync(self.folder.path)
+        entry = {"dataset": request.dataset, "inputs": request.inputs, "bytes": target.stat().st_size, "sha256": digest}
         with self.writing:
-            self.recorded[request.file] = {
-                "dataset": request.dataset,
-                "inputs": request.inputs,
-                "bytes": target.stat().st_size,
-                "sha256": digest,
-            }
+            self.recorded[request.file] = entry
             files.write_json(self.folder.manifest, self.recorded)
         self._remember(request, None)
 

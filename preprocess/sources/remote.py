@@ -196,12 +196,13 @@ class PatientStore(WrapperStore[Store]):
             raise DamagedError(f"metadata that end after {len(data)} bytes") from None
         for path, layout in content.get("metadata", {}).items() if key == ".zmetadata" else ():
             name, _, kind = path.rpartition("/")
-            if kind == ".zarray" and not layout.get("filters"):
-                compressor = layout.get("compressor")
-                if compressor is None:
-                    self.lengths[name] = int(np.prod(layout["chunks"])) * np.dtype(layout["dtype"]).itemsize
-                elif compressor.get("id") == "blosc":
-                    self.lengths[name] = _IN_HEADER
+            if kind != ".zarray" or layout.get("filters"):
+                continue
+            compressor = layout.get("compressor")
+            if compressor is None:
+                self.lengths[name] = int(np.prod(layout["chunks"])) * np.dtype(layout["dtype"]).itemsize
+            elif compressor.get("id") == "blosc":
+                self.lengths[name] = _IN_HEADER
 
     def _announce(self, state: RetryCallState) -> None:
         if state.attempt_number > _SILENT_RETRIES and state.outcome is not None:
@@ -237,14 +238,11 @@ def passing(error: BaseException) -> bool:
 
     if isinstance(error, DamagedError | TimeoutError | ConnectionError):
         return True
-    if isinstance(error, aiohttp.ClientResponseError):
-        status: Any = error.status
-    elif isinstance(error, requests.HTTPError) and error.response is not None:
+    status = error.status if isinstance(error, aiohttp.ClientResponseError) else getattr(error, "code", None)  # gcsfs
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
-    else:
-        status = getattr(error, "code", None)  # gcsfs
-    if status is not None and str(status).isdigit():
-        return int(status) in RETRIED_STATUS or int(status) >= 500
+    if str(status).isdigit():
+        return int(str(status)) in RETRIED_STATUS or int(str(status)) >= 500
     return isinstance(error, aiohttp.ClientError | requests.RequestException)
 
 
