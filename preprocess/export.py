@@ -100,13 +100,11 @@ def parts(times: NDArray[np.datetime64], periods: list[Period], *, step_hours: i
     step = np.timedelta64(step_hours, "h")
     seen: dict[int, int] = {}
     for period in sorted(periods, key=lambda p: p.start):
-        found = np.flatnonzero(inside(times, [period]))
-        if not found.size:
-            continue
-        years = years_of(times[found])
-        cuts = np.flatnonzero((np.diff(times[found]) != step) | (np.diff(years) != 0)) + 1
-        for run in np.split(found, cuts):
-            year = int(years_of(times[run[:1]])[0])
+        indices = np.flatnonzero(inside(times, [period]))
+        years = years_of(times[indices])
+        cuts = np.flatnonzero((np.diff(times[indices]) != step) | (np.diff(years) != 0)) + 1
+        for run in np.split(indices, cuts) if indices.size else []:
+            year = int(years_of(times[run])[0])
             number = seen.get(year, 0)
             seen[year] = number + 1
             yield Shard(f"{year}_{number}", int(run[0]), int(run[-1]) + 1)
@@ -118,19 +116,17 @@ def long_name(channel: str) -> str:
     >>> long_name("z500"), long_name("t2m")
     ('geopotential_500', '2m_temperature')
     """
-    found = parse_channel(channel)
-    return found.spec.long if found.level is None else f"{found.spec.long}_{found.level}"
+    parsed = parse_channel(channel)
+    return parsed.spec.long if parsed.level is None else f"{parsed.spec.long}_{parsed.level}"
 
 
 def static_fields(group: Any, grid: Grid) -> dict[str, NDArray[np.float32]]:
     """Static fields by their names there: land_sea_mask, orography [m], lattitude (their spelling) [degrees]."""
     fields = {"lattitude": np.broadcast_to(grid.latitude[:, None], grid.shape).astype(np.float32)}
-    if "static" in group:
-        for name, values in zip(group["static_channel"][:], group["static"][:], strict=True):
-            if str(name) == "orog":
-                fields["orography"] = (values / STANDARD_GRAVITY).astype(np.float32)
-            else:
-                fields[BY_SHORT[str(name)].long] = values.astype(np.float32)
+    held = zip(map(str, group["static_channel"][:]), group["static"][:], strict=True) if "static" in group else ()
+    for name, values in held:
+        long, values = ("orography", values / STANDARD_GRAVITY) if name == "orog" else (BY_SHORT[name].long, values)
+        fields[long] = values.astype(np.float32)
     return fields
 
 

@@ -20,7 +20,7 @@ from pipeline import files
 
 
 def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
-    """Write named arrays to a file; its folder is made if absent, and several writers of it do not disturb another."""
+    """Write named arrays to a file; its folder is created if absent; several may write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:

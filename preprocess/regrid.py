@@ -103,16 +103,15 @@ def regrid(
         stored = cached_weights(source, target, method=method, engine=engine, directory=weights_directory)
     apply = Apply(stored, target=target, copy=method == "nearest")
 
+    # Variables that pass through bring no horizontal coordinate of their own.
     variables = {
-        name: apply.to_array(variable) if set(_HORIZONTAL) <= set(variable.dims) else variable
-        for name, variable in ds.data_vars.items()
+        name: apply.to_array(v) if set(_HORIZONTAL) <= set(v.dims) else v.drop_vars(_HORIZONTAL, errors="ignore")
+        for name, v in ds.data_vars.items()
     }
     coords = {name: coord for name, coord in ds.coords.items() if name not in _HORIZONTAL}
     for name, values in zip(_HORIZONTAL, (target.latitude, target.longitude), strict=True):
         coords[name] = xr.DataArray(values, dims=name, attrs=ds[name].attrs)
-    # Variables that pass through bring no horizontal coordinate of their own.
-    plain = {name: v.drop_vars(_HORIZONTAL, errors="ignore") for name, v in variables.items()}
-    return xr.Dataset(plain, coords=coords, attrs=ds.attrs)
+    return xr.Dataset(variables, coords=coords, attrs=ds.attrs)
 
 
 class Apply:
@@ -180,10 +179,10 @@ def cached_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
 
     Args:
         source: grid read.
-        target: grid made.
+        target: grid of the result.
         method: "bilinear", "conservative" or "nearest".
         engine: "auto", "builtin" or "xesmf".
-        directory: made if absent.
+        directory: created if absent.
 
     Returns:
         Path of the file.

@@ -223,21 +223,17 @@ def _times(
     times = np.atleast_1d(coordinate.values).astype("datetime64[ns]")
     if np.isnat(times).any():
         raise ValueError(f"time must have no missing values, got {np.count_nonzero(np.isnat(times))} in {origin}")
-    step = np.diff(times)
-    if (step <= np.timedelta64(0)).any():
-        at = int(np.flatnonzero(step <= np.timedelta64(0))[0]) + 1
+    back = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    if back.size:
+        at = int(back[0]) + 1
         kind = "twice" if times[at] in times[:at] else f"after {stamp(times[at - 1])}"
         raise ValueError(
             f"times of a file must increase and be there once, got {stamp(times[at])} {kind} in {origin}; "
             "sort them and drop the duplicates"
         )
-    lead = np.zeros(times.size)
-    if (
-        "step" in raw.variables
-        and np.issubdtype(raw["step"].dtype, np.timedelta64)
-        and raw["step"].size in (1, lead.size)
-    ):
-        lead[:] = np.ravel(raw["step"].values) / np.timedelta64(1, "h")
+    lead, step = np.zeros(times.size), raw.variables.get("step")
+    if step is not None and np.issubdtype(step.dtype, np.timedelta64) and step.size in (1, lead.size):
+        lead[:] = np.ravel(step.values) / np.timedelta64(1, "h")
     return times, lead
 
 

@@ -105,7 +105,13 @@ def _client(compute: Compute, *, tasks: int) -> Iterator[Any]:
         ) from None
     with dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}):
         cluster = _cluster(compute, tasks=tasks)
-        client = _connect(Client, cluster or compute.scheduler)
+        try:
+            client = Client(cluster or compute.scheduler, timeout=30)
+        except OSError as error:
+            raise ValueError(
+                f"compute.scheduler must be the address of a dask scheduler, got no answer from {compute.scheduler} "
+                f"({error}); start one with dask scheduler"
+            ) from None
         say(f"regrid: waiting for workers of {client.scheduler.address}")
         try:
             client.wait_for_workers(1)
@@ -115,16 +121,6 @@ def _client(compute: Compute, *, tasks: int) -> Iterator[Any]:
             for connection in filter(None, (client, cluster)):
                 with suppress(TimeoutError, OSError):
                     connection.close(timeout=_CLOSING_S)
-
-
-def _connect(client: Any, where: Any) -> Any:
-    try:
-        return client(where, timeout=30)
-    except OSError as error:
-        raise ValueError(
-            f"compute.scheduler must be the address of a dask scheduler, got no answer from {where} ({error}); "
-            "start one with dask scheduler"
-        ) from None
 
 
 def _cluster(compute: Compute, *, tasks: int) -> Any:

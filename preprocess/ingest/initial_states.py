@@ -7,15 +7,12 @@ project is used as it is. Static fields are left out: a forecast takes those of 
 
 from __future__ import annotations
 
-import datetime as dt
 import glob
 import hashlib
 import json
 import os
 import time
 from pathlib import Path
-
-import numpy as np
 
 from pipeline import store
 from pipeline.weather.config import WeatherConfig
@@ -46,7 +43,7 @@ def prepare_initial(config: WeatherConfig) -> Path:
     hours = times[times == times.astype("datetime64[h]")]
     if not hours.size:
         raise ValueError(f"initial states must be on the full hour, got {times[0]} .. {times[-1]} in {given}")
-    period = Period(start=_datetime(hours[0]), end=_datetime(hours[-1]))
+    period = Period(start=hours[0].astype("datetime64[s]").item(), end=hours[-1].astype("datetime64[s]").item())
     data = config.data.model_copy(update={"channels": channels, "period": period, "step_hours": 1})
     derived = config.model_copy(update={"source": source, "data": data, "directory": _folder(config, source.paths)})
     if os.environ.get("RANK", "0") == "0":
@@ -72,8 +69,3 @@ def _folder(config: WeatherConfig, paths: list[str]) -> Path:
     """A folder for these files; another one once they have changed under the same names."""
     marks = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in find_files(paths)]
     return config.root / "initial" / hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:8]
-
-
-def _datetime(time: np.datetime64) -> dt.datetime:
-    date: dt.datetime = time.astype("datetime64[s]").item()
-    return date

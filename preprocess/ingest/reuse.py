@@ -156,7 +156,7 @@ def take_over(
     Args:
         writer: the new store, not opened yet.
         times: its time axis.
-        pending: its slabs that are to be made.
+        pending: its slabs that are not written yet.
 
     Returns:
         ({slab: (store, slab there)} for whole slabs, {slab: store} for those of which it holds some times).

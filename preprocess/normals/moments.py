@@ -1,4 +1,4 @@
-"""Partial sums of fields that merge exactly, and what is made of them. Pure functions on arrays.
+"""Partial sums of fields that merge exactly, and what follows from them. Pure functions on arrays.
 
 Contract: everything is float64; `+` on two disjoint samples gives what one pass over both would, so a
 further year is added without reading the others. Cells are weighted by area, times equally.

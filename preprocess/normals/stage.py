@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,13 +208,12 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
 
     yearly = join(parts)
     whole = merge(list(yearly.values()))
-    for name, std, mean in zip(names, whole.std, whole.mean, strict=True):
-        if not std > _ROUNDING * abs(mean):
-            raise ValueError(f"channel {name!r} must vary over the training periods, got a constant; leave it out")
-    for name, (dims, values) in _small_arrays(source, grid, hours, yearly, anomaly_std).items():
-        _put(group, name, dims, values)
-        if values.dtype.kind == "f":
-            digest.update(np.ascontiguousarray(values).data)
+    constant = np.flatnonzero(_constant(whole))
+    if constant.size:
+        raise ValueError(
+            f"channel {names[constant[0]]!r} must vary over the training periods, got a constant; leave it out"
+        )
+    _write_arrays(group, _small_arrays(source, grid, hours, yearly, anomaly_std), digest)
     group.attrs.update(
         {
             "title": f"Normals of {data_with_article(contract['source']['label'])}",
@@ -254,6 +253,21 @@ def _smooth(
     return fields, less
 
 
+def _constant(sample: Moments) -> NDArray[np.bool_]:
+    """Which channels do not vary but for rounding."""
+    return np.asarray(~(sample.std > _ROUNDING * np.abs(sample.mean)))
+
+
+def _write_arrays(group: Any, arrays: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]], digest: Any) -> None:
+    """Write small arrays with their dimensions; the digest takes in the floating-point ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        for name, (dims, values) in arrays.items():
+            group.create_array(name, data=np.asarray(values), dimension_names=dims)
+            if values.dtype.kind == "f":
+                digest.update(np.ascontiguousarray(values).data)
+
+
 def _small_arrays(
     source: Any, grid: Grid, hours: NDArray[np.int64], yearly: dict[int, Moments], anomaly_std: Array
 ) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
@@ -261,8 +275,7 @@ def _small_arrays(
     whole, by_year = merge(list(yearly.values())), yearly_arrays(yearly)
     statics = np.asarray(source["static"][:], dtype=np.float64) if "static" in source else np.empty((0, *grid.shape))
     static = Moments.of(statics.reshape(statics.shape[0], grid.size), weights=grid.area_weights.ravel() / grid.size)
-    static_std = static.std
-    constant = ~(static_std > _ROUNDING * np.abs(static.mean))
+    static_std, constant = static.std, _constant(static)
     if constant.any():
         say(f"normals: {constant.sum()} static field(s) are constant; their standard deviation is written as 1")
         static_std[constant] = 1.0
@@ -298,9 +311,3 @@ def _create_climatology(group: Any, shape: tuple[int, ...], *, chunk: int) -> An
         compressors=(zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()),
         fill_value=np.nan,
     )
-
-
-def _put(group: Any, name: str, dims: tuple[str, ...], values: NDArray[Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        group.create_array(name, data=np.asarray(values), dimension_names=dims)

@@ -1,6 +1,6 @@
 """Sums of the training fields that are kept, so that a further year is added without reading the others.
 
-Contract: a sums store lies beside the normals made from it (`<normals>.sums.zarr`): for each hour of day and day of
+Contract: a sums store lies beside the normals computed from it (`<normals>.sums.zarr`): for each hour of day and day of
 year the sum and the number of fields, and for each year its moments, all float64. It says which times of which
 store went into each year; it serves as a start wherever all its years are wanted and hold the same times. Merging is
 adding, so the result is that of one pass, to rounding. A contract says how fields were made, not what they hold, so

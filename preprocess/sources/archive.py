@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -66,45 +66,37 @@ class Facts(TypedDict):
     experiment_versions: NotRequired[list[str]]
 
 
+@dataclass(eq=False)
 class Archive:
-    """The channels of one experiment in some pieces."""
+    """The channels of one experiment in some pieces.
 
-    def __init__(
-        self,
-        pieces: Sequence[Piece],
-        *,
-        channels: Channels,
-        label: str,
-        description: Mapping[str, Any],
-        constants: Sequence[Piece] = (),
-    ) -> None:
-        """Find every channel.
+    Args:
+        pieces: raw datasets, in any order.
+        channels: what is wanted.
+        label: what the data are called in every store, figure and table.
+        description: JSON-ready account of the source for the contract.
+        constants: further raw datasets of which only the static fields are used; they win over `pieces`.
 
-        Args:
-            pieces: raw datasets, in any order.
-            channels: what is wanted.
-            label: what the data are called in every store, figure and table.
-            description: JSON-ready account of the source for the contract.
-            constants: further raw datasets of which only the static fields are used; they win over `pieces`.
+    Raises:
+        ValueError: variables or levels are not there (all of them in one message), no time has all
+            of them, or a grid does not cover the globe.
+    """
 
-        Raises:
-            ValueError: variables or levels are not there (all of them in one message), no time has all
-                of them, or a grid does not cover the globe.
-        """
-        self.pieces = list(pieces)
-        self.constants = list(constants)
-        self.channels = channels
-        self.label = label
-        self.description = dict(description)
+    pieces: Sequence[Piece]
+    _: KW_ONLY
+    channels: Channels
+    label: str
+    description: Mapping[str, Any]
+    constants: Sequence[Piece] = ()
+
+    def __post_init__(self) -> None:
         wanted: dict[str, list[int]] = {}
-        for channel in channels.dynamic:
+        for channel in self.channels.dynamic:
             wanted.setdefault(channel.variable, []).extend([] if channel.level is None else [channel.level])
-        everywhere = [*self.constants, *self.pieces]
-        statics = {
-            c.variable: next((p for p in everywhere if c.variable in p.survey.fields), None) for c in channels.static
-        }
-        self._require_present(wanted, [short for short, piece in statics.items() if piece is None])
-        self._statics = {short: piece for short, piece in statics.items() if piece is not None}
+        static = [c.variable for c in self.channels.static]
+        last_first = [*self.constants, *self.pieces][::-1]
+        self._statics = {s: p for s in static for p in last_first if s in p.survey.fields}  # the first piece stays
+        self._require_present(wanted, [short for short in static if short not in self._statics])
         self.grid = self._common_grid(set(wanted))
         self.series = {short: self._series(short, levels) for short, levels in wanted.items()}
         self.times, self._incomplete_times = self._common_times()
@@ -124,7 +116,7 @@ class Archive:
             "converted_units": sorted(
                 {
                     f"{short}: {field.unit} to {catalogue.BY_SHORT[short].unit}"
-                    for piece in self.pieces + self.constants
+                    for piece in (*self.pieces, *self.constants)
                     for short, field in piece.survey.fields.items()
                     if (short in self.series or short in self._statics) and field.to_canonical.changes
                 }

@@ -26,7 +26,7 @@ def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, 
     Args:
         source: its address (gs://, http:// or a local path) and label.
         channels: what is wanted.
-        data: period and step of the store to be made.
+        data: period and step of the store to be written.
 
     Raises:
         ValueError: the address cannot be opened, or the period is not inside its data; see also `Archive`.
@@ -60,13 +60,13 @@ def named(raw: xr.Dataset) -> xr.Dataset:
     """The fields that bear a name of the catalogue.
 
     Derived fields, such as WeatherBench 2's "u_component_of_geostrophic_wind", may still carry the attributes of
-    the field they were made from and would be taken for it.
+    the field they were derived from and would be taken for it.
     """
     return raw.drop_vars([name for name in raw.data_vars if units.variable_named(str(name)) is None])
 
 
 def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
-    """First and last time of the store to be made."""
+    """First and last time of the store to be written."""
     first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
     step = np.timedelta64(data.step_hours, "h")
     return first, first + (end - first) // step * step
