@@ -197,12 +197,7 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
                 keep.write(columns, sums)
             total = merge(list(by_year.values()))
             smoothing = climatology_kernel(sums.count, window_days=settings.window_days)
-            square = total.m2.copy()
-            for hour in range(hours.size):
-                fields, less = _smooth(sums, hour, smoothing, centre=total.mean, weights=training.weights)
-                square += less
-                climatology[:, hour, columns.start : columns.stop] = fields.reshape(SLOTS, -1, *grid.shape)
-                digest.update(fields.data)
+            square = _write_block(climatology, columns, sums, total, smoothing, weights=training.weights, digest=digest)
             anomaly_std[columns.start : columns.stop] = np.sqrt(np.clip(square, 0.0, None) / total.count)
             del sums
 
@@ -236,6 +231,19 @@ def _blocks(channels: int, *, chunk: int, channel_bytes: int) -> list[range]:
     """Channels whose daily sums fit into memory together, whole chunks of the store each."""
     size = max(1, int(_SUMS_BYTES / channel_bytes) // chunk) * chunk
     return [range(first, min(first + size, channels)) for first in range(0, channels, size)]
+
+
+def _write_block(
+    target: Any, columns: range, sums: DailySums, total: Moments, smoothing: Smoothing, *, weights: Array, digest: Any
+) -> Array:
+    """Write the climatology of some channels; returns their sums of squared anomalies from it."""
+    square = total.m2.copy()
+    for hour in range(sums.total.shape[0]):
+        fields, less = _smooth(sums, hour, smoothing, centre=total.mean, weights=weights)
+        square += less
+        target[:, hour, columns.start : columns.stop] = fields.reshape(SLOTS, -1, *target.shape[3:])
+        digest.update(fields.data)
+    return square
 
 
 def _smooth(
