@@ -27,7 +27,7 @@ from pipeline.config import load
 from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig as Config
 from pipeline.weather.variables import BY_SHORT
-from preprocess.simulation.setup import Plan
+from preprocess.simulation.setup import SimulationSetup
 
 REFERENCE = ROOT.parent / "shared" / "reference" / "real" / "era5_level_statistics"
 Array = NDArray[np.floating[Any]]
@@ -110,8 +110,8 @@ def perturbed(state: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def twins(config: Config, archive: xr.Dataset, weight: Array, *, starts: int) -> dict[str, dict[int, float]]:
     """The same model from slightly perturbed states: anomaly correlation with the archive, by days."""
-    plan = Plan(config)
-    synthesis = plan.synthesis()
+    setup = SimulationSetup(config)
+    synthesis = setup.synthesis()
     times = archive["time"].values.astype("datetime64[m]")
     truth = {}
     for short, level in WANTED:
@@ -119,14 +119,14 @@ def twins(config: Config, archive: xr.Dataset, weight: Array, *, starts: int) ->
         truth[short] = (values, anomalies(values, archive["time"].values))
     total: dict[str, dict[int, list[float]]] = {f"{s}{p or ''}": {d: [] for d in TWIN_DAYS} for s, p in WANTED}
     last = times[-1] - np.timedelta64(max(TWIN_DAYS), "D")
-    kept = [t for t in times if plan.state_path(t).exists() and t <= last]
+    kept = [t for t in times if setup.state_path(t).exists() and t <= last]
     for number, start in enumerate(kept[:: max(1, len(kept) // starts)][:starts]):
-        state = plan.latest_state(start)
+        state = setup.latest_state(start)
         assert state is not None
         state = perturbed(state, number)
         for day in TWIN_DAYS:
             when = start + np.timedelta64(day, "D")
-            state = plan.advance_to(state, when)
+            state = setup.advance_to(state, when)
             fields = synthesis.to_era5([state])
             at = int(np.flatnonzero(times == when)[0])
             for short, level in WANTED:

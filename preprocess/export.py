@@ -4,18 +4,17 @@ Contract: folders train, val and test hold one file for each year, or for each u
 times by position, so a file never spans a missing time. An array in it is (time, 1, latitude, longitude), float32,
 called by the ERA5 long name and the level ("geopotential_500"); static fields are repeated along time. normalize_mean
 and normalize_std are plain means over cells, as those programs make them, over all training times together, whatever
-the lengths of the years. climatology.npz, in every folder, is the mean of the training times: what is scored against it
-in val and test was not looked at before. Every file is written whole or not at all, and what is there is not written
-again.
+the lengths of the years. climatology.npz, in every folder, is the mean of the training times, so that nothing of val
+and test is in what they are scored against. Every .npz is written whole or not at all, and one that is there is not
+written again.
+
+It lies beside the sub-packages, as validate does, because it works on the store that they end in.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from pipeline.weather.times import inside
 from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
 from preprocess.normals.moments import Array, Moments, merge
 from preprocess.normals.sums import years_of
+from preprocess.npz import write_npz
 
 SPLITS = ("train", "val", "test")
 
@@ -60,25 +60,24 @@ def run_export(config: WeatherConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     grid = Grid(group["latitude"][:], group["longitude"][:])
     statics = static_fields(group, grid)
-    _save(folder / "lat.npy", grid.latitude)
-    _save(folder / "lon.npy", grid.longitude)
+    np.save(folder / "lat.npy", grid.latitude)
+    np.save(folder / "lon.npy", grid.longitude)
     names = [long_name(str(c)) for c in group["channel"][:]]
     with progress("times") as bar:
         task = bar.add_task("export", total=sum(len(shard) for listed in shards.values() for shard in listed))
         for split, listed in shards.items():
-            (folder / split).mkdir(exist_ok=True)
             for shard in listed:
                 path = folder / split / f"{shard.name}.npz"
                 if not path.exists():
-                    _write_npz(path, _arrays(group["state"], shard, names, statics))
+                    write_npz(path, _arrays(group["state"], shard, names, statics))
                 bar.advance(task, len(shard))
     mean, std, climatology = statistics(group["state"], shards["train"], names)
     for name, field in statics.items():
         mean[name], std[name] = np.array([field.mean()]), np.array([field.std()])
-    _write_npz(folder / "normalize_mean.npz", iter(mean.items()))
-    _write_npz(folder / "normalize_std.npz", iter(std.items()))
+    write_npz(folder / "normalize_mean.npz", mean.items())
+    write_npz(folder / "normalize_std.npz", std.items())
     for split in SPLITS:
-        _write_npz(folder / split / "climatology.npz", iter(climatology.items()))
+        write_npz(folder / split / "climatology.npz", climatology.items())
     counts = {split: len(listed) for split, listed in shards.items()}
     files.write_json(marker, {"store": about, "label": manifest["contract"]["source"]["label"], "files": counts})
     say(f"export: {sum(counts.values())} files of {len(names)} channels, written to {folder}")
@@ -101,13 +100,11 @@ def parts(times: NDArray[np.datetime64], periods: list[Period], *, step_hours: i
     step = np.timedelta64(step_hours, "h")
     seen: dict[int, int] = {}
     for period in sorted(periods, key=lambda p: p.start):
-        found = np.flatnonzero(inside(times, [period]))
-        if not found.size:
-            continue
-        years = years_of(times[found])
-        cuts = np.flatnonzero((np.diff(times[found]) != step) | (np.diff(years) != 0)) + 1
-        for run in np.split(found, cuts):
-            year = int(years_of(times[run[:1]])[0])
+        indices = np.flatnonzero(inside(times, [period]))
+        years = years_of(times[indices])
+        cuts = np.flatnonzero((np.diff(times[indices]) != step) | (np.diff(years) != 0)) + 1
+        for run in np.split(indices, cuts) if indices.size else []:
+            year = int(years_of(times[run])[0])
             number = seen.get(year, 0)
             seen[year] = number + 1
             yield Shard(f"{year}_{number}", int(run[0]), int(run[-1]) + 1)
@@ -119,19 +116,17 @@ def long_name(channel: str) -> str:
     >>> long_name("z500"), long_name("t2m")
     ('geopotential_500', '2m_temperature')
     """
-    found = parse_channel(channel)
-    return found.spec.long if found.level is None else f"{found.spec.long}_{found.level}"
+    parsed = parse_channel(channel)
+    return parsed.spec.long if parsed.level is None else f"{parsed.spec.long}_{parsed.level}"
 
 
 def static_fields(group: Any, grid: Grid) -> dict[str, NDArray[np.float32]]:
     """Static fields by their names there: land_sea_mask, orography [m], lattitude (their spelling) [degrees]."""
     fields = {"lattitude": np.broadcast_to(grid.latitude[:, None], grid.shape).astype(np.float32)}
-    if "static" in group:
-        for name, values in zip(group["static_channel"][:], group["static"][:], strict=True):
-            if str(name) == "orog":
-                fields["orography"] = (values / STANDARD_GRAVITY).astype(np.float32)
-            else:
-                fields[BY_SHORT[str(name)].long] = values.astype(np.float32)
+    held = zip(map(str, group["static_channel"][:]), group["static"][:], strict=True) if "static" in group else ()
+    for name, values in held:
+        long, values = ("orography", values / STANDARD_GRAVITY) if name == "orog" else (BY_SHORT[name].long, values)
+        fields[long] = values.astype(np.float32)
     return fields
 
 
@@ -170,20 +165,3 @@ def _arrays(
         values = state[shard.start : shard.stop, first : first + block]
         for i in range(values.shape[1]):
             yield names[first + i], values[:, i : i + 1]
-
-
-def _write_npz(path: Path, arrays: Iterator[tuple[str, NDArray[Any]]]) -> None:
-    """An .npz file, one array in memory at a time, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in arrays:
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
-    files.sync(temporary)
-    temporary.replace(path)
-
-
-def _save(path: Path, values: NDArray[Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp.npy")
-    np.save(temporary, values)
-    os.replace(temporary, path)  # noqa: PTH105

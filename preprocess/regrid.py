@@ -30,7 +30,7 @@ Engine = Literal["auto", "builtin", "xesmf"]
 
 _HORIZONTAL = ("latitude", "longitude")
 _FORMULAS = 1
-"""Version of the built-in formulas: raise it when a weight changes, so that stored weights are made again."""
+"""Version of the built-in formulas: raise it when a weight changes, so that stored weights are computed again."""
 
 
 def resolve_engine(engine: Engine) -> Literal["builtin", "xesmf"]:
@@ -62,8 +62,8 @@ def regrid_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
         ValueError: unknown method or engine, xESMF not installed, or a source that does not cover
             the target.
     """
-    build = esmf.esmf_weights if resolve_engine(engine) == "xesmf" else builtin_weights
-    return build(source, target, method=method)
+    compute = esmf.esmf_weights if resolve_engine(engine) == "xesmf" else builtin_weights
+    return compute(source, target, method=method)
 
 
 def regrid(
@@ -103,16 +103,15 @@ def regrid(
         stored = cached_weights(source, target, method=method, engine=engine, directory=weights_directory)
     apply = Apply(stored, target=target, copy=method == "nearest")
 
+    # Variables that pass through bring no horizontal coordinate of their own.
     variables = {
-        name: apply.to_array(variable) if set(_HORIZONTAL) <= set(variable.dims) else variable
-        for name, variable in ds.data_vars.items()
+        name: apply.to_array(v) if set(_HORIZONTAL) <= set(v.dims) else v.drop_vars(_HORIZONTAL, errors="ignore")
+        for name, v in ds.data_vars.items()
     }
     coords = {name: coord for name, coord in ds.coords.items() if name not in _HORIZONTAL}
     for name, values in zip(_HORIZONTAL, (target.latitude, target.longitude), strict=True):
         coords[name] = xr.DataArray(values, dims=name, attrs=ds[name].attrs)
-    # Variables that pass through bring no horizontal coordinate of their own.
-    plain = {name: v.drop_vars(_HORIZONTAL, errors="ignore") for name, v in variables.items()}
-    return xr.Dataset(plain, coords=coords, attrs=ds.attrs)
+    return xr.Dataset(variables, coords=coords, attrs=ds.attrs)
 
 
 class Apply:
@@ -172,7 +171,7 @@ def weighted_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def cached_weights(source: Grid, target: Grid, *, method: Method, engine: Engine = "auto", directory: Path) -> Path:
-    """The file that holds the weights of a grid pair, made on the first call and reused after.
+    """The file that holds the weights of a grid pair, computed on the first call and reused after.
 
     The name holds a hash of both grids, the method, the engine and its version, so a change of any
     of them makes another file, of the same format for both engines (`preprocess.regridding.weights_file`). A
@@ -180,10 +179,10 @@ def cached_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
 
     Args:
         source: grid read.
-        target: grid made.
+        target: grid of the result.
         method: "bilinear", "conservative" or "nearest".
         engine: "auto", "builtin" or "xesmf".
-        directory: made if absent.
+        directory: created if absent.
 
     Returns:
         Path of the file.
@@ -206,7 +205,7 @@ def cached_weights(source: Grid, target: Grid, *, method: Method, engine: Engine
         try:
             load_weights(path)
         except ValueError as error:
-            warnings.warn(f"{error}; it is being made again", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{error}; it is computed again", RuntimeWarning, stacklevel=2)
         else:
             return path
     weights = regrid_weights(source, target, method=method, engine=used)

@@ -1,8 +1,10 @@
-"""Whether a store keeps the contract of docs/data-contract.md, whoever made it: every departure at once.
+"""Whether a store keeps the contract of docs/data-contract.md, whoever wrote it: every departure at once.
 
 Contract: nothing is written and nothing repaired. A training store, a forecast store, or a forecast in the layout of
-WeatherBench 2 is looked through once, slab by slab: layout, coordinates, units, times, the manifest and its digests,
+WeatherBench 2 is read once, slab by slab: layout, coordinates, units, times, the manifest and its digests,
 and the range of every value. What cannot be read is a departure like any other.
+
+It lies beside the sub-packages, as export does, because it works on stores of any origin.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ _BLOCK = 64 << 20
 
 
 def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
-    """Look through stores, of a configuration or anyone's.
+    """Check stores, of a configuration or anyone's.
 
     Args:
-        config: its stores are looked through if no path is given; else the stores must have its channels and grid.
+        config: its stores are checked if no path is given; else the stores must have its channels and grid.
         paths: folders of stores.
 
     Raises:
@@ -49,15 +51,14 @@ def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
         paths = [p for p in (config.paths.store, config.paths.forecast) if p.exists()]
         if not paths:
             raise ValueError(f"store must exist, got nothing at {config.paths.store}; run python -m pipeline regrid")
-    found = {path: departures(path, config=config) for path in paths}
+    checked = {path: departures(path, config=config) for path in paths}
+    faulty = {path: lines for path, lines in checked.items() if lines}
     for path in paths:
-        if not found[path]:
+        if path not in faulty:
             say(f"validate: {path} keeps the contract")
-    if any(found.values()):
-        listing = "\n".join(
-            f"{path}\n" + "\n".join(f"  {x}" for x in faults) for path, faults in found.items() if faults
-        )
-        total = sum(len(faults) for faults in found.values())
+    if faulty:
+        listing = "\n".join("\n  ".join([str(path), *lines]) for path, lines in faulty.items())
+        total = sum(map(len, faulty.values()))
         raise ValueError(
             f"stores must keep the contract of docs/data-contract.md, got {total} departure(s):\n{listing}"
         )
@@ -136,10 +137,11 @@ def _layout(ds: xr.Dataset, kind: str) -> Iterator[str]:
         if name not in ds.coords and name not in ds:
             yield f"coordinate {name!r} must be there, got none"
     if kind == "training store" and "static" in ds:
-        if ds["static"].dims != ("static_channel", "latitude", "longitude"):
-            yield f"static must have dimensions static_channel, latitude, longitude, got {ds['static'].dims}"
-        elif not np.isfinite(ds["static"].values).all():
-            yield f"static must be finite, got {int((~np.isfinite(ds['static'].values)).sum())} values that are not"
+        static = ds["static"]
+        if static.dims != ("static_channel", "latitude", "longitude"):
+            yield f"static must have dimensions static_channel, latitude, longitude, got {static.dims}"
+        elif count := int((~np.isfinite(static.values)).sum()):
+            yield f"static must be finite, got {count} values that are not"
 
 
 def _channels(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
@@ -158,7 +160,8 @@ def _channels(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
         for key, value in wanted.items():
             if key in ds and ds[key].dims == ("channel",) and ds[key].values[i] != value:
                 yield f"{key} of channel {name!r} must be {value!r}, got {ds[key].values[i].item()!r}"
-    order = sorted(known, key=lambda c: ([v.short for v in variables.CATALOGUE].index(c.variable), c.level or 0))
+    shorts = list(variables.BY_SHORT)
+    order = sorted(known, key=lambda c: (shorts.index(c.variable), c.level or 0))
     if order != known:
         yield f"channels must be in the catalogue's order, {', '.join(c.name for c in order)}; got {', '.join(names)}"
     for name, count in Counter(names).items():
@@ -191,7 +194,7 @@ def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Weath
     dim = _KINDS[kind][0]
     if dim not in ds.coords:
         return
-    times = ds[dim].values
+    times, contract = ds[dim].values, ds.attrs.get("contract") or {}
     if not np.issubdtype(times.dtype, np.datetime64):
         yield f"{dim} must be times, got {times.dtype}"
         return
@@ -203,7 +206,7 @@ def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Weath
         if "lead_time" in ds and not np.issubdtype(ds["lead_time"].dtype, np.timedelta64):
             yield f"lead_time must be durations, got {ds['lead_time'].dtype}"
         return
-    hours = (ds.attrs.get("contract") or {}).get("step_hours")
+    hours = contract.get("step_hours")
     if not isinstance(hours, int) or hours <= 0:
         yield f"contract.step_hours must be a number of hours, got {hours!r}"
         return
@@ -227,14 +230,13 @@ def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) 
     """Digests, missing values and ranges, each slab read once."""
     group: Any = zarr.open_group(path, mode="r")
     state = group["state"]
-    length = state.shape[0]
-    axis = state.ndim - 3
+    length, axis = state.shape[0], state.ndim - 3
     names = [str(c) for c in ds["channel"].values] if "channel" in ds else []
     slabs = {i: (e["start"], e["stop"], e["sha256"]) for i, e in manifest.get("slabs", {}).items()}
     if not slabs:
         step = max(1, _BLOCK // max(1, 4 * int(np.prod(state.shape[1:], dtype=np.int64))))
-        slabs = {str(i): (a, min(a + step, length), None) for i, a in enumerate(range(0, length, step))}
-    others = sorted(n for n, a in group.arrays() if a.shards is not None and n != "state") if manifest else []
+        slabs = {str(slab.index): (slab.start, slab.stop, None) for slab in store.slabs(length, step)}
+    arrays = sorted(n for n, a in group.arrays() if n == "state" or (manifest and a.shards is not None))
     covered = sum(stop - start for start, stop, _ in slabs.values())
     if covered != length:
         yield f"slabs must cover {length} along {_KINDS[kind][0]}, got {covered} recorded"
@@ -242,11 +244,11 @@ def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) 
     with progress("slabs") as bar:
         task = bar.add_task(f"validate {path.name}", total=len(slabs))
         for index, (start, stop, sha256) in slabs.items():
+            bar.advance(task)
             try:
-                parts = {n: np.ascontiguousarray(group[n][start:stop]) for n in sorted(["state", *others])}
+                parts = {n: np.ascontiguousarray(group[n][start:stop]) for n in arrays}
             except Exception as error:  # any codec's complaint
                 yield f"slab {index} (from {start} on) must be readable, got {type(error).__name__}: {error}"
-                bar.advance(task)
                 continue
             if sha256 is not None and _digest(parts) != sha256:
                 yield f"slab {index} (from {start} on) must match its recorded digest, got another"
@@ -254,9 +256,8 @@ def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) 
                 flat = np.moveaxis(parts["state"], axis, 0).reshape(len(names), -1)
                 good = np.isfinite(flat)
                 missing += (~good).sum(axis=1)
-                low = np.minimum(low, np.where(good, flat, np.inf).min(axis=1))
-                high = np.maximum(high, np.where(good, flat, -np.inf).max(axis=1))
-            bar.advance(task)
+                low = np.minimum(low, flat.min(axis=1, where=good, initial=np.inf))
+                high = np.maximum(high, flat.max(axis=1, where=good, initial=-np.inf))
     for name, a, b, gone in zip(names, low, high, missing, strict=True):
         yield from _range(name, float(a), float(b), int(gone))
 
@@ -296,9 +297,8 @@ def _weatherbench(ds: xr.Dataset) -> Iterator[str]:
         if set(array.dims) != wanted:
             yield f"{name} must have dimensions {', '.join(sorted(wanted))}, got {', '.join(map(str, array.dims))}"
             continue
-        for i in range(array.sizes[init]):
-            part = array.isel({init: i}).values
-            if gone := int((~np.isfinite(part)).sum()):
-                yield f"{name} must have no missing values, got {gone} at {stamp(ds[init].values[i])}"
+        for i, time in enumerate(ds[init].values):
+            if missing := int((~np.isfinite(array.isel({init: i}).values)).sum()):
+                yield f"{name} must have no missing values, got {missing} at {stamp(time)}"
                 break
     yield from _grid(ds, None)

@@ -27,6 +27,7 @@ from pipeline import files, provenance
 from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import manifest_path, open_store
+from pipeline.weather import units
 from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 
@@ -34,9 +35,7 @@ DIMS = ("init_time", "lead_time", "channel", "latitude", "longitude")
 _SPELLINGS = {
     "init_time": ("init_time", "time", "initial_time", "forecast_reference_time"),
     "lead_time": ("prediction_timedelta", "lead_time", "step", "prediction_timedelta_daily"),
-    "level": ("level", "pressure_level", "isobaricinhpa", "plev", "pressure"),
-    "latitude": ("latitude", "lat"),
-    "longitude": ("longitude", "lon"),
+    **{axis: units.COORDINATE_NAMES[axis] for axis in ("level", "latitude", "longitude")},
 }
 _CONTRACT = "chagcast_contract"
 _SLAB = 16
@@ -264,9 +263,7 @@ def _named(ds: xr.Dataset, path: Path) -> xr.Dataset:
     axes["longitude"] = np.where(lon < -1e-6, lon + 360.0, np.where(lon >= 360.0 - 1e-6, lon - 360.0, lon))
     axes["latitude"] = np.asarray(ds["latitude"].values, np.float64)
     if "level" in ds.dims:
-        unit = str(ds["level"].attrs.get("units", "hPa")).lower()
-        scale = 0.01 if unit in ("pa", "pascal") else 1.0
-        axes["level"] = np.round(np.asarray(ds["level"].values, np.float64) * scale).astype(np.int64)
+        axes["level"] = np.round(units.pressure_levels(ds["level"], origin=path)).astype(np.int64)
     for axis, values in axes.items():
         unique, counts = np.unique(values, return_counts=True)
         if (counts > 1).any():
@@ -284,14 +281,13 @@ def _spelt(renamed: dict[str, str], ours: str) -> str:
 
 def _stacked(ds: xr.Dataset, path: Path, channels: Sequence[str] | None) -> xr.Dataset:
     """All variables that are channels, side by side in catalogue order, in canonical units."""
-    known = {name.lower(): v for v in catalogue.CATALOGUE for name in v.names if not v.static}
     wanted = None if channels is None else {catalogue.parse_channel(c).variable for c in channels}
     found: dict[str, xr.DataArray] = {}
     left_out: dict[str, str] = {}
     for raw in map(str, ds.data_vars):
-        spec = known.get(raw.lower())
+        spec = units.variable_named(raw)
         shape = {"init_time", "lead_time", "latitude", "longitude"} | ({"level"} if spec and spec.levels else set())
-        if spec is None:
+        if spec is None or spec.static:
             left_out[raw] = "not in the catalogue"
         elif wanted is not None and spec.short not in wanted:
             left_out[raw] = "not scored"
@@ -338,15 +334,8 @@ def _stacked(ds: xr.Dataset, path: Path, channels: Sequence[str] | None) -> xr.D
 
 def _in_unit(array: xr.DataArray, spec: catalogue.Variable, path: Path) -> xr.DataArray:
     """The variable in its canonical unit; without a unit it is taken to be that, as WeatherBench 2's are."""
-    unit = str(array.attrs.get("units", spec.unit)).strip()
-    if unit == spec.unit or unit.lower() in catalogue.UNIT_SPELLINGS.get(spec.unit, ()):
-        return array
-    scale_offset = catalogue.CONVERSIONS.get((unit.lower(), spec.unit))
-    if scale_offset is None:
-        raise ValueError(
-            f"{array.name} of {path} must be in {spec.unit!r} or a unit that converts to it, got {unit!r}; convert it"
-        )
-    return array.astype(np.float64) * scale_offset[0] + scale_offset[1]
+    to_canonical = units.conversion(spec, str(array.attrs.get("units", "")), name=str(array.name), origin=path)
+    return to_canonical(array.astype(np.float64)) if to_canonical.changes else array
 
 
 def _plausible(state: xr.DataArray, channels: Sequence[catalogue.Channel], path: Path) -> None:

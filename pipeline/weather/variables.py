@@ -1,8 +1,8 @@
 """The channel catalogue: every variable the project knows, its spellings, units and plausible range.
 
 Contract: the order of `CATALOGUE` is the channel order, everywhere; a variable on pressure levels
-contributes one channel a level, in increasing pressure. Channels are called by ERA5 short names
-("z500", "t2m"). Physical constants and unit conversions live here and nowhere else.
+contributes one channel per level, in increasing pressure. Channels are called by ERA5 short names
+("z500", "t2m"). How files spell units, and how these convert, is in `pipeline.weather.units`.
 """
 
 from __future__ import annotations
@@ -114,32 +114,6 @@ issue "large 10m winds" puts up to 300 m/s into single cells of ERA5 before Febr
 BY_SHORT = {v.short: v for v in CATALOGUE}
 DEFAULT_VARIABLES = ("z", "t", "u", "v", "q", "t2m", "u10", "v10")
 DEFAULT_STATICS = ("lsm", "orog")
-
-UNIT_SPELLINGS: dict[str, tuple[str, ...]] = {
-    "m2 s-2": ("m**2 s**-2", "m^2 s^-2", "m2/s2", "m^2/s^2", "m2 s^-2", "m**2/s**2", "gpm m/s2"),
-    "K": ("kelvin", "degk", "k"),
-    "m s-1": ("m s**-1", "m/s", "m s^-1", "meter second-1", "meters/second"),
-    "kg kg-1": ("kg kg**-1", "kg/kg", "kg kg^-1", "1", "dimensionless", "kg kg^{-1}"),
-    "%": ("percent",),
-    "Pa s-1": ("pa s**-1", "pa/s"),
-    "Pa": ("pascal", "pascals"),
-    "kg m-2": ("kg m**-2", "kg/m2"),
-    "1": ("(0 - 1)", "0-1", "dimensionless", "proportion", ""),
-}
-"""Other spellings of each canonical unit, in lower case."""
-
-CONVERSIONS: dict[tuple[str, str], tuple[float, float]] = {
-    ("degc", "K"): (1.0, 273.15),
-    ("celsius", "K"): (1.0, 273.15),
-    ("c", "K"): (1.0, 273.15),
-    ("hpa", "Pa"): (100.0, 0.0),
-    ("mb", "Pa"): (100.0, 0.0),
-    ("gpm", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
-    ("m", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
-    ("g kg-1", "kg kg-1"): (1e-3, 0.0),
-    ("g kg**-1", "kg kg-1"): (1e-3, 0.0),
-}
-"""(unit found in lower case, canonical unit) -> (scale, offset): canonical = scale * value + offset."""
 
 
 @dataclass(frozen=True, order=True)

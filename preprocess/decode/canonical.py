@@ -1,6 +1,7 @@
 """From any file's spelling to the catalogue's: names, units, dimensions.
 
-Contract: renaming and unit conversion happen here and nowhere else. `canonical` turns a surveyed raw
+Contract: fields are renamed and converted here and nowhere else, by the rules of `pipeline.weather.units` that the
+survey looked up. `canonical` turns a surveyed raw
 dataset into one whose variables have catalogue short names and canonical units, with dims (time, level,
 latitude, longitude), (time, latitude, longitude) or, for static fields, (latitude, longitude); levels
 are whole hPa in the order asked for; latitude keeps the file's order and longitude increases within one
@@ -10,6 +11,7 @@ cells in another order. Everything is lazy where its input is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,20 +23,19 @@ from numpy.typing import NDArray
 from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.weather import variables as catalogue
-from preprocess.decode.survey import Found, Survey
+from preprocess.decode.survey import FINAL, RawField, Survey, version_names
 
-_FINAL = "0001"
-"""ECMWF's experiment version of ERA5; ERA5T, its first release, is 0005."""
+DIMS = ("time", "level", "latitude", "longitude")
 
 
 def canonical(
-    raw: xr.Dataset, found: Survey, *, select: Mapping[str, Sequence[int]], static: bool = False
+    raw: xr.Dataset, survey: Survey, *, select: Mapping[str, Sequence[int]], static: bool = False
 ) -> xr.Dataset:
     """Rename, convert and order a raw dataset. Lazy where `raw` is.
 
     Args:
         raw: the surveyed dataset, or a selection of its times.
-        found: its survey.
+        survey: of the whole dataset.
         select: short names wanted, each with its levels in hPa (empty for a variable without levels).
         static: drop the time axis, keeping the first time (see `preprocess.sources.archive`).
 
@@ -44,32 +45,28 @@ def canonical(
     Raises:
         ValueError: a further dimension, such as ensemble members.
     """
-    order: tuple[str, ...] = ("time", "level", "latitude", "longitude")
-    if static:
-        order = order[2:]
+    order = DIMS[2:] if static else DIMS
     variables = {}
     for short, levels in select.items():
-        item = found.found[short]
-        array = raw[item.raw]
-        if found.columns is not None:
-            array = array.isel({found.names["longitude"]: found.columns})
-        array = _one_version(array, found.names)
-        array = _pick_levels(array, item, levels)
-        array = _rename(array, found, item)
+        field = survey.fields[short]
+        array = raw[field.name]
+        if survey.columns is not None:
+            array = array.isel({survey.names["longitude"]: survey.columns})
+        array = _one_version(array, survey.names)
+        array = _pick_levels(array, field, levels)
+        array = _rename(array, survey, field)
         if static:
             array = array.isel(time=0, drop=True) if "time" in array.dims else array.drop_vars("time", errors="ignore")
         elif "time" not in array.dims:
             array = array.expand_dims("time")
-        array = _only(array, order, short=short, origin=found.origin)
-        if (item.scale, item.offset) != (1.0, 0.0):
-            array = array * item.scale + item.offset
+        array = field.to_canonical(_squeeze_others(array, order, short=short, origin=survey.origin))
         spec = catalogue.BY_SHORT[short]
-        variables[short] = array.transpose(*(d for d in order if d in array.dims)).assign_attrs(
+        variables[short] = array.transpose(*order, missing_dims="ignore").assign_attrs(
             {"units": spec.unit, "long_name": spec.label}
         )
     ds = xr.Dataset(variables)
-    if found.grid is not None:
-        ds = ds.assign_coords(latitude=found.grid.latitude, longitude=found.grid.longitude)
+    if survey.grid is not None:
+        ds = ds.assign_coords(latitude=survey.grid.latitude, longitude=survey.grid.longitude)
     return ds
 
 
@@ -85,8 +82,7 @@ def checked(array: xr.DataArray, *, short: str, origin: str) -> xr.DataArray:
         ValueError: (when computed) naming variable, level, time, value and range.
     """
     levels = [None] if "level" not in array.dims else [int(p) for p in array["level"].values]
-    order = [d for d in ("time", "level", "latitude", "longitude") if d in array.dims]
-    array = array.transpose(*order)
+    array = array.transpose(*DIMS, missing_dims="ignore")
 
     def look(block: NDArray[Any], when: NDArray[np.datetime64]) -> NDArray[Any]:
         if block.size == 0:
@@ -100,10 +96,10 @@ def checked(array: xr.DataArray, *, short: str, origin: str) -> xr.DataArray:
     if array.chunks is None:
         look(array.values, times)
         return array
-    array = array.chunk({d: -1 for d in order if d != "time"})
+    array = array.chunk({d: -1 for d in array.dims if d != "time"})
     # Block by block: apply_ufunc would copy every block to join it with its (absent) neighbours.
     blocks = array.data.chunks[0] if "time" in array.dims else (1,)
-    when = dask.array.from_array(times, chunks=(blocks,))[(..., *[None] * (len(order) - 1))]
+    when = dask.array.from_array(times, chunks=(blocks,))[(..., *[None] * (array.ndim - 1))]
     return array.copy(data=dask.array.map_blocks(look, array.data, when, dtype=array.dtype, meta=array.data._meta))
 
 
@@ -171,21 +167,18 @@ def _one_version(array: xr.DataArray, names: Mapping[str, str]) -> xr.DataArray:
     dim = names.get("expver")
     if dim is None or dim not in array.dims:
         return array
-    versions = [str(v).strip().zfill(4) for v in array[dim].values]
-    order = sorted(range(len(versions)), key=lambda i: (versions[i] != _FINAL, versions[i]))
-    result = array.isel({dim: order[0]}, drop=True)
-    for i in order[1:]:
-        result = result.fillna(array.isel({dim: i}, drop=True))
-    return result
+    versions = version_names(array[dim].values)
+    order = sorted(range(len(versions)), key=lambda i: (versions[i] != FINAL, versions[i]))
+    return functools.reduce(xr.DataArray.fillna, (array.isel({dim: i}, drop=True) for i in order))
 
 
-def _pick_levels(array: xr.DataArray, item: Found, levels: Sequence[int]) -> xr.DataArray:
-    if item.level_dim is None:
+def _pick_levels(array: xr.DataArray, field: RawField, levels: Sequence[int]) -> xr.DataArray:
+    if field.level_dim is None:
         return array
-    if item.level_dim not in array.dims:
-        array = array.expand_dims(item.level_dim)
-    positions = [item.levels.index(p) for p in levels]
-    return array.isel({item.level_dim: as_slice(positions)}).assign_coords({item.level_dim: list(levels)})
+    if field.level_dim not in array.dims:
+        array = array.expand_dims(field.level_dim)
+    positions = [field.levels.index(p) for p in levels]
+    return array.isel({field.level_dim: as_slice(positions)}).assign_coords({field.level_dim: list(levels)})
 
 
 def as_slice(positions: Sequence[int]) -> slice | list[int]:
@@ -198,24 +191,23 @@ def as_slice(positions: Sequence[int]) -> slice | list[int]:
     return list(positions)
 
 
-def _rename(array: xr.DataArray, found: Survey, item: Found) -> xr.DataArray:
-    """Canonical dimension names; every other coordinate goes."""
-    names = {found.names["latitude"]: "latitude", found.names["longitude"]: "longitude"}
-    if item.level_dim is not None:
-        names[item.level_dim] = "level"
-    time = found.names.get("time")
+def _rename(array: xr.DataArray, survey: Survey, field: RawField) -> xr.DataArray:
+    """Canonical dimension names; every other coordinate is dropped."""
+    names = {survey.names[axis]: axis for axis in ("latitude", "longitude")}
+    if field.level_dim is not None:
+        names[field.level_dim] = "level"
+    time = survey.names.get("time")
     if time is not None and time in array.coords:
         dims, values = array[time].dims, np.array(array[time].values)
         old = str(dims[0]) if dims else time
         names[old] = "time"
         array = array.drop_vars(time).assign_coords({old: (dims, values)})
-    keep = set(names)
-    array = array.drop_vars([c for c in array.coords if c not in keep])
+    array = array.drop_vars([c for c in array.coords if c not in names])
     present = {*array.dims, *array.coords}
     return array.rename({old: new for old, new in names.items() if old != new and old in present})
 
 
-def _only(array: xr.DataArray, order: Sequence[str], *, short: str, origin: str) -> xr.DataArray:
+def _squeeze_others(array: xr.DataArray, order: Sequence[str], *, short: str, origin: str) -> xr.DataArray:
     """Squeeze further dimensions of length one; refuse longer ones."""
     for dim in [str(d) for d in array.dims if d not in order]:
         if array.sizes[dim] > 1:

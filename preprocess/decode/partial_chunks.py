@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numcodecs
 import numcodecs.blosc
@@ -83,7 +83,7 @@ async def _fill(getter: Any, spec: Any, rows: Sequence[int], target: NDArray[Any
     store = getattr(getter, "store", None)
     while isinstance(store, WrapperStore):
         store = store._store
-    # Whatever is wrong with a file is said by the store, which knows what it holds.
+    # Errors of a file are raised by the store, which knows what it holds.
     if isinstance(store, LocalStore) and await asyncio.to_thread(_from_file, store.root / getter.path, rows, target):
         return True
     buffer = await getter.get(spec.prototype)
@@ -91,18 +91,18 @@ async def _fill(getter: Any, spec: Any, rows: Sequence[int], target: NDArray[Any
         return False
     data = buffer.as_numpy_array().view(np.uint8)
     try:
-        await asyncio.to_thread(decode_rows, Stored(data, data.size), rows, target)
+        await asyncio.to_thread(decode_rows, Stored.in_memory(data), rows, target)
     except (RuntimeError, ValueError, IndexError) as error:
         raise _damaged([getter], error) from error
     return True
 
 
 def _damaged(getters: Sequence[Any], error: Exception) -> ValueError:
-    """What to say of chunks that came whole but cannot be decompressed."""
+    """The error for chunks that came whole but cannot be decompressed."""
     named = [getattr(getter.store, "what", str)(getter.path) for getter in getters]
     return ValueError(
         f"{', '.join(named)} must be a chunk that can be decompressed, got damaged bytes ({error}); "
-        "run the same command again, and if it stays so tell those who keep the archive"
+        "run the same command again, and report it to the archive's maintainers if it persists"
     )
 
 
@@ -110,36 +110,35 @@ def _from_file(path: Path, rows: Sequence[int], target: NDArray[Any]) -> bool:
     """Fill the target from a file, of which only the blocks needed are read; False if that fails."""
     try:
         with path.open("rb", buffering=0) as file:
-            decode_rows(Stored(file.fileno(), os.fstat(file.fileno()).st_size), rows, target)
+            decode_rows(Stored.in_file(file.fileno()), rows, target)
     except (OSError, RuntimeError, ValueError):
         return False
     return True
 
 
-class Stored:
-    """A compressed chunk of which pieces can be read: bytes in memory, or a file.
+class Stored(NamedTuple):
+    """A compressed chunk, in memory or in a file, of which pieces can be read."""
 
-    Args:
-        place: the bytes, or an open file's descriptor.
-        size: number of bytes.
-    """
+    read: Callable[[int, int], Bytes]
+    """Gives bytes [start, stop); raises ValueError where the chunk ends before."""
+    size: int
 
-    def __init__(self, place: Bytes | int, size: int) -> None:
-        self._place = place
-        self.size = size
+    @classmethod
+    def in_memory(cls, data: Bytes) -> Stored:
+        """All of it at hand."""
+        return cls(lambda start, stop: data[start:stop], data.size)
 
-    def read(self, start: int, stop: int) -> Bytes:
-        """Bytes [start, stop).
+    @classmethod
+    def in_file(cls, file: int) -> Stored:
+        """Read from an open file's descriptor as needed."""
 
-        Raises:
-            ValueError: the file ends before.
-        """
-        if not isinstance(self._place, int):
-            return self._place[start:stop]
-        found = np.frombuffer(os.pread(self._place, stop - start, start), np.uint8)
-        if found.size != stop - start:
-            raise ValueError(f"chunk must hold {stop} bytes, got {start + found.size}; fetch the file again")
-        return found
+        def read(start: int, stop: int) -> Bytes:
+            piece = np.frombuffer(os.pread(file, stop - start, start), np.uint8)
+            if piece.size != stop - start:
+                raise ValueError(f"chunk must hold {stop} bytes, got {start + piece.size}; fetch the file again")
+            return piece
+
+        return cls(read, os.fstat(file).st_size)
 
 
 def decode_rows(chunk: Stored, rows: Sequence[int], out: NDArray[Any]) -> None:
@@ -156,13 +155,12 @@ def decode_rows(chunk: Stored, rows: Sequence[int], out: NDArray[Any]) -> None:
     into = out.view(np.uint8).reshape(-1)
     size = into.size // len(rows)
     blocks = _Blocks.of(chunk)
-    every = range(blocks.length // size) if blocks is not None else range(0)
-    if blocks is not None and blocks.length == into.size and list(rows) == list(every):
-        numcodecs.blosc.decompress(np.ascontiguousarray(chunk.read(0, chunk.size)), into)
-        return
     if blocks is None:
         values = np.frombuffer(numcodecs.blosc.decompress(chunk.read(0, chunk.size)), np.uint8)
         into.reshape(-1, size)[...] = values.reshape(-1, size)[list(rows)]
+        return
+    if list(rows) == list(range(blocks.length // size)) and blocks.length == into.size:
+        numcodecs.blosc.decompress(np.ascontiguousarray(chunk.read(0, chunk.size)), into)
         return
     scratch = np.empty(0, np.uint8)
     at = 0
@@ -255,32 +253,35 @@ def _rows(selection: tuple[Any, ...], shape: tuple[int, ...]) -> list[int] | Non
 
     Rows are along the first dimension longer than one; the dimensions after it are taken whole.
     """
-    if len(selection) != len(shape):
-        return None
-    axis = next((i for i, n in enumerate(shape) if n > 1), None)
-    if axis is None:
+    axis = _row_axis(shape)
+    if len(selection) != len(shape) or axis is None:
         return None
     parts = [_indices(part, n) for part, n in zip(selection, shape, strict=True)]
     if any(p is None or p.size != n for p, n in zip(parts[:axis], shape[:axis], strict=True)):
         return None
-    whole = [p is not None and np.array_equal(p, np.arange(n)) for p, n in zip(parts, shape, strict=True)]
-    chosen = parts[axis]
-    return None if chosen is None or not all(whole[axis + 1 :]) else [int(i) for i in chosen]
+    rest = zip(parts[axis + 1 :], shape[axis + 1 :], strict=True)
+    whole = all(p is not None and np.array_equal(p, np.arange(n)) for p, n in rest)
+    rows = parts[axis]
+    return rows.tolist() if rows is not None and whole else None
+
+
+def _row_axis(shape: tuple[int, ...]) -> int | None:
+    return next((i for i, n in enumerate(shape) if n > 1), None)
 
 
 def _target(out: NDArray[Any], selection: Any, rows: Sequence[int], spec: Any) -> NDArray[Any] | None:
     """The part of the caller's array that the rows fill, as (row, item), None if it is not one piece."""
     selection = selection if isinstance(selection, tuple) else (selection,)
-    if len(selection) != out.ndim:
+    axis = _row_axis(spec.shape)
+    if len(selection) != out.ndim or axis is None:
         return None
     slices = []
     for part, n in zip(selection, out.shape, strict=True):
         indices = _indices(part, n)
-        if indices is None or (indices.size > 1 and not np.all(np.diff(indices) == 1)) or not indices.size:
+        if indices is None or not indices.size or np.any(np.diff(indices) != 1):
             return None
         slices.append(slice(int(indices[0]), int(indices[-1]) + 1))
     view = out[tuple(slices)]
-    axis = next(i for i, n in enumerate(spec.shape) if n > 1)
     size = len(rows) * int(np.prod(spec.shape[axis + 1 :], dtype=np.int64))
     if not view.flags.c_contiguous or view.size != size or view.dtype != spec.dtype.to_native_dtype():
         return None

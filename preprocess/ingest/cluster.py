@@ -1,8 +1,8 @@
 """Where slabs are computed: threads of this process, workers on this machine, a dask cluster, or SLURM jobs.
 
 Contract: a task is one function call whose result comes back whole, and it is small against what it read. Tasks go out
-in order, at most two a worker at a time; results come back as they are ready. A worker that is lost takes its tasks
-with it, and they alone are computed again elsewhere. What a task raises is raised here.
+in order, at most two per worker at a time; results come back as they are ready. The tasks of a worker that is
+lost, and they alone, are computed again elsewhere. What a task raises is raised here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LOSSES = 10
-"""Workers that a task may outlive before it is given up: lost machines, not a fault of the data."""
+"""Lost workers after which a task is given up: machines fail more often than data make them fail."""
 
 _CLOSING_S = 15
 """Longest wait for a cluster to close."""
@@ -56,16 +57,14 @@ def computed(
 
 
 def _ahead(task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-    """Results in order, one being computed while the last is in the caller's hands."""
+    """Results in order, the next being computed while the caller works with the last."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        waiting = [(item, pool.submit(task, item)) for item in items[:1]]
-        for following in [*items[1:], None]:
-            if not waiting:
-                return
-            item, future = waiting.pop()
+        left = iter(items)
+        waiting = deque((item, pool.submit(task, item)) for item in islice(left, 1))
+        while waiting:
+            item, future = waiting.popleft()
             result = future.result()
-            if following is not None:
-                waiting.append((following, pool.submit(task, following)))
+            waiting.extend((following, pool.submit(task, following)) for following in islice(left, 1))
             yield item, result
 
 
@@ -77,7 +76,7 @@ def _distributed(client: Any, task: Callable[[Item], Result], items: Sequence[It
     waiting = deque(enumerate(items))
 
     def fill() -> None:
-        """Two tasks a worker, whose number may change, so that results do not pile up."""
+        """Two tasks per worker, whose number may change, so that results do not pile up."""
         while waiting and len(owner) < 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"])):
             number, item = waiting.popleft()
             future = client.submit(task, item, pure=False, priority=-number)
@@ -106,28 +105,22 @@ def _client(compute: Compute, *, tasks: int) -> Iterator[Any]:
         ) from None
     with dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}):
         cluster = _cluster(compute, tasks=tasks)
-        client = _connect(Client, cluster or compute.scheduler)
-        say(f"regrid: waiting for workers of {client.scheduler.address}")
+        try:
+            client = Client(cluster or compute.scheduler, timeout=30)
+        except OSError as error:
+            raise ValueError(
+                f"compute.scheduler must be the address of a dask scheduler, got no answer from {compute.scheduler} "
+                f"({error}); start one with dask scheduler"
+            ) from None
+        say(f"regrid: waiting for workers of {client.scheduler_info(n_workers=0)["address"]}")
         try:
             client.wait_for_workers(1)
             yield client
         finally:
-            # All results are here; a worker that does not answer any more must not hold up the end.
-            with suppress(TimeoutError, OSError):
-                client.close(timeout=_CLOSING_S)
-            if cluster is not None:
+            # All results are here; a worker that no longer answers must not hold up the end.
+            for connection in filter(None, (client, cluster)):
                 with suppress(TimeoutError, OSError):
-                    cluster.close(timeout=_CLOSING_S)
-
-
-def _connect(client: Any, where: Any) -> Any:
-    try:
-        return client(where, timeout=30)
-    except OSError as error:
-        raise ValueError(
-            f"compute.scheduler must be the address of a dask scheduler, got no answer from {where} ({error}); "
-            "start one with dask scheduler"
-        ) from None
+                    connection.close(timeout=_CLOSING_S)
 
 
 def _cluster(compute: Compute, *, tasks: int) -> Any:

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from pipeline.console import say
 from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import Times
 from pipeline.weather.variables import Channel
 from preprocess.decode import partial_chunks
 from preprocess.decode.canonical import align, alignment
 from preprocess.regrid import regrid, resolve_engine
 from preprocess.sources import Archive, open_source
-
-Times = NDArray[np.datetime64]
 
 
 class Gridder:
@@ -56,7 +55,7 @@ class Gridder:
         return regrid(ds, target=self.target, method=self.method, engine=self.engine, weights_directory=self.directory)
 
 
-class Fields:
+class FieldReader:
     """Reads, checks and regrids all channels of some times; safe to pickle."""
 
     def __init__(self, config: WeatherConfig, archive: Archive, gridder: Gridder) -> None:
@@ -74,10 +73,8 @@ class Fields:
         """
         if not times.size:
             return np.empty((0, len(self.channels), *self.gridder.target.shape), np.float32)
-        threads = self.config.compute.threads
-        if threads is None and self.config.compute.scheduler != "threads":
-            threads = 1
-        # Never the distributed scheduler, whose worker this may be: its other workers have slabs of their own.
+        threads = self.config.compute.threads or (None if self.config.compute.scheduler == "threads" else 1)
+        # Never the distributed scheduler, whose worker this may be: its other workers have their own slabs.
         how: dict[str, Any] = {"scheduler": "threads"} | ({} if threads is None else {"num_workers": threads})
         try:
             return stack(self.gridder(self.archive.dataset(times)).compute(**how), self.channels)
@@ -89,11 +86,11 @@ class Fields:
 
 
 @lru_cache(maxsize=1)
-def _opened(settings: str) -> Fields:
+def _opened(settings: str) -> FieldReader:
     """The task in another process; the source is opened once there."""
     config = WeatherConfig.model_validate_json(settings)
     archive = open_archive(config)
-    return Fields(config, archive, Gridder(archive, config, quiet=True))
+    return FieldReader(config, archive, Gridder(archive, config, quiet=True))
 
 
 def open_archive(config: WeatherConfig) -> Archive:

@@ -1,13 +1,12 @@
 """Initial states from the user's own files, put on the model's grid.
 
 Contract: the regrid stage does the work, on a configuration that differs in its source, its period and its folder
-(<results>/initial/<hash of the files>), so that checks, resumption and receipts are its own. A store made by this
+(<results>/initial/<hash of the files>), so that it has its own checks, resumption and receipts. A store made by this
 project is used as it is. Static fields are left out: a forecast takes those of training.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import glob
 import hashlib
 import json
@@ -15,20 +14,18 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
-
 from pipeline import store
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import FilesSource, Period
 from preprocess.ingest.stage import run_regrid
-from preprocess.sources.local_files import find, open_files
+from preprocess.sources.local_files import find_files, open_files
 
 
 def prepare_initial(config: WeatherConfig) -> Path:
-    """The store of the states that `forecast.initial` names; made now if it is not there.
+    """The store of the states that `forecast.initial` names; written now if it is not there.
 
     Args:
-        config: the experiment whose model will go on from them.
+        config: the experiment whose model will forecast from them.
 
     Returns:
         Path of a finished store.
@@ -46,14 +43,14 @@ def prepare_initial(config: WeatherConfig) -> Path:
     hours = times[times == times.astype("datetime64[h]")]
     if not hours.size:
         raise ValueError(f"initial states must be on the full hour, got {times[0]} .. {times[-1]} in {given}")
-    period = Period(start=_plain(hours[0]), end=_plain(hours[-1]))
+    period = Period(start=hours[0].astype("datetime64[s]").item(), end=hours[-1].astype("datetime64[s]").item())
     data = config.data.model_copy(update={"channels": channels, "period": period, "step_hours": 1})
-    own = config.model_copy(update={"source": source, "data": data, "directory": _folder(config, source.paths)})
+    derived = config.model_copy(update={"source": source, "data": data, "directory": _folder(config, source.paths)})
     if os.environ.get("RANK", "0") == "0":
-        run_regrid(own)
-    while not own.paths.receipt("regrid").exists():  # another rank is at it; torchrun ends this one if it fails
+        run_regrid(derived)
+    while not derived.paths.receipt("regrid").exists():  # another rank writes it; torchrun ends this one if that fails
         time.sleep(0.2)
-    return own.paths.store
+    return derived.paths.store
 
 
 def _patterns(given: Path) -> list[str]:
@@ -69,11 +66,6 @@ def _patterns(given: Path) -> list[str]:
 
 
 def _folder(config: WeatherConfig, paths: list[str]) -> Path:
-    """Another one for other files, also under the same names."""
-    known = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in find(paths)]
-    return config.root / "initial" / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
-
-
-def _plain(time: np.datetime64) -> dt.datetime:
-    found: dt.datetime = time.astype("datetime64[s]").item()
-    return found
+    """A folder for these files; another one once they have changed under the same names."""
+    marks = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in find_files(paths)]
+    return config.root / "initial" / hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:8]

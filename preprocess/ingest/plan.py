@@ -1,8 +1,8 @@
-"""The plan of the regrid stage: what a run will read, write, need and take, before it does.
+"""The plan of the regrid stage: what a run will read, write and need, before it starts.
 
-Contract: all but the probe is found from metadata. The probe makes one time of the slab that a run would begin with,
-and throws it away; seconds and the compression of what is read and written are scaled from it, so they are
-estimates and say so. Nothing is written but the plan itself, as JSON beside the receipts.
+Contract: all but the estimate of time comes from metadata. The estimate makes one time of the slab that a run would
+begin with and throws it away; seconds are scaled from it and say so. Nothing is written but the plan itself, as JSON
+beside the receipts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 import time as clock
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,36 @@ from pipeline import files, store
 from pipeline.console import say, stamp
 from pipeline.weather import climatology
 from pipeline.weather.config import WeatherConfig
-from preprocess.ingest.gridding import Fields, Gridder, open_archive
+from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.stage import gaps, select_times
 from preprocess.sources import Archive
 
-Counted = dict[str, Any]
+
+@dataclass(frozen=True)
+class RegridPlan:
+    """Everything that metadata tell about a run; bytes are those of decompressed float32 arrays."""
+
+    label: str
+    source_grid: str
+    target_grid: str
+    channels: int
+    first: str
+    last: str
+    step_hours: int
+    times: int
+    missing_times: int
+    missing: list[str]
+    slabs: int
+    slabs_left: int
+    times_a_slab: int
+    bytes_read_useful: int
+    bytes_read_through_chunks: int
+    bytes_written: int
+    memory_per_worker_bytes: int
+    workers: int
+    disk_needed_bytes: int
+    disk_of: dict[str, int]
+    disk_free_bytes: int
 
 
 def run_plan(config: WeatherConfig) -> None:
@@ -34,57 +59,62 @@ def run_plan(config: WeatherConfig) -> None:
         ValueError: the disk has less than the stores need; see also `open_source`.
     """
     archive = open_archive(config)
-    content = what(config, archive)
-    for line in lines(content):
+    plan = plan_regrid(config, archive)
+    lines, content = describe(plan), asdict(plan)
+    if plan.slabs_left:
+        estimate = content["estimate"] = estimate_time(config, archive, plan)
+        lines.append(
+            f"time: about {duration(estimate['seconds'])}, {estimate['seconds_a_time']:.2f} s per time on one worker "
+            f"({estimate['what']})"
+        )
+    for line in lines:
         say(f"plan: {line}")
-    if content["slabs_left"]:
-        content["estimate"] = estimate(config, archive, content)
-        for line in estimate_lines(content["estimate"]):
-            say(f"plan: {line}")
     path = config.root / "plan-preprocess.json"
     files.write_json(path, content)
     say(f"plan: written to {path}")
-    files.free_space_check(config.paths.store, content["disk_needed_bytes"])
+    files.free_space_check(config.paths.store, plan.disk_needed_bytes)
 
 
-def what(config: WeatherConfig, archive: Archive) -> Counted:
-    """Everything that metadata tell about a run, JSON-ready; bytes are those of decompressed float32 arrays."""
-    data = config.data
+def plan_regrid(config: WeatherConfig, archive: Archive) -> RegridPlan:
+    """What a run will read, write and need."""
+    data, path = config.data, config.paths.store
     times, missing = select_times(archive.times, data)
     slabs = store.slabs(times.size, data.slab_times)
-    done = _recorded(config.paths.store, slabs)
-    left = sum(len(slab) for slab in slabs if slab.index not in done)
-    useful, through_chunks = (n * left for n in bytes_read(archive))
-    channels, grid = len(data.channels.dynamic), data.regrid.grid
-    state = times.size * channels * grid.size * 4
-    hours = np.unique(climatology.hours_of_day(times)).size
-    normals = climatology.SLOTS * hours * channels * grid.size * 4
-    sums = 2 * normals if data.normals.keep_sums else 0
-    free = shutil.disk_usage(_existing(config.paths.store)).free
-    still = sum(len(slab) for slab in slabs if slab.index not in done) * channels * grid.size * 4
-    return {
-        "label": archive.label,
-        "source_grid": str(archive.grid),
-        "target_grid": str(grid),
-        "channels": channels,
-        "first": stamp(times[0]),
-        "last": stamp(times[-1]),
-        "step_hours": data.step_hours,
-        "times": int(times.size),
-        "missing_times": int(missing.size),
-        "missing": gaps(missing, step_hours=data.step_hours),
-        "slabs": len(slabs),
-        "slabs_left": len(slabs) - len(done),
-        "times_a_slab": data.slab_times,
-        "bytes_read_useful": int(useful),
-        "bytes_read_through_chunks": int(through_chunks),
-        "bytes_written": int(state),
-        "memory_per_worker_bytes": memory_per_worker(config, archive),
-        "workers": _workers(config),
-        "disk_needed_bytes": int(still + normals + sums),
-        "disk_of": {"store": int(state), "normals": int(normals), "sums": int(sums)},
-        "disk_free_bytes": int(free),
-    }
+    manifest = store.manifest_path(path)
+    recorded = files.read_json(manifest)["slabs"] if manifest.exists() and path.exists() else {}
+    left = [slab for slab in slabs if str(slab.index) not in recorded]
+    times_left = sum(len(slab) for slab in left)
+    useful, through_chunks = (n * times_left for n in bytes_read(archive))
+    one_time = _bytes_per_time(config)
+    normals = climatology.SLOTS * np.unique(climatology.hours_of_day(times)).size * one_time
+    disk = {"store": times.size * one_time, "normals": normals, "sums": 2 * normals * data.normals.keep_sums}
+    return RegridPlan(
+        label=archive.label,
+        source_grid=str(archive.grid),
+        target_grid=str(data.regrid.grid),
+        channels=len(data.channels.dynamic),
+        first=stamp(times[0]),
+        last=stamp(times[-1]),
+        step_hours=data.step_hours,
+        times=times.size,
+        missing_times=missing.size,
+        missing=gaps(missing, step_hours=data.step_hours),
+        slabs=len(slabs),
+        slabs_left=len(left),
+        times_a_slab=data.slab_times,
+        bytes_read_useful=useful,
+        bytes_read_through_chunks=through_chunks,
+        bytes_written=disk["store"],
+        memory_per_worker_bytes=memory_per_worker(config, archive),
+        workers=_workers(config),
+        disk_needed_bytes=times_left * one_time + disk["normals"] + disk["sums"],
+        disk_of=disk,
+        disk_free_bytes=shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free,
+    )
+
+
+def _bytes_per_time(config: WeatherConfig) -> int:
+    return 4 * len(config.data.channels.dynamic) * config.data.regrid.grid.size
 
 
 def bytes_read(archive: Archive) -> tuple[int, int]:
@@ -100,16 +130,15 @@ def _sizes(archive: Archive, short: str) -> tuple[int, int]:
     useful = through = 0
     for levels, table in archive.series[short]:
         piece = archive.pieces[int(table.piece[0])]
-        item = piece.survey.found[short]
-        array = piece.raw[item.raw]
-        plane = 4 * archive.grid.size
-        useful += plane * max(1, len(levels))
-        if not levels or item.level_dim not in array.dims:
-            through += plane * max(1, len(levels))
-            continue
-        whole = array.sizes[item.level_dim]
-        deep = int(array.encoding.get("preferred_chunks", {}).get(item.level_dim, 1))
-        through += plane * sum(min(deep, whole - i * deep) for i in {item.levels.index(p) // deep for p in levels})
+        field = piece.survey.fields[short]
+        array = piece.raw[field.name]
+        wanted = read = max(1, len(levels))
+        if levels and field.level_dim in array.dims:
+            size = array.sizes[field.level_dim]
+            chunk = int(array.encoding.get("preferred_chunks", {}).get(field.level_dim, 1))
+            read = sum(min(chunk, size - i * chunk) for i in {field.levels.index(p) // chunk for p in levels})
+        useful += 4 * archive.grid.size * wanted
+        through += 4 * archive.grid.size * read
     return useful, through
 
 
@@ -117,59 +146,51 @@ def memory_per_worker(config: WeatherConfig, archive: Archive) -> int:
     """Bytes that a worker needs at most: libraries, what its threads hold of the source, and three slabs."""
     threads = config.compute.threads or (_processors() if config.compute.scheduler == "threads" else 1)
     one_thread = max(2 * useful + through for useful, through in (_sizes(archive, short) for short in archive.series))
-    slab = config.data.slab_times * len(config.data.channels.dynamic) * config.data.regrid.grid.size * 4
-    return int(0.4e9 + threads * one_thread + 3 * slab)
+    return int(0.4e9 + threads * one_thread + 3 * config.data.slab_times * _bytes_per_time(config))
 
 
-def estimate(config: WeatherConfig, archive: Archive, content: Counted) -> Counted:
+def estimate_time(config: WeatherConfig, archive: Archive, plan: RegridPlan) -> dict[str, Any]:
     """Make one time and scale it up.
 
     Returns:
         Seconds of one time on one worker, of the whole run, and the peak memory of this process.
     """
     times, _ = select_times(archive.times, config.data)
-    task = Fields(config, archive, Gridder(archive, config, quiet=True))
-    task(times[:1])  # opens files and loads the weights
-    began = clock.perf_counter()
-    task(times[-1:])
-    one = clock.perf_counter() - began
-    left = content["bytes_read_useful"] / max(1, bytes_read(archive)[0])
+    read = FieldReader(config, archive, Gridder(archive, config, quiet=True))
+    read(times[:1])  # opens files and loads the weights
+    started = clock.perf_counter()
+    read(times[-1:])
+    one = clock.perf_counter() - started
+    useful, through_chunks = bytes_read(archive)
     return {
         "what": "scaled from one time; not a measured run",
         "seconds_a_time": round(one, 3),
-        "seconds": round(one * left / content["workers"], 1),
-        "bytes_a_second_and_worker": int(bytes_read(archive)[1] / max(one, 1e-9)),
+        "seconds": round(one * plan.bytes_read_useful / max(1, useful) / plan.workers, 1),
+        "bytes_a_second_and_worker": int(through_chunks / max(one, 1e-9)),
         "peak_memory_of_probe_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
-def lines(content: Counted) -> list[str]:
-    """The plan in words."""
-    over = content["bytes_read_through_chunks"] / max(1, content["bytes_read_useful"])
-    missing = content["missing"]
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    read, through = size(content["bytes_read_useful"]), size(content["bytes_read_through_chunks"])
-    written, slabs, left = size(content["bytes_written"]), content["slabs"], content["slabs_left"]
-    needed, free = size(content["disk_needed_bytes"]), size(content["disk_free_bytes"])
+def describe(plan: RegridPlan) -> list[str]:
+    """The plan in sentences."""
+    ratio = plan.bytes_read_through_chunks / max(1, plan.bytes_read_useful)
+    more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
+    read, through = size(plan.bytes_read_useful), size(plan.bytes_read_through_chunks)
+    slabs = f"{plan.slabs} slabs of {plan.times_a_slab} times, {plan.slabs_left} left"
+    memory, needed, free = map(size, (plan.memory_per_worker_bytes, plan.disk_needed_bytes, plan.disk_free_bytes))
     return [
-        f"{content['label']}, {content['channels']} channels, {content['source_grid']} to {content['target_grid']}",
-        f"{content['times']} times every {content['step_hours']} h, {content['first']} .. {content['last']}",
-        f"missing: {content['missing_times']} times" + (f": {', '.join(missing[:3])}{more}" if missing else ""),
-        f"to read: {read} of fields, {through} through the source's chunks ({over:.2f} times as much)",
-        f"to write: {written} before compression in {slabs} slabs of {content['times_a_slab']} times, {left} left",
-        f"memory: up to {size(content['memory_per_worker_bytes'])} for each of {content['workers']} worker(s)",
+        f"{plan.label}, {plan.channels} channels, {plan.source_grid} to {plan.target_grid}",
+        f"{plan.times} times every {plan.step_hours} h, {plan.first} .. {plan.last}",
+        f"missing: {plan.missing_times} times" + (f": {', '.join(plan.missing[:3])}{more}" if plan.missing else ""),
+        f"to read: {read} of fields, {through} through the source's chunks ({ratio:.2f} times as much)",
+        f"to write: {size(plan.bytes_written)} before compression in {slabs}",
+        f"memory: up to {memory} for each of {plan.workers} worker(s)",
         f"disk: {needed} needed (store, normals and their sums), {free} free",
     ]
 
 
-def estimate_lines(found: Counted) -> list[str]:
-    """The estimate in words."""
-    one = found["seconds_a_time"]
-    return [f"time: about {duration(found['seconds'])}, {one:.2f} s a time on one worker ({found['what']})"]
-
-
 def size(count: float) -> str:
-    """Bytes for people.
+    """Bytes as messages print them.
 
     >>> size(45_600_000_000_000)
     '45.6 TB'
@@ -182,7 +203,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds as messages print them.
 
     >>> duration(4000)
     '1.1 hours'
@@ -193,15 +214,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def _recorded(path: Path, slabs: list[store.Slab]) -> set[int]:
-    """Slabs that are there already."""
-    manifest = store.manifest_path(path)
-    if not manifest.exists() or not path.exists():
-        return set()
-    held = files.read_json(manifest)["slabs"]
-    return {slab.index for slab in slabs if str(slab.index) in held}
-
-
 def _workers(config: WeatherConfig) -> int:
     if config.compute.scheduler == "threads":
         return 1
@@ -210,9 +222,3 @@ def _workers(config: WeatherConfig) -> int:
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

@@ -1,9 +1,9 @@
 """What stores of another period already hold: taken over, not read again from the source.
 
 Contract: a store of the same contract beside the new one (same channels, grid, step, source and method) holds the
-same fields at the same times. A slab of the same times is linked, file by file (copied where the file system knows no
-links); of a slab that has only some of its times there, those are read from the older store and the others from
-the source. Whatever is taken over is first compared with the digest that the older manifest recorded.
+same fields at the same times. A slab of the same times is linked, file by file (copied where the file system has no
+links); of a slab that has only some of its times there, those are read from the other store and the rest from
+the source. Whatever is taken over is first compared with the digest that the other manifest recorded.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import zarr
@@ -23,31 +23,40 @@ from numpy.typing import NDArray
 
 from pipeline import files, store
 from pipeline.console import say
+from pipeline.weather.times import Times
 
 _ARRAY = "state"
-Times = NDArray[np.datetime64]
+
+
+class RecordedSlab(TypedDict):
+    """A slab's entry in a manifest."""
+
+    start: int
+    stop: int
+    sha256: str
+    note: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Older:
-    """One store of the same contract and another period.
+class OtherPeriod:
+    """A store of the same contract and another period.
 
     Args:
         path: its folder.
         slab_size: times in a slab.
-        slabs: recorded slabs by number, each with start, stop and sha256.
+        slabs: recorded slabs by number.
         times: its time axis.
     """
 
     path: Path
     slab_size: int
-    slabs: Mapping[int, dict[str, Any]]
+    slabs: Mapping[int, RecordedSlab]
     times: Times
 
     @classmethod
-    def beside(cls, writer: store.SlabStore) -> Iterator[Older]:
+    def beside(cls, writer: store.SlabStore) -> list[OtherPeriod]:
         """Usable stores in the folder of a new one, those with most times first."""
-        found = []
+        usable = []
         digest = store.contract_digest(writer.contract)
         for manifest in writer.path.parent.glob("*.manifest.json"):
             path = manifest.with_name(manifest.name.removesuffix(".manifest.json") + ".zarr")
@@ -59,12 +68,12 @@ class Older:
                     continue
                 group: Any = zarr.open_group(path, mode="r")
                 hours = group["time"][:]
-            except (ValueError, KeyError, OSError):  # not a store of ours, or one being made
+            except (ValueError, KeyError, OSError):  # not a store of ours, or one being written
                 continue
-            times = np.datetime64(0, "ns") + hours.astype("timedelta64[h]")
+            times = (np.datetime64(0, "ns") + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
             slabs = {int(i): entry for i, entry in content["slabs"].items()}
-            found.append(cls(path, int(content["axis"]["slab_size"]), slabs, times.astype("datetime64[ns]")))
-        yield from sorted(found, key=lambda older: -older.times.size)
+            usable.append(cls(path, int(content["axis"]["slab_size"]), slabs, times))
+        return sorted(usable, key=lambda other: -other.times.size)
 
     def same(self, times: Times, *, slab_size: int) -> int | None:
         """The number of the slab that holds exactly these times in a shard of the same shape."""
@@ -82,24 +91,6 @@ class Older:
             recorded[entry["start"] : entry["stop"]] = True
         return np.isin(times, self.times[recorded])
 
-    def read(self, times: Times) -> NDArray[np.float32]:
-        """Fields of times that it holds.
-
-        Raises:
-            ValueError: they are not as recorded.
-        """
-        index = np.searchsorted(self.times, times)
-        parts = []
-        for number in np.unique(index // self.slab_size):
-            inside = index[index // self.slab_size == number]
-            parts.append(self._slab(int(number))[inside - self.slabs[int(number)]["start"]])
-        return np.concatenate(parts)
-
-    def _slab(self, number: int) -> NDArray[np.float32]:
-        return _read_slab(
-            self.path, self.slabs[number]["start"], self.slabs[number]["stop"], self.slabs[number]["sha256"]
-        )
-
     def complete(self, times: Times, read: Times, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """A slab put together: `values` at the times `read`, the others from here.
 
@@ -107,9 +98,15 @@ class Older:
             ValueError: what is here is not as recorded.
         """
         whole = np.empty((times.size, *values.shape[1:]), np.float32)
-        ours = np.isin(times, read)
-        whole[ours] = values
-        whole[~ours] = self.read(times[~ours])
+        from_source = np.isin(times, read)
+        whole[from_source] = values
+        wanted = np.flatnonzero(~from_source)
+        positions = np.searchsorted(self.times, times[wanted])
+        for number in np.unique(positions // self.slab_size).tolist():
+            here = positions // self.slab_size == number
+            slab = self.slabs[number]
+            fields = _read_slab(self.path, slab["start"], slab["stop"], slab["sha256"])
+            whole[wanted[here]] = fields[positions[here] - slab["start"]]
         return whole
 
     def link(self, number: int, slab: store.Slab, writer: store.SlabStore) -> None:
@@ -141,41 +138,42 @@ def _read_slab(path: Path, start: int, stop: int, sha256: str) -> NDArray[np.flo
         ValueError: they differ, or cannot be read.
     """
     group: Any = zarr.open_group(path, mode="r")
+    remedy = "delete that store and run again"
     try:
         values = np.ascontiguousarray(group[_ARRAY][start:stop])
     except Exception as error:  # any codec's complaint
-        raise ValueError(f"slab at {start} of {path} must be readable, got {error}; make the store anew") from None
+        raise ValueError(f"slab at {start} of {path} must be readable, got {error}; {remedy}") from None
     if hashlib.sha256(values.view(np.uint8).data).hexdigest()[:32] != sha256:
-        raise ValueError(f"slab at {start} of {path} must match its recorded digest; make the store anew")
+        raise ValueError(f"slab at {start} of {path} must match its recorded digest; {remedy}")
     return values
 
 
 def take_over(
     writer: store.SlabStore, times: Times, pending: Sequence[store.Slab]
-) -> tuple[dict[int, tuple[Older, int]], dict[int, Older]]:
-    """What older stores can give to the slabs of a new one.
+) -> tuple[dict[int, tuple[OtherPeriod, int]], dict[int, OtherPeriod]]:
+    """What stores of another period can give to the slabs of a new one.
 
     Args:
         writer: the new store, not opened yet.
         times: its time axis.
-        pending: its slabs that are to be made.
+        pending: its slabs that are not written yet.
 
     Returns:
-        ({slab: (older store, slab there)} for whole slabs, {slab: older store} for those with some times there).
+        ({slab: (store, slab there)} for whole slabs, {slab: store} for those of which it holds some times).
     """
-    whole: dict[int, tuple[Older, int]] = {}
-    some: dict[int, Older] = {}
-    for older in Older.beside(writer):
+    whole: dict[int, tuple[OtherPeriod, int]] = {}
+    some: dict[int, OtherPeriod] = {}
+    for other in OtherPeriod.beside(writer):
         for slab in pending:
             if slab.index in whole:
                 continue
-            number = older.same(times[slab.slice], slab_size=writer.slab_size)
+            number = other.same(times[slab.slice], slab_size=writer.slab_size)
             if number is not None:
-                whole[slab.index] = (older, number)
+                whole[slab.index] = (other, number)
                 some.pop(slab.index, None)
-            elif slab.index not in some and older.holds(times[slab.slice]).any():
-                some[slab.index] = older
+            elif slab.index not in some and other.holds(times[slab.slice]).any():
+                some[slab.index] = other
     if whole or some:
-        names = sorted({o.path.name for o, _ in whole.values()} | {o.path.name for o in some.values()})
+        names = sorted({other.path.name for other in (*(o for o, _ in whole.values()), *some.values())})
         say(f"regrid: {len(whole)} slabs are taken over from {', '.join(names)}, which has the same fields")
     return whole, some

@@ -2,8 +2,8 @@
 
 Contract: a slab is read once, all variables and levels together, checked, put on the target grid,
 stacked in catalogue order, written as one shard, read back and recorded. Memory is bounded by some
-source blocks and two slabs on the target grid a worker; slabs are read while others are written. No store is
-made before its first slab has passed every check. A killed run goes on with the slabs not
+source blocks and two slabs on the target grid per worker; slabs are read while others are written. No store is
+made before its first slab has passed every check. A killed run resumes with the slabs not
 recorded and ends with the same bytes, whoever computed them. Slabs that a store of another period holds already are
 taken over. Times that the source lacks are listed, never filled.
 """
@@ -20,18 +20,14 @@ from numpy.typing import NDArray
 
 from pipeline import files, provenance, store
 from pipeline.console import data_with_article, progress, say, stamp
-from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig
+from pipeline.weather.forecast_store import CHUNK_CHANNELS
 from pipeline.weather.sections import Channels, Data
+from pipeline.weather.times import Times
 from preprocess.ingest.cluster import computed
-from preprocess.ingest.gridding import Fields, Gridder, open_archive
+from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
 from preprocess.sources import Archive
-
-CHUNK_CHANNELS = 16
-"""Channels in the smallest piece of a store that can be read alone."""
-
-Times = NDArray[np.datetime64]
 
 
 def run_regrid(config: WeatherConfig) -> None:
@@ -45,43 +41,48 @@ def run_regrid(config: WeatherConfig) -> None:
     _report(archive, times, missing, config)
     gridder = Gridder(archive, config)
     facts = _facts(archive, times, missing)
-    channels = config.data.channels
-    grid = config.data.regrid.grid
+    channels, grid = config.data.channels.dynamic, config.data.regrid.grid
+    state = store.ArraySpec(
+        dims=("time", "channel", "latitude", "longitude"),
+        shape=(times.size, len(channels), *grid.shape),
+        chunks=(1, min(CHUNK_CHANNELS, len(channels)), *grid.shape),
+    )
     writer = store.SlabStore(
         path,
-        arrays={"state": _spec(times.size, len(channels.dynamic), grid)},
-        coords=_coordinates(archive, times, gridder, channels=channels, grid=grid),
+        arrays={"state": state},
+        coords=_coordinates(archive, times, gridder, channels=config.data.channels),
         slab_dim="time",
         slab_size=config.data.slab_times,
         contract=store_contract(archive, config.data, regrid=gridder.describe()),
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
     )
     with writer.held():
-        _fill(writer, Fields(config, archive, gridder), times, facts)
+        _fill(writer, FieldReader(config, archive, gridder), times, facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
-    say(f"regrid: {times.size} times x {len(channels.dynamic)} channels on {grid}, written to {path}")
+    say(f"regrid: {times.size} times x {len(channels)} channels on {grid}, written to {path}")
 
 
-def _fill(writer: store.SlabStore, fields: Fields, times: Times, facts: dict[str, Any]) -> None:
+def _fill(writer: store.SlabStore, reader: FieldReader, times: Times, facts: dict[str, Any]) -> None:
     """Make every slab that is not there yet."""
     pending = _pending(writer)
     whole, some = take_over(writer, times, pending)
     left = [slab for slab in pending if slab.index not in whole]
     if pending:
-        files.free_space_check(writer.path, sum(len(slab) for slab in left) * _bytes_per_time(writer))
+        bytes_per_time = 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
+        files.free_space_check(writer.path, sum(len(slab) for slab in left) * bytes_per_time)
     needed = {slab.index: times[slab.slice] for slab in left}
-    needed |= {i: needed[i][~older.holds(needed[i])] for i, older in some.items()}
-    tasks = [_Task(slab, needed[slab.index], fields) for slab in left]
+    needed |= {i: needed[i][~other.holds(needed[i])] for i, other in some.items()}
+    tasks = [_Task(slab, needed[slab.index], reader) for slab in left]
     with progress("times") as bar:
         done = times.size - sum(len(slab) for slab in pending)
-        shown = bar.add_task(f"regrid {fields.archive.label}", total=times.size, completed=done)
-        results = computed(_call, tasks, compute=fields.config.compute)
+        shown = bar.add_task(f"regrid {reader.archive.label}", total=times.size, completed=done)
+        results = computed(_Task.read, tasks, compute=reader.config.compute)
         first = next(results, None)  # checked in full before the store is made
         with writer as opened:
             for slab in pending:
                 if slab.index in whole:
-                    older, number = whole[slab.index]
-                    older.link(number, slab, opened)
+                    other, number = whole[slab.index]
+                    other.link(number, slab, opened)
                     bar.advance(shown, len(slab))
             for task, values in results if first is None else chain([first], results):
                 if task.slab.index in some:
@@ -97,11 +98,10 @@ class _Task:
 
     slab: store.Slab
     times: Times
-    fields: Fields
+    reader: FieldReader
 
-
-def _call(task: _Task) -> NDArray[np.float32]:
-    return task.fields(task.times)
+    def read(self) -> NDArray[np.float32]:
+        return self.reader(self.times)
 
 
 def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
@@ -119,12 +119,8 @@ def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
     return facts
 
 
-def _bytes_per_time(writer: store.SlabStore) -> int:
-    return 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
-
-
 def _complete(config: WeatherConfig) -> bool:
-    """Whether the store is finished, and was made from the simulated archive that is there now."""
+    """Whether the store is finished, and of the simulated archive that is there now."""
     path, simulated = config.paths.store, config.paths.simulated
     if not config.paths.receipt("regrid").exists() or not path.exists():
         return False
@@ -165,8 +161,10 @@ def gaps(missing: Times, *, step_hours: int) -> list[str]:
     if not missing.size:
         return []
     breaks = np.flatnonzero(np.diff(missing) > np.timedelta64(step_hours, "h")) + 1
-    runs = np.split(missing, breaks)
-    return [stamp(r[0]) if r.size == 1 else f"{stamp(r[0])} .. {stamp(r[-1])} ({r.size} times)" for r in runs]
+    return [
+        stamp(gap[0]) if gap.size == 1 else f"{stamp(gap[0])} .. {stamp(gap[-1])} ({gap.size} times)"
+        for gap in np.split(missing, breaks)
+    ]
 
 
 def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> dict[str, Any]:
@@ -191,31 +189,21 @@ def _pending(writer: store.SlabStore) -> list[store.Slab]:
         return opened.pending()
 
 
-def _spec(times: int, channels: int, grid: Grid) -> store.ArraySpec:
-    return store.ArraySpec(
-        dims=("time", "channel", "latitude", "longitude"),
-        shape=(times, channels, *grid.shape),
-        chunks=(1, min(CHUNK_CHANNELS, channels), *grid.shape),
-    )
-
-
-def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: Channels, grid: Grid) -> xr.Dataset:
+def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: Channels) -> xr.Dataset:
     """Coordinates of the store and its static fields, each regridded from its own grid."""
-    dynamic, static = channels.dynamic, channels.static
+    dynamic, static, grid = channels.dynamic, channels.static, gridder.target
     fields = archive.statics()
     planes = [gridder(xr.Dataset({c.variable: fields[c.variable]}))[c.variable].values for c in static]
-    ds = xr.Dataset(
-        {
-            "static": (
-                ("static_channel", "latitude", "longitude"),
-                np.array(planes, np.float32).reshape(-1, *grid.shape),
-            )
-        },
+    level = np.array([-1 if c.level is None else c.level for c in dynamic], np.int32)
+    comment = "pressure in hPa; -1 for a channel that does not lie on a pressure level"
+    statics = np.array(planes, np.float32).reshape(-1, *grid.shape)
+    return xr.Dataset(
+        {"static": (("static_channel", "latitude", "longitude"), statics)},
         coords={
             "time": times,
             "channel": [c.name for c in dynamic],
             "variable": ("channel", [c.variable for c in dynamic]),
-            "level": ("channel", np.array([-1 if c.level is None else c.level for c in dynamic], np.int32)),
+            "level": ("channel", level, {"comment": comment}),
             "unit": ("channel", [c.spec.unit for c in dynamic]),
             "static_channel": np.array([c.name for c in static], dtype="U8"),
             "static_unit": ("static_channel", np.array([c.spec.unit for c in static], dtype="U8")),
@@ -223,12 +211,10 @@ def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: 
             "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
         },
     )
-    ds["level"].attrs["comment"] = "pressure in hPa; -1 for a channel that does not lie on a pressure level"
-    return ds
 
 
 def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfig) -> None:
-    """One line for each thing the user should know about the source."""
+    """One line for each thing worth knowing about the source."""
     facts, step = archive.facts, config.data.step_hours
     say(f"regrid: {archive.label}, {times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}")
     if missing.size:
@@ -241,7 +227,7 @@ def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfi
     if facts["times_held_more_than_once"]:
         say(f"regrid: {facts['times_held_more_than_once']} times are in several files, with equal values")
     if facts["longer_leads_dropped"]:
-        say(f"regrid: {facts['longer_leads_dropped']} forecasts gave way to a shorter lead for the same time")
+        say(f"regrid: {facts['longer_leads_dropped']} forecasts are left out for one of a shorter lead")
     leads = archive.lead_hours(times)
     if leads.max() > 0:
         say(f"regrid: {np.count_nonzero(leads)} times are forecasts of up to {leads.max():g} h, the others analyses")

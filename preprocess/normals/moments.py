@@ -1,13 +1,16 @@
-"""Partial sums of fields that merge exactly, and what is made of them. Pure functions on arrays.
+"""Partial sums of fields that merge exactly, and what follows from them. Pure functions on arrays.
 
 Contract: everything is float64; `+` on two disjoint samples gives what one pass over both would, so a
-further year needs no second look at the others. Cells weigh by area, times equally.
+further year is added without reading the others. Cells are weighted by area, times equally.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +60,7 @@ class Moments:
 
 @dataclass
 class DailySums:
-    """Sum and number of fields by hour of day and day of year; `+` merges two disjoint samples.
+    """Sum and number of fields by hour of day and day of year.
 
     Args:
         total: shape (hour, day of year, channel, cell).
@@ -77,21 +80,25 @@ class DailySums:
         self.total[hour, slot] += field
         self.count[hour, slot] += 1
 
-    def __add__(self, other: DailySums) -> DailySums:
-        return DailySums(self.total + other.total, self.count + other.count)
-
 
 def merge(parts: Sequence[Moments]) -> Moments:
     """Moments of disjoint samples together."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
-    return whole
+    return functools.reduce(operator.add, parts)
 
 
-def join(parts: Sequence[Moments]) -> Moments:
-    """Moments of blocks of channels of one sample, side by side."""
-    return Moments(parts[0].count, np.concatenate([p.mean for p in parts]), np.concatenate([p.m2 for p in parts]))
+def join(blocks: Sequence[Mapping[int, Moments]]) -> dict[int, Moments]:
+    """Moments of each year from those of blocks of channels, side by side."""
+    return {
+        year: Moments(first.count, *(np.concatenate([getattr(b[year], k) for b in blocks]) for k in ("mean", "m2")))
+        for year, first in blocks[0].items()
+    }
+
+
+def yearly_arrays(yearly: Mapping[int, Moments]) -> dict[str, NDArray[Any]]:
+    """Moments of each year as stores hold them: counts (year,), the rest (year, channel)."""
+    count = np.array([m.count for m in yearly.values()], np.int64)
+    mean, m2 = (np.stack([getattr(m, k) for m in yearly.values()]) for k in ("mean", "m2"))
+    return {"year_count": count, "year_mean": mean, "year_m2": m2}
 
 
 def triangle(window_days: int) -> Array:
@@ -106,23 +113,33 @@ def triangle(window_days: int) -> Array:
     return np.asarray(weight[(np.arange(SLOTS)[:, None] - np.arange(SLOTS)[None, :]) % SLOTS])
 
 
-def climatology_kernel(count: NDArray[np.int64], *, window_days: int) -> tuple[Array, bool, str]:
+class Smoothing(NamedTuple):
+    """How to smooth the sums of a climatology."""
+
+    kernel: Array
+    """Weights of days of the year, shape (366, 366)."""
+    by_hour: bool
+    """Whether hours of day are kept apart."""
+    seasonal: bool
+    """Whether there is a seasonal cycle."""
+    kind: str
+    """What messages and the normals call it."""
+
+
+def climatology_kernel(count: NDArray[np.int64], *, window_days: int) -> Smoothing:
     """How to smooth, given which days and hours the training periods have.
 
     Args:
         count: number of fields, shape (hour, day of year).
         window_days: full width of the triangle.
-
-    Returns:
-        (kernel of shape (366, 366), whether hours are kept apart, kind in words).
     """
     kernel = triangle(window_days)
     if np.all(count @ kernel > 0):
-        return kernel, True, "day of year x hour"
+        return Smoothing(kernel, by_hour=True, seasonal=True, kind="day of year x hour")
     days = np.count_nonzero(count.sum(axis=0))
     by_hour = bool(np.all(count.sum(axis=1) > 0))
-    what = "mean by hour of day" if by_hour else "mean over all times"
-    return np.ones_like(kernel), by_hour, f"{what} (training covers only {days} days of the year)"
+    mean = f"mean {'by hour of day' if by_hour else 'over all times'} (training covers only {days} days of the year)"
+    return Smoothing(np.ones_like(kernel), by_hour=by_hour, seasonal=False, kind=mean)
 
 
 def smooth(total: Array, count: NDArray[np.int64], *, kernel: Array) -> Array:

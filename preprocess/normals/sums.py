@@ -1,9 +1,9 @@
-"""Sums of the training fields that are kept, so that a further year needs no second look at the others.
+"""Sums of the training fields that are kept, so that a further year is added without reading the others.
 
-Contract: a sums store lies beside the normals made from it (`<normals>.sums.zarr`): for each hour of day and day of
+Contract: a sums store lies beside the normals computed from it (`<normals>.sums.zarr`): for each hour of day and day of
 year the sum and the number of fields, and for each year its moments, all float64. It says which times of which
 store went into each year; it serves as a start wherever all its years are wanted and hold the same times. Merging is
-adding, so the result is that of one pass, to rounding. A contract says how fields were made, not what came of it, so
+adding, so the result is that of one pass, to rounding. A contract says how fields were made, not what they hold, so
 three fields of each year are compared as well.
 """
 
@@ -22,7 +22,7 @@ import zarr.codecs
 from numpy.typing import NDArray
 
 from pipeline import files
-from preprocess.normals.moments import DailySums, Moments
+from preprocess.normals.moments import DailySums, Moments, yearly_arrays
 
 SCHEMA = 1
 
@@ -79,8 +79,8 @@ class Sums:
     @classmethod
     def best(cls, folder: Path, wanted: Mapping[str, Any]) -> Sums | None:
         """The sums in a folder that hold most of the wanted years and nothing else; None if there are none."""
-        found = [sums for sums in cls._usable(folder, wanted) if sums.years]
-        return max(found, key=lambda sums: len(sums.years), default=None)
+        usable = (sums for sums in cls._usable(folder, wanted) if sums.years)
+        return max(usable, key=lambda sums: len(sums.years), default=None)
 
     @classmethod
     def _usable(cls, folder: Path, wanted: Mapping[str, Any]) -> Iterator[Sums]:
@@ -98,9 +98,8 @@ class Sums:
         group: Any = zarr.open_group(self.path, mode="r")
         span = slice(columns.start, columns.stop)
         sums = DailySums(np.array(group["total"][:, :, span]), np.array(group["count"][:]))
-        parts = zip(group["year_count"][:], group["year_mean"][:, span], group["year_m2"][:, span], strict=True)
-        moments = {year: Moments(int(n), mean, m2) for year, (n, mean, m2) in zip(self.years, parts, strict=True)}
-        return sums, moments
+        rows = zip(group["year_count"][:], group["year_mean"][:, span], group["year_m2"][:, span], strict=True)
+        return sums, {year: Moments(int(n), mean, m2) for year, (n, mean, m2) in zip(self.years, rows, strict=True)}
 
 
 class SumsWriter:
@@ -117,35 +116,25 @@ class SumsWriter:
         self._temporary = path.with_name(f".{path.name}.new")
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._group: Any = zarr.open_group(self._temporary, mode="w", zarr_format=3)
-        hours, days, channels, cells = shape
         self._total = self._group.create_array(
             "total",
             shape=shape,
             dtype="float64",
-            chunks=(1, days, 1, cells),
+            chunks=(1, shape[1], 1, shape[3]),
             compressors=zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=8),
             dimension_names=("hour", "dayofyear", "channel", "cell"),
         )
         self._group.attrs["about"] = content
-        years = sorted(int(year) for year in content["years"])
-        self._years = years
-        self._count = np.zeros((hours, days), np.int64)
-        self._year_count = np.zeros(len(years), np.int64)
-        self._mean, self._m2 = (np.empty((len(years), channels)) for _ in range(2))
+        self._count = np.zeros(shape[:2], np.int64)
 
-    def write(self, columns: range, sums: DailySums, moments: Mapping[int, Moments]) -> None:
+    def write(self, columns: range, sums: DailySums) -> None:
         """One block of channels."""
-        span = slice(columns.start, columns.stop)
-        self._total[:, :, span] = sums.total
+        self._total[:, :, columns.start : columns.stop] = sums.total
         self._count = sums.count
-        for i, year in enumerate(self._years):
-            self._year_count[i] = moments[year].count
-            self._mean[i, span], self._m2[i, span] = moments[year].mean, moments[year].m2
 
-    def finish(self) -> None:
-        """Flush, and replace what was there under the name."""
-        small = {"count": self._count, "year_count": self._year_count, "year_mean": self._mean, "year_m2": self._m2}
-        for name, values in small.items():
+    def finish(self, yearly: Mapping[int, Moments]) -> None:
+        """Add the moments of each year, flush, and replace what was there under the name."""
+        for name, values in {"count": self._count, **yearly_arrays(yearly)}.items():
             self._group.create_array(name, data=values)
         for file in sorted(self._temporary.rglob("*")):
             files.sync(file)

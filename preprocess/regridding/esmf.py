@@ -18,7 +18,7 @@ from preprocess.regridding.weights import METHODS, Method, Weights, canonical, c
 
 _NAMES = {"bilinear": "bilinear", "conservative": "conservative", "nearest": "nearest_s2d"}
 _NOISE = 1e-12
-"""Weights below this are rounding in ESMF's solver (up to 7e-15 seen); kept, they would spread NaNs."""
+"""Weights below this are rounding in ESMF's solver (up to 7e-15 seen); kept, they would carry NaNs further."""
 
 
 def is_available() -> bool:
@@ -31,7 +31,7 @@ def is_available() -> bool:
 
 
 def require() -> None:
-    """Refuse to go on without xESMF.
+    """Refuse to continue without xESMF.
 
     Raises:
         ValueError: it cannot be imported; the message says where to get it.
@@ -65,7 +65,7 @@ def esmf_weights(source: Grid, target: Grid, *, method: Method) -> Weights:
 
     Args:
         source: grid of the field read.
-        target: grid of the field made.
+        target: grid of the result.
         method: "bilinear", "conservative" or "nearest" (ESMF's nearest_s2d).
 
     Returns:

@@ -49,7 +49,7 @@ def builtin_weights(source: Grid, target: Grid, *, method: Method) -> Weights:
 
     Args:
         source: grid of the field read.
-        target: grid of the field made.
+        target: grid of the result.
         method: "bilinear", "conservative" or "nearest".
 
     Returns:
@@ -58,15 +58,11 @@ def builtin_weights(source: Grid, target: Grid, *, method: Method) -> Weights:
     Raises:
         ValueError: unknown method, a target outside the source, or a source too coarse for it.
     """
-    build: dict[str, Callable[[Grid, Grid], Weights]] = {
-        "bilinear": bilinear_weights,
-        "conservative": conservative_weights,
-        "nearest": nearest_weights,
-    }
-    if method not in build:
+    if method not in METHODS:
         raise ValueError(f"regrid method must be one of {', '.join(METHODS)}, got {method!r}")
     check_coverage(source, target, method=method)
-    return build[method](source, target)
+    compute = {"bilinear": bilinear_weights, "conservative": conservative_weights, "nearest": nearest_weights}
+    return compute[method](source, target)
 
 
 def check_coverage(source: Grid, target: Grid, *, method: Method) -> None:
@@ -79,8 +75,7 @@ def check_coverage(source: Grid, target: Grid, *, method: Method) -> None:
     Raises:
         ValueError: the target leaves the source; the message lists both extents.
     """
-    at_centres = method == "bilinear"
-    whole_cells = method == "conservative"
+    at_centres, whole_cells = method == "bilinear", method == "conservative"
     lat_source = source.latitude if at_centres else source.latitude_edges
     lat_target = target.latitude_edges if whole_cells else target.latitude
     lat_fits = source.reaches_poles or (
@@ -88,11 +83,9 @@ def check_coverage(source: Grid, target: Grid, *, method: Method) -> None:
     )
     lon_source = source.longitude if at_centres else source.longitude_edges
     lon_target = target.longitude_edges if whole_cells else target.longitude
-    lon_fits = source.is_periodic or bool(
-        np.all(_eastward(lon_target, lon_source[0], slack=_EXTENT) <= np.ptp(lon_source) + _EXTENT)
-    )
-    if lon_fits and whole_cells and not source.is_periodic:
-        lon_fits = bool(np.ptp(lon_target) <= np.ptp(lon_source) + _EXTENT)
+    width = np.ptp(lon_source) + _EXTENT
+    offsets = _eastward(lon_target, lon_source[0], slack=_EXTENT)
+    lon_fits = source.is_periodic or bool(np.all(offsets <= width) and not (whole_cells and np.ptp(lon_target) > width))
     if lat_fits and lon_fits:
         return
     kind = "cell centres" if at_centres else "cell edges"
@@ -151,7 +144,7 @@ def bilinear_weights(source: Grid, target: Grid) -> Weights:
         for column, weight_s in ((left, 1.0 - s), (right, s))
     ]
     row, lat_index, lon_index, value = (np.concatenate([np.ravel(part[k]) for part in parts]) for k in range(4))
-    return _spread_poles(source, target, row, lat_index, lon_index, value)
+    return _assemble(source, target, row, lat_index, lon_index, value)
 
 
 def conservative_weights(source: Grid, target: Grid) -> Weights:
@@ -287,8 +280,8 @@ def _overlaps(source: Array, target: Array, *, measure: Callable[[Array, Array],
     return sparse.csr_array((length / total[row], (row, column)), shape=(target.size - 1, source.size - 1))
 
 
-def _spread_poles(source: Grid, target: Grid, row: Index, lat: Index, lon: Index, value: Array) -> Weights:
-    """Assemble the matrix; entries at row index -1 (a pole the source lacks) become means of the last source row."""
+def _assemble(source: Grid, target: Grid, row: Index, lat: Index, lon: Index, value: Array) -> Weights:
+    """The matrix; entries at row index -1 (a pole the source lacks) become means of the last source row."""
     n = source.longitude.size
     pole = (lat < 0) & (value > 0)
     here = lat >= 0

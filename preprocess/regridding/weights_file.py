@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files import sync
 from pipeline.grid import Grid
+from preprocess.npz import write_npz
 from preprocess.regridding.weights import Weights
 
 FORMAT = 1
@@ -43,9 +41,11 @@ def load_weights(path: Path) -> Weights:
             about = json.loads(str(file["about"]))
         whole = about["format"] == FORMAT and about["sha256"] == _digest(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"weights file must be whole, got {path} ({error}); delete it to have it made again") from None
+        raise ValueError(
+            f"weights file must be whole, got {path} ({error}); delete it to have it computed again"
+        ) from None
     if not whole:
-        raise ValueError(f"weights file must match its digest, got {path}; delete it to have it made again")
+        raise ValueError(f"weights file must match its digest, got {path}; delete it to have it computed again")
     entries = (arrays["data"], arrays["indices"], arrays["indptr"])
     return Weights(entries, shape=(int(arrays["shape"][0]), int(arrays["shape"][1])))
 
@@ -54,10 +54,10 @@ def write_weights(path: Path, weights: Weights, *, source: Grid, target: Grid, a
     """Write weights atomically: a reader sees the whole file or none.
 
     Args:
-        path: file made, with its folder.
+        path: file written, with its folder.
         weights: matrix of shape (target.size, source.size).
         source: grid read.
-        target: grid made.
+        target: grid of the result.
         about: JSON-ready facts kept with the matrix (method, engine, versions).
     """
     arrays = {
@@ -71,18 +71,7 @@ def write_weights(path: Path, weights: Weights, *, source: Grid, target: Grid, a
         "target_longitude": target.longitude,
     }
     text = json.dumps(about | {"format": FORMAT, "sha256": _digest(arrays)}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, about=np.array(text), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    write_npz(path, {"about": np.array(text), **arrays}.items())
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:

@@ -205,7 +205,7 @@ class Atmosphere:
         dt = float(specs.nondimensionalize(seconds * units.scales.units.s))
         equations = _Equations(
             np.full(self.levels, REFERENCE_TEMPERATURE),
-            self.orography / 6.37122e6,
+            self.orography / forcings.RADIUS,
             self.coords,
             specs,
             vertical_advection=_vertical_advection,

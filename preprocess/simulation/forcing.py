@@ -20,13 +20,21 @@ JaxArray = jax.Array
 
 DAY = 86400.0
 YEAR = 365.2425
+GRAVITY = 9.80616
+"""m s-2, of the core; ECMWF's 9.80665 (`pipeline.weather.variables`) is for data that are read."""
+RADIUS = 6.37122e6
+"""m, of the planet."""
+ROTATION = 7.292e-5
+"""s-1, of the planet."""
 LATENT_HEAT = 2.5e6
 """J kg-1."""
 HEAT_CAPACITY = 1004.0
 """J kg-1 K-1, dry air at constant pressure."""
+GAS_CONSTANT = HEAT_CAPACITY * 2.0 / 7.0
+"""J kg-1 K-1, of the core's dry air."""
 VAPOUR_CONSTANT = 461.5
 """J kg-1 K-1."""
-LAPSE_EXPONENT = 287.0 * 0.0065 / 9.80616
+LAPSE_EXPONENT = 287.0 * 0.0065 / GRAVITY
 """R times the standard lapse rate over g: temperature goes like pressure to this power below the lowest layer."""
 KAPPA = 2.0 / 7.0
 SURFACE_PRESSURE = 1006.0
@@ -39,60 +47,33 @@ PHASES = 24
 class Climate:
     """What the forcing pulls the atmosphere towards, and how fast. Temperatures in K, times in days."""
 
-    equator: float = 317.0
-    """Equilibrium potential temperature at the equator's surface."""
-    pole_contrast: float = 60.0
-    """Equator minus pole, annual mean."""
-    stability: float = 22.0
-    """Rise of equilibrium potential temperature per e-fold of pressure at the equator."""
-    stability_pole: float = 0.0
-    """The same at the poles."""
-    season_aloft: float = 15.0
-    """Half the summer-winter difference at the poles in the free troposphere."""
-    season_stratosphere: float = 22.0
-    """The same at 30 hPa."""
-    season_land: float = 12.0
-    """The same at the surface far inland, on top of `season_aloft`."""
-    season_ocean: float = -8.0
-    """The same at the sea surface (negative: the ocean evens the seasons out)."""
-    peak_aloft: float = 182.0
-    """Day of the year on which the northern equilibrium aloft is warmest; the air follows weeks later."""
-    peak_land: float = 190.0
-    """The same for land."""
-    peak_ocean: float = 225.0
-    """The same for the sea."""
-    ice_cooling: float = 14.0
-    """Surface of the ice sheets below the zonal mean."""
-    relax_free: float = 16.0
-    """Relaxation time of temperature aloft."""
-    relax_surface: float = 3.0
-    """Relaxation time of temperature at the equator's surface."""
-    relax_stratosphere: float = 20.0
-    """Relaxation time of temperature above 50 hPa."""
-    friction: float = 1.25
-    """Rayleigh friction time at the surface."""
-    boundary_layer: float = 0.7
-    """Sigma of the top of the boundary layer, in which friction and the surface act."""
-    sponge: float = 2.0
-    """Damping time of waves in the top layer."""
-    sea_exchange: float = 30.0
-    """Time in which the air changes the sea surface: a mixed layer of some 25 m."""
-    sea_memory: float = 120.0
-    """Time in which the sea surface returns to its climate by itself."""
-    land_exchange: float = 0.5
-    """Time in which the air changes the land surface, and sunshine too."""
-    diurnal: float = 15.0
-    """Amplitude of the land surface's equilibrium over the day under a sun that reaches the zenith."""
-    evaporation_sea: float = 1.5
-    """Time in which the sea moistens the lowest air."""
-    evaporation_land: float = 4.0
-    """The same for land."""
-    surface_humidity: float = 0.75
-    """Relative humidity up to which the surface moistens the air."""
-    rain_humidity: float = 0.9
-    """Relative humidity above which vapour rains out."""
-    latent_share: float = 0.6
-    """Share of the heat of condensation that warms the air; the equilibrium temperature already holds the rest."""
+    equator: float = 317.0  # equilibrium potential temperature at the equator's surface
+    pole_contrast: float = 60.0  # equator minus pole, annual mean
+    stability: float = 22.0  # rise of equilibrium potential temperature per e-fold of pressure at the equator
+    stability_pole: float = 0.0  # the same at the poles
+    season_aloft: float = 15.0  # half the summer-winter difference at the poles in the free troposphere
+    season_stratosphere: float = 22.0  # the same at 30 hPa
+    season_land: float = 12.0  # the same at the surface far inland, on top of `season_aloft`
+    season_ocean: float = -8.0  # the same at the sea surface (negative: the ocean evens the seasons out)
+    peak_aloft: float = 182.0  # day of the year of the warmest northern equilibrium aloft; the air follows weeks later
+    peak_land: float = 190.0  # the same for land
+    peak_ocean: float = 225.0  # the same for the sea
+    ice_cooling: float = 14.0  # surface of the ice sheets below the zonal mean
+    relax_free: float = 16.0  # relaxation time of temperature aloft
+    relax_surface: float = 3.0  # relaxation time of temperature at the equator's surface
+    relax_stratosphere: float = 20.0  # relaxation time of temperature above 50 hPa
+    friction: float = 1.25  # rayleigh friction time at the surface
+    boundary_layer: float = 0.7  # sigma of the top of the boundary layer, in which friction and the surface act
+    sponge: float = 2.0  # damping time of waves in the top layer
+    sea_exchange: float = 30.0  # time in which the air changes the sea surface: a mixed layer of some 25 m
+    sea_memory: float = 120.0  # time in which the sea surface returns to its climate by itself
+    land_exchange: float = 0.5  # time in which the air changes the land surface, and sunshine too
+    diurnal: float = 15.0  # daily amplitude of the land surface's equilibrium under a sun that reaches the zenith
+    evaporation_sea: float = 1.5  # time in which the sea moistens the lowest air
+    evaporation_land: float = 4.0  # the same for land
+    surface_humidity: float = 0.75  # relative humidity up to which the surface moistens the air
+    rain_humidity: float = 0.9  # relative humidity above which vapour rains out
+    latent_share: float = 0.6  # part of the heat of condensation that warms the air; the equilibrium holds the rest
 
 
 @dataclass(frozen=True)
@@ -115,28 +96,17 @@ class Surface:
 class Forcing:
     """Everything `relax` needs, tabulated. Build with `tabulate`."""
 
-    equilibrium: NDArray[np.float32]
-    """(PHASES, layer, longitude, latitude)."""
-    skin: NDArray[np.float32]
-    """Equilibrium of the surface, (PHASES, longitude, latitude)."""
-    rate: NDArray[np.float32]
-    """Relaxation of temperature, (layer, longitude, latitude)."""
-    coupling: NDArray[np.float32]
-    """How much of a surface anomaly the layer is relaxed towards, (layer, 1, 1)."""
-    pressure: NDArray[np.float32]
-    """hPa of the layers at rest, (layer, longitude, latitude)."""
-    evaporation: NDArray[np.float32]
-    """Rate of moistening, (layer, longitude, latitude)."""
-    skin_rate: NDArray[np.float32]
-    """Relaxation of the surface to its equilibrium, (longitude, latitude)."""
-    skin_exchange: NDArray[np.float32]
-    """Relaxation of the surface to the air above it, (longitude, latitude)."""
-    extrapolation: NDArray[np.float32]
-    """Surface air temperature over that of the lowest layer, scalar."""
-    diurnal: NDArray[np.float32]
-    """Amplitude of the daily cycle of the surface's equilibrium, (PHASES, longitude, latitude)."""
-    longitude: NDArray[np.float32] = field(repr=False)
-    """Longitude over a full turn, (longitude, latitude)."""
+    equilibrium: NDArray[np.float32]  # (PHASES, layer, longitude, latitude)
+    skin: NDArray[np.float32]  # equilibrium of the surface, (PHASES, longitude, latitude)
+    rate: NDArray[np.float32]  # relaxation of temperature, (layer, longitude, latitude)
+    coupling: NDArray[np.float32]  # how much of a surface anomaly the layer is relaxed towards, (layer, 1, 1)
+    pressure: NDArray[np.float32]  # hPa of the layers at rest, (layer, longitude, latitude)
+    evaporation: NDArray[np.float32]  # rate of moistening, (layer, longitude, latitude)
+    skin_rate: NDArray[np.float32]  # relaxation of the surface to its equilibrium, (longitude, latitude)
+    skin_exchange: NDArray[np.float32]  # relaxation of the surface to the air above it, (longitude, latitude)
+    extrapolation: NDArray[np.float32]  # surface air temperature over that of the lowest layer, scalar
+    diurnal: NDArray[np.float32]  # daily amplitude of the surface's equilibrium, (PHASES, longitude, latitude)
+    longitude: NDArray[np.float32] = field(repr=False)  # longitude over a full turn, (longitude, latitude)
     climate: Climate
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.simulation.atmosphere import REFERENCE_TEMPERATURE, SPECTRAL, Atmosphere, State
-from preprocess.simulation.synthesis import GAS_CONSTANT, GRAVITY
+from preprocess.simulation.forcing import GAS_CONSTANT, GRAVITY
 
 Values = NDArray[Any]
 
@@ -23,15 +23,15 @@ def perturbed(
 ) -> State:
     """A state plus the scaled difference of two others of the same season.
 
-    The difference of two states of the same season that know nothing of one another has the spread, the
-    structure and the balance of weather, times the root of two; `size` of that stands for what an analysis
-    does not know (Magnusson, Nycander and Källén 2009, Tellus A 61, 194-209).
+    The difference of two independent states of the same season has the standard deviation, the structure and
+    the balance of weather, times the root of two; `size` of that stands for the error of an analysis
+    (Magnusson, Nycander and Källén 2009, Tellus A 61, 194-209).
 
     Args:
         state: where the forecast starts.
         first: a state of another year.
         second: a state of a third.
-        size: spread of the perturbation in spreads of the weather; 0 changes nothing.
+        size: standard deviation of the perturbation over that of the weather; 0 changes nothing.
     """
     out = {name: np.array(values) for name, values in state.items()}
     if size:

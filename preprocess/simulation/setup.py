@@ -1,6 +1,6 @@
 """What a simulation is made of: the planet, the archive's axes and layout, and the states kept for restarts.
 
-Contract: a `Plan` is derived from the configuration alone and touches no file before it is asked to. What
+Contract: a `SimulationSetup` is derived from the configuration alone and touches no file before it is asked to. What
 decides the trajectory (`planet`) is written into every kept state and into the archive's contract, so that
 no archive mixes two planets.
 """
@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import json
-import os
-import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,14 +17,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline import files, store
+from pipeline import store
 from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.weather import variables
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import SimulationSource
+from preprocess.npz import write_npz
 from preprocess.simulation.atmosphere import Atmosphere, State, time_of
-from preprocess.simulation.synthesis import NAMES, Synthesis
+from preprocess.simulation.synthesis import SIMULATED, Synthesis
 
 REVISION = 1
 """Of the simulated planet: raised whenever its numbers change, so that no store mixes two of them."""
@@ -39,7 +37,7 @@ _SLAB_BYTES = 256 << 20
 _CHUNK_BYTES = 4 << 20
 
 
-class Plan:
+class SimulationSetup:
     """Everything a run needs, from the configuration.
 
     Raises:
@@ -50,10 +48,10 @@ class Plan:
         source, data = config.source, config.data
         if not isinstance(source, SimulationSource):
             raise ValueError(f"source.kind must be simulation, got {source.kind!r}; this source is read, not simulated")
-        unknown = [c.variable for c in (*data.channels.dynamic, *data.channels.static) if c.variable not in NAMES]
+        unknown = [c.variable for c in (*data.channels.dynamic, *data.channels.static) if c.variable not in SIMULATED]
         if unknown:
             raise ValueError(
-                f"data.channels must be among those simulated ({', '.join(NAMES)}), "
+                f"data.channels must be among those simulated ({', '.join(SIMULATED)}), "
                 f"got {', '.join(dict.fromkeys(unknown))}; leave it out"
             )
         self.source = source
@@ -69,9 +67,7 @@ class Plan:
         self.bytes_per_time = 4 * self.grid.size * planes
         self.slab_times = max(1, min(data.slab_times, _SLAB_BYTES // self.bytes_per_time))
         self.states = config.paths.simulated.with_suffix(".states")
-        self.atmosphere = _planet(
-            source.truncation, source.levels, time_step(source, step_hours=data.step_hours), source.seed
-        )
+        self.atmosphere = self.planet_at(source.truncation, time_step(source, step_hours=data.step_hours))
 
     @property
     def bytes(self) -> int:
@@ -113,9 +109,13 @@ class Plan:
             "step_hours": self.step_hours,
         }
 
-    def synthesis(self) -> Synthesis:
-        """Evaluates states on the output grid."""
-        return _synthesis(self.atmosphere, self.grid, tuple(self.levels))
+    def planet_at(self, truncation: int, time_step_minutes: int) -> Atmosphere:
+        """The same planet at some resolution; one object in a process, so that it is compiled once."""
+        return _planet(truncation, self.source.levels, time_step_minutes, self.source.seed)
+
+    def synthesis(self, atmosphere: Atmosphere | None = None) -> Synthesis:
+        """Evaluates states of an atmosphere, by default of this one, on the output grid."""
+        return _synthesis(atmosphere or self.atmosphere, self.grid, tuple(self.levels))
 
     def writer(self, path: Path, synthesis: Synthesis) -> store.SlabStore:
         """The archive, described."""
@@ -151,22 +151,11 @@ class Plan:
         return self.states / f"state-{stamp(time).replace('-', '').replace(':', '')}.npz"
 
     def keep(self, state: State) -> None:
-        """Keep a state for restarts; atomic, and equal states give equal files."""
+        """Keep a state for restarts; equal states give equal files."""
         path = self.state_path(time_of(state))
-        if path.exists():
-            return
-        label = np.frombuffer(json.dumps(self.planet, sort_keys=True).encode(), np.uint8)
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:  # np.savez would write the hour of the clock into it
-            for name, values in {"planet": label, **state}.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
-                    np.lib.format.write_array(member, values)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(content.getvalue())
-        files.sync(temporary)
-        temporary.replace(path)
-        files.sync(path.parent)
+        if not path.exists():
+            planet = np.frombuffer(json.dumps(self.planet, sort_keys=True).encode(), np.uint8)
+            write_npz(path, {"planet": planet, **state}.items())
 
     def latest_state(self, time: np.datetime64) -> State | None:
         """The last kept state at or before a date, None where there is none.
@@ -179,27 +168,35 @@ class Plan:
             return None
         with np.load(candidates[-1]) as kept:
             state = {name: kept[name] for name in kept.files}
-        theirs = json.loads(state.pop("planet").tobytes())
-        store.require_same_contract(
-            theirs, json.loads(json.dumps(self.planet)), us=f"state {candidates[-1]}", them="this configuration",
-            remedy=f"move {self.states} away, or set another directory",
-        )  # fmt: skip
+        theirs, ours = json.loads(state.pop("planet").tobytes()), json.loads(json.dumps(self.planet))
+        remedy = f"move {self.states} away, or set another directory"
+        us, them = f"state {candidates[-1]}", "this configuration"
+        store.require_same_contract(theirs, ours, us=us, them=them, remedy=remedy)
         return state
+
+    def state_at(self, time: np.datetime64) -> State:
+        """The state at a date, integrated from the last kept one at or before it.
+
+        Raises:
+            ValueError: no state at or before that date is kept, or the date lies between time steps.
+        """
+        state = self.latest_state(time)
+        if state is None:
+            raise ValueError(f"states must be kept at or before {stamp(time)}, got none in {self.states}; run simulate")
+        return self.advance_to(state, time.astype("datetime64[m]"))
 
     def _spec(self, short: str) -> store.ArraySpec:
         spec = variables.BY_SHORT[short]
-        rows = (len(self.levels), *self.grid.shape) if spec.levels else self.grid.shape
-        plane = 4 * self.grid.size
-        whole = plane * (len(self.levels) if spec.levels else 1)
-        chunk = (max(1, min(self.slab_times, _CHUNK_BYTES // whole)), *rows)
-        if whole > 4 * _CHUNK_BYTES:
+        dims: tuple[str, ...] = ("time", "latitude", "longitude")
+        field: tuple[int, ...] = self.grid.shape
+        if spec.levels:
+            dims, field = ("time", "level", "latitude", "longitude"), (len(self.levels), *self.grid.shape)
+        size = 4 * int(np.prod(field))
+        chunk: tuple[int, ...] = (max(1, min(self.slab_times, _CHUNK_BYTES // size)), *field)
+        if size > 4 * _CHUNK_BYTES:
             chunk = (1, 1, *self.grid.shape)
-        return store.ArraySpec(
-            dims=("time", "level", "latitude", "longitude") if spec.levels else ("time", "latitude", "longitude"),
-            shape=(self.times.size, *rows),
-            chunks=chunk,
-            attrs=_attributes(spec),
-        )
+        shape = (int(self.times.size), *field)
+        return store.ArraySpec(dims=dims, shape=shape, chunks=chunk, attrs=_attributes(spec))
 
     def _coordinates(self, synthesis: Synthesis) -> xr.Dataset:
         statics = synthesis.statics()
@@ -238,7 +235,6 @@ def longest_step(truncation: int, *, step_hours: int) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _planet(truncation: int, levels: int, time_step_minutes: int, seed: int) -> Atmosphere:
-    """One object a planet in a process, so that it is compiled once."""
     return Atmosphere(truncation=truncation, levels=levels, time_step_minutes=time_step_minutes, seed=seed)
 
 

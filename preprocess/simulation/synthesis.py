@@ -10,7 +10,7 @@ layer, humidity too but never above saturation. Nothing is ever NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,30 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.grid import Grid
+from pipeline.weather.variables import BY_SHORT
 from preprocess.simulation import forcing, geography
 from preprocess.simulation.atmosphere import REFERENCE_TEMPERATURE, Atmosphere
+from preprocess.simulation.forcing import GAS_CONSTANT, GRAVITY, RADIUS, ROTATION
 
 Field = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-GRAVITY = 9.80616
-"""m s-2, of the core."""
-GAS_CONSTANT = 1004.0 * 2.0 / 7.0
-"""J kg-1 K-1, of the core's dry air."""
-RADIUS = 6.37122e6
-ROTATION = 7.292e-5
-NAMES = {
-    "z": "geopotential",
-    "t": "temperature",
-    "u": "u_component_of_wind",
-    "v": "v_component_of_wind",
-    "q": "specific_humidity",
-    "t2m": "2m_temperature",
-    "u10": "10m_u_component_of_wind",
-    "v10": "10m_v_component_of_wind",
-    "lsm": "land_sea_mask",
-    "orog": "geopotential_at_surface",
-}
+SIMULATED = ("z", "t", "u", "v", "q", "t2m", "u10", "v10", "lsm", "orog")
+"""Short names of the variables."""
 _BLOCK = 60_000
 """Columns evaluated in one piece: bounds the memory at any resolution."""
 
@@ -85,6 +71,19 @@ def legendre(sine: Array, wavenumbers: int, degrees: int) -> tuple[Array, Array,
     return p[:, :, :degrees], slope, over[:, :, :degrees]
 
 
+class _Columns(NamedTuple):
+    """Fields of the layers, (time, layer, latitude, longitude), and of the ground, (time, latitude, longitude)."""
+
+    temperature: jax.Array
+    humidity: jax.Array
+    u: jax.Array
+    v: jax.Array
+    log_pressure: jax.Array
+    skin: jax.Array
+    surface: jax.Array
+    land: jax.Array
+
+
 class Synthesis:
     """Evaluates states of one atmosphere on one grid.
 
@@ -119,7 +118,7 @@ class Synthesis:
 
     def statics(self) -> dict[str, Field]:
         """land_sea_mask in [0, 1] and geopotential_at_surface in m2 s-2, each (latitude, longitude)."""
-        return {NAMES["lsm"]: self.land, NAMES["orog"]: self.surface_geopotential}
+        return {BY_SHORT["lsm"].long: self.land, BY_SHORT["orog"].long: self.surface_geopotential}
 
     def to_era5(self, states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Field]:
         """Fields of a batch of states.
@@ -131,11 +130,9 @@ class Synthesis:
             By ERA5's long name: upper air (time, level, latitude, longitude), surface (time, latitude, longitude).
         """
         names = ("vorticity", "divergence", "temperature", "humidity", "pressure", "skin")
-        shape = (len(states), *self.grid.shape)
-        out: dict[str, Field] = {
-            NAMES[k]: np.empty((shape[0], len(self.levels), *shape[1:]) if k in "ztuvq" else shape, dtype=np.float32)
-            for k in ("z", "t", "u", "v", "q", "t2m", "u10", "v10")
-        }
+        specs = [BY_SHORT[short] for short in SIMULATED if not BY_SHORT[short].static]
+        rows_by_kind = {True: (len(self.levels), *self.grid.shape), False: self.grid.shape}
+        out: dict[str, Field] = {s.long: np.empty((len(states), *rows_by_kind[s.levels]), np.float32) for s in specs}
         rows = max(1, _BLOCK // self.grid.size)
         for first in range(0, len(states), rows):
             part = states[first : first + rows]
@@ -145,7 +142,7 @@ class Synthesis:
                 legendre_rows = tuple(jnp.asarray(b[:, band]) for b in self._legendre)
                 fields = self._evaluate(stacked, legendre_rows, self.surface_geopotential[band], self.land[band])
                 for k, values in fields.items():
-                    out[NAMES[k]][first : first + len(part), ..., band, :] = np.asarray(values)[: len(part)]
+                    out[BY_SHORT[k].long][first : first + len(part), ..., band, :] = np.asarray(values)[: len(part)]
         return out
 
     def _band(self, state: dict[str, jax.Array], legendre_rows: Any, surface: Any, land: Any) -> dict[str, jax.Array]:
@@ -156,27 +153,26 @@ class Synthesis:
         def rows(basis: Any, modal: jax.Array) -> jax.Array:
             return jnp.einsum("mjl,...ml->...mj", basis, modal)
 
-        def columns(values: jax.Array) -> jax.Array:
+        def around(values: jax.Array) -> jax.Array:
             return jnp.einsum("im,...mj->...ji", fourier, values)
 
         grid = self.atmosphere.grid
-        skin = columns(rows(p, grid.to_modal(state["skin"])))
+        skin = around(rows(p, grid.to_modal(state["skin"])))
         scalars = jnp.concatenate([state["temperature"], state["humidity"], state["pressure"]], axis=1)
-        scalars = columns(rows(p, scalars))
+        scalars = around(rows(p, scalars))
         n = self.atmosphere.levels
         temperature, humidity = scalars[:, :n] + REFERENCE_TEMPERATURE, scalars[:, n : 2 * n]
         log_pressure = scalars[:, -1] - np.log(self.atmosphere.hectopascal)
         stream, potential = (grid.inverse_laplacian(state[k]) for k in ("vorticity", "divergence"))
         speed = RADIUS * 2.0 * ROTATION
-        u = columns(rows(over, grid.d_dlon(potential)) - rows(slope, stream)) * speed
-        v = columns(rows(over, grid.d_dlon(stream)) + rows(slope, potential)) * speed
-        return self._profile(temperature, humidity, u, v, log_pressure, skin, jnp.asarray(surface), jnp.asarray(land))
+        u = around(rows(over, grid.d_dlon(potential)) - rows(slope, stream)) * speed
+        v = around(rows(over, grid.d_dlon(stream)) + rows(slope, potential)) * speed
+        columns = _Columns(temperature, humidity, u, v, log_pressure, skin, jnp.asarray(surface), jnp.asarray(land))
+        return self._profile(columns)
 
-    def _profile(
-        self, t: jax.Array, q: jax.Array, u: jax.Array, v: jax.Array, log_pressure: jax.Array, skin: jax.Array,
-        surface: jax.Array, land: jax.Array,
-    ) -> dict[str, jax.Array]:  # fmt: skip
-        """Vertical interpolation of columns (time, layer, latitude, longitude)."""
+    def _profile(self, columns: _Columns) -> dict[str, jax.Array]:
+        """Vertical interpolation to the pressure levels; fields by short name."""
+        t, q, u, v, log_pressure, skin, surface, land = columns
         x = [float(value) for value in np.log(self.atmosphere.sigma)]
         n, top, bottom = len(x), x[0], x[-1]
         alpha = forcing.LAPSE_EXPONENT

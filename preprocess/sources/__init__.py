@@ -1,7 +1,10 @@
-"""Sources of atmospheric data, each giving the same canonical archive.
+"""Sources of atmospheric data, each opened as the same kind of archive.
 
 Contract: `open_source` chooses by `source.kind`; everything behind it is an `Archive`, so that no later
 step knows where the data came from.
+
+May import: pipeline, preprocess.decode.
+Read first: preprocess/sources/archive.py.
 """
 
 from __future__ import annotations

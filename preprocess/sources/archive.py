@@ -1,7 +1,7 @@
 """Many raw datasets seen as one archive: which piece holds which variable, level and time.
 
 Contract: opening an archive reads no field. `Archive.times` are those at which every wanted channel is
-there; what is at hand for only some of them is told in `facts`, never completed. For a time that
+there; times with only some of them are listed in `facts`, never completed. For a time that
 several pieces hold, the one with the shortest forecast lead is taken; several of the same lead must
 hold equal values, which is checked when they are read. `Archive.dataset` builds the lazy canonical
 dataset of some times only, so that the graph of forty years never exists at once.
@@ -9,10 +9,11 @@ dataset of some times only, so that the graph of forty years never exists at onc
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import xarray as xr
@@ -22,9 +23,10 @@ from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import Channels
+from pipeline.weather.times import Times
 from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
 from preprocess.decode.survey import Survey, spell_levels, survey
-from preprocess.sources.timetable import Run, Table, Times, runs, tabulate
+from preprocess.sources.timetable import Run, Table, runs, tabulate
 
 _BLOCK_BYTES = 64 << 20
 """Size of the source block that one task reads, unless one time is larger."""
@@ -46,61 +48,77 @@ class Piece:
         """
         return cls(raw, survey(raw, origin=origin))
 
+    @property
+    def time_dim(self) -> str | None:
+        """Raw name of the time dimension, None for a scalar time or no time."""
+        name = self.survey.names.get("time")
+        return str(self.raw[name].dims[0]) if name is not None and self.raw[name].dims else None
 
+
+class Facts(TypedDict):
+    """What is worth knowing about an archive besides its channels and times; JSON, kept in receipts."""
+
+    pieces: int
+    times_with_some_channels_only: list[str]
+    times_held_more_than_once: int
+    longer_leads_dropped: int
+    converted_units: list[str]
+    experiment_versions: NotRequired[list[str]]
+
+
+@dataclass(eq=False)
 class Archive:
-    """The channels of one experiment in some pieces."""
+    """The channels of one experiment in some pieces.
 
-    def __init__(
-        self,
-        pieces: Sequence[Piece],
-        *,
-        channels: Channels,
-        label: str,
-        description: Mapping[str, Any],
-        constants: Sequence[Piece] = (),
-    ) -> None:
-        """Find every channel.
+    Args:
+        pieces: raw datasets, in any order.
+        channels: what is wanted.
+        label: what the data are called in every store, figure and table.
+        description: JSON-ready account of the source for the contract.
+        constants: further raw datasets of which only the static fields are used; they win over `pieces`.
 
-        Args:
-            pieces: raw datasets, in any order.
-            channels: what is wanted.
-            label: what the data are called in every store, figure and table.
-            description: JSON-ready account of the source for the contract.
-            constants: further raw datasets of which only the static fields are used; they win over `pieces`.
+    Raises:
+        ValueError: variables or levels are not there (all of them in one message), no time has all
+            of them, or a grid does not cover the globe.
+    """
 
-        Raises:
-            ValueError: variables or levels are not there (all of them in one message), no time has all
-                of them, or a grid does not cover the globe.
-        """
-        self.pieces = list(pieces)
-        self.constants = list(constants)
-        self.channels = channels
-        self.label = label
-        self.description = dict(description)
+    pieces: Sequence[Piece]
+    _: KW_ONLY
+    channels: Channels
+    label: str
+    description: Mapping[str, Any]
+    constants: Sequence[Piece] = ()
+
+    def __post_init__(self) -> None:
         wanted: dict[str, list[int]] = {}
-        for channel in channels.dynamic:
+        for channel in self.channels.dynamic:
             wanted.setdefault(channel.variable, []).extend([] if channel.level is None else [channel.level])
-        self._static_at = {c.variable: self._find_static(c.variable) for c in channels.static}
-        self._require_present(wanted)
-        self.grid = self._common_grid(list(wanted))
+        static = [c.variable for c in self.channels.static]
+        last_first = [*self.constants, *self.pieces][::-1]
+        self._statics = {s: p for s in static for p in last_first if s in p.survey.fields}  # the first piece stays
+        self._require_present(wanted, [short for short in static if short not in self._statics])
+        self.grid = self._common_grid(set(wanted))
         self.series = {short: self._series(short, levels) for short, levels in wanted.items()}
-        self.times, self.partial = self._common_times()
+        self.times, self._incomplete_times = self._common_times()
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What a reader should know: JSON-ready."""
-        tables = [table for groups in self.series.values() for _, table in groups]
-        facts: dict[str, Any] = {
+    def _tables(self) -> list[Table]:
+        return [table for groups in self.series.values() for _, table in groups]
+
+    @property
+    def facts(self) -> Facts:
+        """What a reader should know."""
+        facts: Facts = {
             "pieces": len(self.pieces),
-            "times_with_some_channels_only": [stamp(t) for t in self.partial],
-            "times_held_more_than_once": max(len(t.twins) for t in tables),
-            "longer_leads_dropped": max(t.dropped for t in tables),
+            "times_with_some_channels_only": [stamp(t) for t in self._incomplete_times],
+            "times_held_more_than_once": max(len(t.duplicates) for t in self._tables),
+            "longer_leads_dropped": max(t.dropped for t in self._tables),
             "converted_units": sorted(
                 {
-                    f"{short}: {item.unit} to {catalogue.BY_SHORT[short].unit}"
-                    for piece in self.pieces + self.constants
-                    for short, item in piece.survey.found.items()
-                    if (short in self.series or short in self._static_at) and (item.scale, item.offset) != (1.0, 0.0)
+                    f"{short}: {field.unit} to {catalogue.BY_SHORT[short].unit}"
+                    for piece in (*self.pieces, *self.constants)
+                    for short, field in piece.survey.fields.items()
+                    if (short in self.series or short in self._statics) and field.to_canonical.changes
                 }
             ),
         }
@@ -122,15 +140,11 @@ class Archive:
             ValueError: a time that the archive does not have.
         """
         times = self.times if times is None else times
-        variables = {short: self._variable(short, times) for short in self.series}
-        ds = xr.Dataset(variables)
-        ds.attrs["label"] = self.label
-        return ds
+        return xr.Dataset({short: self._variable(short, times) for short in self.series}, attrs={"label": self.label})
 
     def lead_hours(self, times: Times) -> NDArray[np.float64]:
         """The longest lead among the channels at each time, hours; 0 for analyses."""
-        tables = [table for groups in self.series.values() for _, table in groups]
-        leads = [table.lead[np.searchsorted(table.times, times)] for table in tables]
+        leads = [table.lead[np.searchsorted(table.times, times)] for table in self._tables]
         return np.asarray(np.max(leads, axis=0))
 
     def statics(self) -> dict[str, xr.DataArray]:
@@ -140,45 +154,31 @@ class Archive:
             ValueError: a value missing or not plausible, or a field that changes with time.
         """
         fields = {}
-        for short, piece in self._static_at.items():
-            assert piece is not None
-            raw, found = piece.raw, piece.survey
-            field = canonical(raw, found, select={short: []}, static=True)[short].load()
-            item = raw[found.found[short].raw]
-            dims = [d for d in item.dims if d == _time_dim(piece)]
-            if dims and item.sizes[dims[0]] > 1:
-                last = canonical(raw.isel({dims[0]: slice(-1, None)}), found, select={short: []}, static=True)[short]
+        for short, piece in self._statics.items():
+            raw, survey = piece.raw, piece.survey
+            field = canonical(raw, survey, select={short: []}, static=True)[short].load()
+            dim = piece.time_dim
+            if dim in raw[survey.fields[short].name].dims and raw.sizes[dim] > 1:
+                last = canonical(raw.isel({dim: slice(-1, None)}), survey, select={short: []}, static=True)[short]
                 if not np.array_equal(field.values, last.values, equal_nan=True):
                     raise ValueError(
                         f"static variable {short!r} must not change with time, got other values at the first and "
-                        f"the last of {item.sizes[dims[0]]} times in {found.origin}; give it in source.constants"
+                        f"the last of {raw.sizes[dim]} times in {survey.origin}; give it in source.constants"
                     )
-            fields[short] = checked(field, short=short, origin=found.origin)
+            fields[short] = checked(field, short=short, origin=survey.origin)
         return fields
 
-    def _find_static(self, short: str) -> Piece | None:
-        for piece in [*self.constants, *self.pieces]:
-            if short in piece.survey.found:
-                return piece
-        return None
-
-    def _require_present(self, wanted: Mapping[str, Sequence[int]]) -> None:
+    def _require_present(self, wanted: Mapping[str, Sequence[int]], absent_statics: Sequence[str]) -> None:
         faults = []
         for short, levels in wanted.items():
-            holding = [p.survey.found[short] for p in self.pieces if short in p.survey.found]
-            spec = catalogue.BY_SHORT[short]
+            holding = [p.survey.fields[short] for p in self.pieces if short in p.survey.fields]
+            known = {level for field in holding for level in field.levels}
+            absent = [level for level in levels if level not in known]
             if not holding:
-                faults.append(f"variable {short!r} ({spec.long})")
-                continue
-            absent = [p for p in levels if not any(p in item.levels for item in holding)]
-            if absent:
-                has = sorted({p for item in holding for p in item.levels if p})
-                faults.append(f"{short!r} at {spell_levels(absent)} (it has {spell_levels(has)})")
-        faults += [
-            f"static variable {short!r} ({catalogue.BY_SHORT[short].long})"
-            for short, piece in self._static_at.items()
-            if piece is None
-        ]
+                faults.append(f"variable {short!r} ({catalogue.BY_SHORT[short].long})")
+            elif absent:
+                faults.append(f"{short!r} at {spell_levels(absent)} (it has {spell_levels(known - {0})})")
+        faults += [f"static variable {short!r} ({catalogue.BY_SHORT[short].long})" for short in absent_statics]
         if faults:
             raise ValueError(
                 f"source must hold every channel of data.channels, got none of: {'; '.join(faults)}.\n"
@@ -187,35 +187,29 @@ class Archive:
             )
 
     def _holdings(self) -> str:
-        """What all pieces hold together, one line a different set of fields."""
-        seen: dict[str, list[str]] = {}
+        """What all pieces hold, one line for each different set of fields."""
+        origins: dict[str, list[str]] = {}
         for piece in [*self.pieces, *self.constants]:
-            seen.setdefault(", ".join(piece.survey.describe()) or "no field", []).append(piece.survey.origin)
-        lines = []
-        for what, origins in seen.items():
-            more = f" and {len(origins) - 1} more" if len(origins) > 1 else ""
-            lines.append(f"{origins[0]}{more} holds {what}")
-        return "\n  ".join(lines)
+            origins.setdefault(", ".join(piece.survey.describe()) or "no field", []).append(piece.survey.origin)
+        return "\n  ".join(
+            f"{first}{f' and {len(others)} more' if others else ''} holds {fields}"
+            for fields, (first, *others) in origins.items()
+        )
 
-    def _common_grid(self, wanted: Sequence[str]) -> Grid:
-        """The one grid of all pieces that matter; global."""
-        grid, first = None, ""
-        for piece in self.pieces:
-            if not set(wanted) & set(piece.survey.found):
-                continue
+    def _common_grid(self, wanted: Set[str]) -> Grid:
+        """The one grid of all pieces that hold a wanted variable; global."""
+        pieces = [p for p in self.pieces if wanted & p.survey.fields.keys()]
+        for piece in (*pieces, *self._statics.values()):
             _require_global(piece)
-            if grid is None:
-                grid, first = piece.survey.grid, piece.survey.origin
-            elif piece.survey.grid is None or alignment(piece.survey.grid, grid) is None:
+        first = pieces[0].survey
+        assert first.grid is not None
+        for other in (p.survey for p in pieces):
+            if other.grid is None or alignment(other.grid, first.grid) is None:
                 raise ValueError(
-                    f"fields that change with time must share one grid, got {grid} in {first} and "
-                    f"{piece.survey.grid} in {piece.survey.origin}; make a store of each"
+                    f"fields that change with time must share one grid, got {first.grid} in {first.origin} and "
+                    f"{other.grid} in {other.origin}; make a store of each"
                 )
-        for static in self._static_at.values():
-            if static is not None:
-                _require_global(static)
-        assert grid is not None
-        return grid
+        return first.grid
 
     def _series(self, short: str, levels: Sequence[int]) -> list[tuple[list[int], Table]]:
         """Groups of levels that lie in the same pieces, each with its table of times."""
@@ -224,7 +218,7 @@ class Archive:
             holding = tuple(
                 i
                 for i, piece in enumerate(self.pieces)
-                if short in piece.survey.found and (not levels or level in piece.survey.found[short].levels)
+                if (field := piece.survey.fields.get(short)) and (not levels or level in field.levels)
             )
             groups.setdefault(holding, []).append(level)
         return [
@@ -234,18 +228,16 @@ class Archive:
 
     def _common_times(self) -> tuple[Times, Times]:
         """(times with every channel, times with only some)."""
-        axes = {short: [t.times for _, t in groups] for short, groups in self.series.items()}
-        flat = [axis for group in axes.values() for axis in group]
-        common = flat[0]
-        for axis in flat[1:]:
-            common = np.intersect1d(common, axis, assume_unique=True)
+        axes = [table.times for table in self._tables]
+        common = functools.reduce(functools.partial(np.intersect1d, assume_unique=True), axes)
         if not common.size:
-            spans = "; ".join(f"{s}: {stamp(a[0])} .. {stamp(a[-1])} ({a.size} times)" for s, (a, *_) in axes.items())
+            firsts = {short: groups[0][1].times for short, groups in self.series.items()}
+            spans = "; ".join(f"{s}: {stamp(a[0])} .. {stamp(a[-1])} ({a.size} times)" for s, a in firsts.items())
             raise ValueError(
                 f"source must have times at which every channel is there, got none ({spans}); "
                 "name files that cover the same times"
             )
-        return common, np.setdiff1d(np.unique(np.concatenate(flat)), common)
+        return common, np.setdiff1d(np.unique(np.concatenate(axes)), common)
 
     def _variable(self, short: str, times: Times) -> xr.DataArray:
         parts = []
@@ -259,22 +251,21 @@ class Archive:
     def _run(self, short: str, levels: Sequence[int], run: Run) -> xr.DataArray:
         array = self._read(short, levels, run.piece, run.positions)
         origin = self.pieces[run.piece].survey.origin
-        for piece, position in run.twins:
+        for piece, position in run.duplicates:
             other = self._read(short, levels, piece, (position,))
             array = _same(array, other, short=short, origins=(origin, self.pieces[piece].survey.origin))
         return array
 
     def _read(self, short: str, levels: Sequence[int], number: int, positions: Sequence[int]) -> xr.DataArray:
         piece = self.pieces[number]
-        item = piece.survey.found[short]
-        raw, found = _with_levels(piece, short, levels)
-        dim = _time_dim(piece)
+        assert piece.survey.grid is not None
+        raw, survey = _with_levels(piece, short, levels)
+        dim = piece.time_dim
         if dim is not None:
             raw = raw.isel({dim: as_slice(positions)})
-        blocks = {d: _block(raw[item.raw], dim) if d == dim else -1 for d in raw[item.raw].dims}
-        raw = raw.chunk(blocks, token=uuid.uuid4().hex)
-        assert piece.survey.grid is not None
-        field = canonical(raw, found, select={short: levels})[short]
+        array = raw[survey.fields[short].name]
+        raw = raw.chunk({d: _block(array, dim) if d == dim else -1 for d in array.dims}, token=uuid.uuid4().hex)
+        field = canonical(raw, survey, select={short: levels})[short]
         field = field.chunk({d: -1 for d in field.dims if d != "time"})
         field = align(field, grid=piece.survey.grid, other=self.grid)
         return checked(field, short=short, origin=piece.survey.origin)
@@ -282,12 +273,12 @@ class Archive:
 
 def _with_levels(piece: Piece, short: str, levels: Sequence[int]) -> tuple[xr.Dataset, Survey]:
     """One variable with the levels wanted only, chosen before Dask, so that a backend need not read the others."""
-    item = piece.survey.found[short]
-    raw = piece.raw[[item.raw]]
-    if item.level_dim is None or item.level_dim not in raw[item.raw].dims:
+    field = piece.survey.fields[short]
+    raw = piece.raw[[field.name]]
+    if field.level_dim is None or field.level_dim not in raw[field.name].dims:
         return raw, piece.survey
-    raw = raw.isel({item.level_dim: as_slice([item.levels.index(p) for p in levels])})
-    return raw, replace(piece.survey, found={**piece.survey.found, short: replace(item, levels=tuple(levels))})
+    raw = raw.isel({field.level_dim: as_slice([field.levels.index(p) for p in levels])})
+    return raw, replace(piece.survey, fields={**piece.survey.fields, short: replace(field, levels=tuple(levels))})
 
 
 def _require_global(piece: Piece) -> None:
@@ -297,14 +288,6 @@ def _require_global(piece: Piece) -> None:
             f"source grid must cover the globe, got {grid} in {piece.survey.origin}; "
             "fetch the whole globe (leave out the area of the request)"
         )
-
-
-def _time_dim(piece: Piece) -> str | None:
-    """Raw name of the time dimension, None for a scalar time or no time."""
-    name = piece.survey.names.get("time")
-    if name is None or not piece.raw[name].dims:
-        return None
-    return str(piece.raw[name].dims[0])
 
 
 def _block(array: xr.DataArray, dim: str | None) -> int:
@@ -326,7 +309,6 @@ def _same(array: xr.DataArray, other: xr.DataArray, *, short: str, origins: tupl
             )
         return a
 
-    result: xr.DataArray = xr.apply_ufunc(
-        compare, array, other, dask="parallelized", output_dtypes=[array.dtype], keep_attrs=True
-    )
+    options: dict[str, Any] = {"dask": "parallelized", "output_dtypes": [array.dtype], "keep_attrs": True}
+    result: xr.DataArray = xr.apply_ufunc(compare, array, other, **options)
     return result

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import files
 from pipeline.console import stamp
 from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
+from pipeline.weather.times import Times
+from preprocess.decode.survey import PRELIMINARY, version_names
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.cloud import wanted_span
 from preprocess.sources.local_files import open_file
@@ -32,8 +33,6 @@ from preprocess.sources.local_files import open_file
 PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
 NAMES = {"orog": "geopotential"}
 """CDS names that differ from ERA5's long name; without levels, geopotential is that of the surface."""
-PRELIMINARY = "0005"
-"""ECMWF's experiment version of ERA5T."""
 BYTES_OF_FIELD = {"grib": 2 * 721 * 1440, "netcdf": 4 * 721 * 1440}
 """At most: GRIB packs 16 bits a value."""
 
@@ -95,7 +94,7 @@ class Request:
         return f"{', '.join(self.variables)} at {span}"
 
 
-def plan(config: WeatherConfig) -> list[Request]:
+def needed_requests(config: WeatherConfig) -> list[Request]:
     """Every request an experiment needs, static fields first, then by month.
 
     Raises:
@@ -106,51 +105,39 @@ def plan(config: WeatherConfig) -> list[Request]:
     first, last = wanted_span(data)
     step = np.timedelta64(data.step_hours, "h")
     times = np.arange(first, last + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
-    groups: dict[str, tuple[list[str], list[int]]] = {}
+    groups: dict[str, tuple[dict[str, None], list[int]]] = {}
     for channel in data.channels.dynamic:
-        name = "single" if channel.level is None else channel.variable
-        variables, levels = groups.setdefault(name, ([], []))
-        if channel.variable not in variables:
-            variables.append(channel.variable)
-        if channel.level is not None:
-            levels.append(channel.level)
+        variables, levels = groups.setdefault("single" if channel.level is None else channel.variable, ({}, []))
+        variables[channel.variable] = None
+        levels += [] if channel.level is None else [channel.level]
     requests = []
     if data.channels.static:
         static = tuple(c.variable for c in data.channels.static)
         requests.append(Request("constants", static, (), (times[0],), source.data_format))
-    for month, within in _by_month(times):
+    months = times.astype("datetime64[M]")
+    for month in np.unique(months):
         for name, (variables, levels) in groups.items():
             per_time = len(variables) * max(len(levels), 1)
-            for part in _split(within, per_time=per_time, most=source.max_fields):
+            for part in _split(times[months == month], per_time=per_time, most=source.max_fields):
                 title = f"{name}_{month}"
                 requests.append(Request(title, tuple(variables), tuple(levels), tuple(part), source.data_format))
     return requests
 
 
-def _by_month(times: NDArray[np.datetime64]) -> Iterable[tuple[str, list[NDArray[np.datetime64]]]]:
-    """(month, its days, each as its times)."""
+def _split(times: Times, *, per_time: int, most: int) -> Iterator[Times]:
+    """Times of one month in as few blocks of days as may be asked at once: equal hours, and not too many fields."""
     days = times.astype("datetime64[D]")
-    months = days.astype("datetime64[M]")
-    for month in np.unique(months):
-        within = times[months == month]
-        yield str(month), [within[within.astype("datetime64[D]") == day] for day in np.unique(days[months == month])]
-
-
-def _split(days: Sequence[NDArray[np.datetime64]], *, per_time: int, most: int) -> Iterable[list[np.datetime64]]:
-    """Days of one month in as few blocks as may be asked at once: equal hours, and not too many fields."""
-    blocks: dict[tuple[str, ...], list[NDArray[np.datetime64]]] = {}
-    for day in days:
-        blocks.setdefault(tuple(str(t)[11:16] for t in day), []).append(day)
-    for hours, same in blocks.items():
+    by_hours: dict[tuple[str, ...], list[Times]] = {}
+    for within in (times[days == day] for day in np.unique(days)):
+        by_hours.setdefault(tuple(str(t)[11:16] for t in within), []).append(within)
+    for hours, same in by_hours.items():
         count = most // (per_time * len(hours))
         if not count:
             raise ValueError(
                 f"source.max_fields must allow one day of one variable, got {most} for {per_time * len(hours)} fields; "
                 "raise it, or take fewer levels or a longer data.step_hours"
             )
-        parts = -(-len(same) // count)
-        for part in np.array_split(np.arange(len(same)), parts):
-            yield [t for i in part for t in same[i]]
+        yield from map(np.ravel, np.array_split(same, -(-len(same) // count)))
 
 
 class Folder:
@@ -169,18 +156,16 @@ class Folder:
 
     def recorded(self) -> dict[str, Any]:
         """What was downloaded, by file name."""
-        found: dict[str, Any] = files.read_json(self.manifest) if self.manifest.exists() else {}
-        return found
+        return dict(files.read_json(self.manifest)) if self.manifest.exists() else {}
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """Requests whose file is not there, or not as long as it was when it was recorded."""
         recorded = self.recorded()
 
-        def whole(request: Request) -> bool:
-            path = self.path / request.file
-            return request.file in recorded and path.exists() and path.stat().st_size == recorded[request.file]["bytes"]
+        def size(path: Path) -> int:
+            return path.stat().st_size if path.exists() else -1
 
-        return [r for r in requests if not whole(r)]
+        return [r for r in requests if recorded.get(r.file, {}).get("bytes") != size(self.path / r.file)]
 
 
 def open_cds(config: WeatherConfig) -> Archive:
@@ -191,7 +176,7 @@ def open_cds(config: WeatherConfig) -> Archive:
     """
     source = config.source
     assert isinstance(source, CdsSource)
-    folder, requests = Folder.of(config), plan(config)
+    folder, requests = Folder.of(config), needed_requests(config)
     missing = folder.missing(requests)
     if missing:
         raise ValueError(
@@ -221,10 +206,10 @@ def open_cds(config: WeatherConfig) -> Archive:
 
 def preliminary_times(piece: Piece) -> list[np.datetime64]:
     """Times of a raw dataset that belong to ERA5T."""
-    found, name = piece.survey, piece.survey.names.get("expver")
-    if name is None or found.times is None or PRELIMINARY not in found.versions:
+    times, name = piece.survey.times, piece.survey.names.get("expver")
+    if name is None or times is None or PRELIMINARY not in piece.survey.versions:
         return []
-    values = np.array([str(v).strip().zfill(4) for v in np.ravel(piece.raw[name].values)])
-    if values.size != found.times.size:
-        return list(found.times)  # both versions along a dimension: any time may be preliminary
-    return list(found.times[values == PRELIMINARY])
+    values = np.array(version_names(piece.raw[name].values))
+    if values.size != times.size:
+        return list(times)  # both versions along a dimension: any time may be preliminary
+    return list(times[values == PRELIMINARY])

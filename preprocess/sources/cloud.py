@@ -12,9 +12,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline.console import say, stamp
-from pipeline.weather import variables as catalogue
+from pipeline.weather import units
 from pipeline.weather.sections import ArcoSource, Channels, Data, WeatherBench2Source
-from preprocess.decode.survey import TIME_NAMES
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.remote import open_zarr
 
@@ -27,14 +26,14 @@ def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, 
     Args:
         source: its address (gs://, http:// or a local path) and label.
         channels: what is wanted.
-        data: period and step of the store to be made.
+        data: period and step of the store to be written.
 
     Raises:
         ValueError: the address cannot be opened, or the period is not inside its data; see also `Archive`.
     """
     raw, store = open_zarr(source.url, patience=source)
     raw = named(raw)
-    time = next((name for name in TIME_NAMES if name in raw.dims), None)
+    time = next((name for name in units.COORDINATE_NAMES["time"] if name in raw.dims), None)
     if time is None:
         raise ValueError(f"source.url must be an archive with a time axis, got none in {source.url}; check the address")
     store.guard(raw, time=time)
@@ -61,14 +60,13 @@ def named(raw: xr.Dataset) -> xr.Dataset:
     """The fields that bear a name of the catalogue.
 
     Derived fields, such as WeatherBench 2's "u_component_of_geostrophic_wind", may still carry the attributes of
-    the field they were made from and would be taken for it.
+    the field they were derived from and would be taken for it.
     """
-    known = {name.lower() for variable in catalogue.CATALOGUE for name in variable.names}
-    return raw.drop_vars([name for name in raw.data_vars if str(name).lower() not in known])
+    return raw.drop_vars([name for name in raw.data_vars if units.variable_named(str(name)) is None])
 
 
 def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
-    """First and last time of the store to be made."""
+    """First and last time of the store to be written."""
     first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
     step = np.timedelta64(data.step_hours, "h")
     return first, first + (end - first) // step * step

@@ -1,8 +1,8 @@
 """The fetch stage: downloads from the Copernicus Climate Data Store, queued, checked and recorded.
 
-Contract: `source.parallel_requests` requests are under way at once. The number of a queued request is written
-down when the CDS gives it, so a run that was killed takes its place in the queue again. A file is downloaded under
-another name, must have the length and checksum the CDS tells and hold every field that was asked for, is flushed,
+Contract: `source.parallel_requests` requests are under way at once. The identifier of a queued request is recorded
+when the CDS gives it, so a run that was killed takes its place in the queue again. A file is downloaded under
+another name, must have the length and checksum the CDS states and hold every field that was asked for, is flushed,
 renamed and only then recorded with its SHA-256. Passing faults are tried again; others stop with variable and time.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +23,14 @@ from pipeline import files, provenance
 from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
+from pipeline.weather.times import Times
 from preprocess.sources import cds, remote
-from preprocess.sources.cds import Folder, Request, plan
+from preprocess.sources.archive import Piece
+from preprocess.sources.cds import Folder, Request, needed_requests
 from preprocess.sources.local_files import open_file
 
-_ASK_AGAIN = 2
-"""How often a request the CDS failed on is asked for again."""
+_REPEATS = 2
+"""How often a request that failed at the CDS is submitted again."""
 _BLOCK = 1 << 20
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ def run_fetch(config: WeatherConfig) -> None:
         raise ValueError(
             f"source.kind must be cds for fetch, got {source.kind!r}; other sources are read where they are"
         )
-    folder, requests = Folder.of(config), plan(config)
+    folder, requests = Folder.of(config), needed_requests(config)
     with files.lock(folder.path / "fetch.lock"):
         missing = folder.missing(requests)
         if missing:
@@ -80,11 +82,11 @@ def connect(source: CdsSource) -> Any:
         url, key, verify = get_url_key_verify(source.url, None, None)
     except Exception as error:  # cdsapi raises this very class
         raise ValueError(
-            f"the CDS must be told who asks, got no address and key ({error}); put them into ~/.cdsapirc as "
+            f"the CDS must know its user, got no address and key ({error}); put them into ~/.cdsapirc as "
             "https://cds.climate.copernicus.eu/how-to-api shows, or into CDSAPI_URL and CDSAPI_KEY"
         ) from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of service messages that cannot be had; a lost network shows soon enough
+        warnings.simplefilter("ignore")  # that service messages cannot be had; a lost network shows soon enough
         return Client(url=url, key=key, verify=verify, timeout=source.timeout_s, progress=False, maximum_tries=1)
 
 
@@ -120,47 +122,39 @@ class _Queue:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetch_or_stop(self, request: Request) -> None:
-        if self.stopping.is_set():
-            return
         try:
-            self.fetch(request)
+            if not self.stopping.is_set():
+                self._fetch(request)
         except BaseException:
             self.stopping.set()
             raise
 
-    def fetch(self, request: Request) -> None:
+    def _fetch(self, request: Request) -> None:
         """One request, from the queue to the recorded file."""
-        for again in range(_ASK_AGAIN + 1):
+        for again in range(_REPEATS + 1):
             try:
                 results = self._results(request)
                 break
             except JobError as error:
                 self._remember(request, None)
-                if again == _ASK_AGAIN or self.stopping.is_set():
+                if again == _REPEATS or self.stopping.is_set():
                     raise self._fault(request, error) from None
                 say(f"fetch: the CDS failed on {request} ({error}); asking again")
-        if results is None:
-            return
-        part = self.folder.path / f".{request.file}.part"
-        digest = self._tried(lambda: self._download(results, part), str(request))
+        part, target = (self.folder.path / name for name in (f".{request.file}.part", request.file))
+        digest = self._tried(lambda: self._download(results, part), str(request)) if results is not None else None
         if digest is None:
             return
         require_fields(part, request)
-        target = self.folder.path / request.file
         part.replace(target)
         files.sync(self.folder.path)
+        entry = {"dataset": request.dataset, "inputs": request.inputs, "bytes": target.stat().st_size, "sha256": digest}
         with self.writing:
-            self.recorded[request.file] = {
-                "dataset": request.dataset,
-                "inputs": request.inputs,
-                "bytes": target.stat().st_size,
-                "sha256": digest,
-            }
+            self.recorded[request.file] = entry
             files.write_json(self.folder.manifest, self.recorded)
         self._remember(request, None)
 
     def _results(self, request: Request) -> Any:
-        """Wait for the CDS; None when told to stop."""
+        """Wait for the CDS; None when the run stops."""
         remote_job = self._submitted(request)
         pause = min(1.0, self.source.poll_s)
         while not self.stopping.is_set():
@@ -186,7 +180,7 @@ class _Queue:
         return job
 
     def _reason(self, job: Any, status: str) -> str:
-        """Why the CDS gave up, in its own words."""
+        """Why the CDS gave up, as it says."""
         try:
             job.get_results()
         except Exception as error:
@@ -201,7 +195,7 @@ class _Queue:
             files.write_json(self.jobs_path, self.jobs)
 
     def _download(self, results: Any, path: Path) -> str | None:
-        """Download and check one file; its SHA-256, or None when told to stop."""
+        """Download and check one file; its SHA-256, or None when the run stops."""
         asset = results.asset
         sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         session, options = self.client.session, {"timeout": self.source.timeout_s, "verify": self.client.verify}
@@ -218,9 +212,9 @@ class _Queue:
             os.fsync(file.fileno())
         if size != int(asset["file:size"]):
             raise remote.DamagedError(f"{size} of {asset['file:size']} bytes")
-        told = str(asset.get("file:checksum") or "")
-        if len(told) == 32 and told != md5.hexdigest():
-            raise remote.DamagedError(f"checksum {md5.hexdigest()} instead of {told}")
+        checksum = str(asset.get("file:checksum") or "")
+        if len(checksum) == 32 and checksum != md5.hexdigest():
+            raise remote.DamagedError(f"checksum {md5.hexdigest()} instead of {checksum}")
         return sha256.hexdigest()
 
     def _tried(self, action: Callable[[], T], what: str) -> T:
@@ -242,8 +236,8 @@ class _Queue:
 
     def _fault(self, what: object, error: Exception) -> ValueError:
         return ValueError(
-            f"request for {what} must be answered by the CDS, got {remote.describe(error)}; what came before is kept: "
-            "mend it and run python -m pipeline fetch again"
+            f"request for {what} must be answered by the CDS, got {remote.describe(error)}; downloads are kept: "
+            "resolve this and run python -m pipeline fetch again"
         )
 
 
@@ -260,24 +254,27 @@ def require_fields(path: Path, request: Request) -> None:
                     f"download must be one plain file, got a ZIP archive for {request}; use data_format: grib"
                 )
         pieces = open_file(path)
-        wanted = np.array(request.times, "datetime64[ns]")
+        times = np.array(request.times, "datetime64[ns]")
         for short in request.variables:
             for level in request.levels or (None,):
-                holding = [
-                    p.survey.times
-                    for p in pieces
-                    if short in p.survey.found
-                    and p.survey.times is not None
-                    and (level is None or level in p.survey.found[short].levels)
-                ]
-                absent = np.setdiff1d(wanted, np.concatenate([np.zeros(0, "datetime64[ns]"), *holding]))
+                absent = times[~np.isin(times, _times_of(pieces, short, level))]
                 if absent.size:
                     where = "" if level is None else f" at {level} hPa"
                     raise ValueError(
                         f"download must hold every field that was asked for, got no {short!r}{where} at "
-                        f"{stamp(absent[0])} ({absent.size} of {wanted.size} times) in the file of {request.dataset}; "
+                        f"{stamp(absent[0])} ({absent.size} of {times.size} times) in the file of {request.dataset}; "
                         "look at the CDS for gaps, or end data.period earlier"
                     )
     except ValueError:
         path.unlink()
         raise
+
+
+def _times_of(pieces: Sequence[Piece], short: str, level: int | None) -> Times:
+    """Times at which some pieces hold a variable on a level."""
+    axes = [np.zeros(0, "datetime64[ns]")]
+    for survey in (piece.survey for piece in pieces):
+        field = survey.fields.get(short)
+        if field is not None and survey.times is not None and (level is None or level in field.levels):
+            axes.append(survey.times)
+    return np.concatenate(axes)

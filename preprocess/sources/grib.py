@@ -1,9 +1,9 @@
 """GRIB 1 and 2 files as lazy raw datasets, read message by message.
 
 Contract: the headers decide everything, file names nothing: valid time is validityDate and
-validityTime, the lead is endStep. A file is scanned once for its headers; a field is decoded when it is
-read. Nothing is written beside the user's files; an index of headers may be kept elsewhere and holds for a
-file of the same path, length and date of change. Messages of one variable, kind of level,
+validityTime, the lead is counted from dataDate and dataTime. A file is scanned once for its headers; a field is
+decoded when it is read. Nothing is written beside the user's files; an index of headers may be kept elsewhere and is
+valid for a file of the same path, length and date of change. Messages of one variable, kind of level,
 lead and grid make one raw dataset, split further where times lack levels, so that every raw dataset is
 a full block of times and levels.
 """
@@ -14,10 +14,11 @@ import datetime as dt
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import eccodes
 import numpy as np
@@ -33,10 +34,13 @@ DECODING = threading.Lock()
 """Held around every use of ecCodes, which is not built for threads everywhere."""
 
 _LAYOUT = 1
-"""Of the index; another number makes it anew."""
+"""Of the index; an index of another layout is rebuilt."""
 
 _PRESSURE = {"isobaricInhPa": 1.0, "isobaricInPa": 0.01}
 _GRIDS = ("regular_ll", "regular_gg")
+
+Axes = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Latitudes and longitudes."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,11 @@ def open_grib(path: Path, *, index: Path | None = None) -> list[xr.Dataset]:
             f"GRIB file must hold one member of an ensemble, got {len(members)} ({members[0]} .. {members[-1]}) in "
             f"{path}; select one, e.g. with grib_copy -w number={members[0]}"
         )
-    grids: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    datasets = []
-    for group in cubes.values():
-        grid = group[0].grid
-        if grid not in grids:
-            grids[grid] = _grid(path, group[0])
-        datasets += [_dataset(path, block, grids[grid]) for block in _full_blocks(group, path)]
-    return datasets
+    grids = {message.grid: message for message in (group[0] for group in cubes.values())}
+    axes = {digest: _grid(path, message) for digest, message in grids.items()}
+    return [
+        _dataset(path, block, axes[group[0].grid]) for group in cubes.values() for block in _full_blocks(group, path)
+    ]
 
 
 def headers(path: Path, *, index: Path | None) -> list[Message]:
@@ -121,11 +122,11 @@ def headers(path: Path, *, index: Path | None) -> list[Message]:
         if content["of"] == mark:
             return [Message(**row | {"time": np.datetime64(row["time"], "ns")}) for row in content["messages"]]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no index, or one that is damaged: made anew below
-    found = list(scan(path))
-    rows = [asdict(m) | {"time": int(m.time.astype(np.int64))} for m in found]
+        pass  # no index, or one that is damaged: rebuilt below
+    messages = list(scan(path))
+    rows = [asdict(m) | {"time": int(m.time.astype(np.int64))} for m in messages]
     files.write_json(kept, {"of": mark, "messages": rows})
-    return found
+    return messages
 
 
 def scan(path: Path) -> Iterator[Message]:
@@ -162,18 +163,14 @@ def _header(handle: int) -> Message:
     def get(key: str, kind: type) -> Any:
         return eccodes.codes_get(handle, key, ktype=kind)
 
-    def maybe(key: str, kind: type) -> Any:
-        return get(key, kind) if eccodes.codes_is_defined(handle, key) else None
+    def maybe(key: str, kind: type, default: Any = None) -> Any:
+        return get(key, kind) if eccodes.codes_is_defined(handle, key) else default
 
     level_kind = get("typeOfLevel", str)
     level = get("level", float)
-    date, clock = get("validityDate", int), get("validityTime", int)
-    time = dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
+    time = _moment(handle, "validity")
     # The span of time decides: ECMWF's GRIB 1 calls plain analyses of the CDS "avgua", an average of one.
     instant = get("startStep", int) == get("endStep", int)
-    member = maybe("perturbationNumber", int)
-    if member is None:
-        member = maybe("number", int)
     return Message(
         offset=get("offset", int),
         length=get("totalLength", int),
@@ -183,20 +180,17 @@ def _header(handle: int) -> Message:
         level=level * _PRESSURE[level_kind] if level_kind in _PRESSURE else None,
         surface="pressure" if level_kind in _PRESSURE else f"{level_kind} {level:g}",
         time=np.datetime64(time, "ns"),
-        lead=_hours(handle),
-        member=member,
+        lead=(time - _moment(handle, "data")).total_seconds() / 3600.0,
+        member=maybe("perturbationNumber", int, maybe("number", int)),
         grid=get("md5GridSection", str),
         version=str(maybe("experimentVersionNumber", str) or ""),
     )
 
 
-def _hours(handle: int) -> float:
-    """Hours from the reference time to the valid time."""
-    date, clock = (eccodes.codes_get(handle, key, ktype=int) for key in ("dataDate", "dataTime"))
-    start = dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
-    date, clock = (eccodes.codes_get(handle, key, ktype=int) for key in ("validityDate", "validityTime"))
-    end = dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
-    return (end - start).total_seconds() / 3600.0
+def _moment(handle: int, which: Literal["data", "validity"]) -> dt.datetime:
+    """The reference time of a message ("data"), or its valid time."""
+    date, clock = (eccodes.codes_get(handle, f"{which}{part}", ktype=int) for part in ("Date", "Time"))
+    return dt.datetime(date // 10000, date // 100 % 100, date % 100, clock // 100, clock % 100)
 
 
 def attributes(message: Message) -> dict[str, Any]:
@@ -222,9 +216,7 @@ def _full_blocks(messages: Sequence[Message], path: Path) -> list[list[list[Mess
     return list(blocks.values())
 
 
-def _dataset(
-    path: Path, block: Sequence[Sequence[Message]], grid: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> xr.Dataset:
+def _dataset(path: Path, block: Sequence[Sequence[Message]], grid: Axes) -> xr.Dataset:
     first = block[0][0]
     field = _Field(path, block, shape=(grid[0].size, grid[1].size))
     data: Any = indexing.LazilyIndexedArray(field)
@@ -271,58 +263,61 @@ class _Field(BackendArray):
                     file.seek(offset)
                     out[i, j] = _decode(file.read(length), self.path).reshape(self.shape[2:])
         result: Any = out
-        for axis, part in reversed(list(enumerate((slice(None), slice(None), *key[2:])))):
-            result = result[(slice(None),) * axis + (part,)]
+        for axis in (3, 2):
+            result = result[(slice(None),) * axis + (key[axis],)]
         for axis in (1, 0):
             if isinstance(key[axis], int | np.integer):
                 result = result.take(0, axis=axis)
         return np.asarray(result)
 
 
-def _decode(message: bytes, path: Path) -> NDArray[np.float32]:
-    """Values of one message in the order of its grid; missing ones are NaN."""
+@contextmanager
+def _loaded(body: bytes, path: Path) -> Iterator[int]:
+    """The handle that ecCodes gives a message; errors name the file.
+
+    Raises:
+        ValueError: the message cannot be read.
+    """
     with DECODING:
         try:
-            handle = eccodes.codes_new_from_message(message)
+            handle = eccodes.codes_new_from_message(body)
+            try:
+                yield handle
+            finally:
+                eccodes.codes_release(handle)
         except eccodes.CodesInternalError as error:
             raise ValueError(f"GRIB message must be readable, got {error} in {path}; fetch the file again") from None
-        try:
-            if eccodes.codes_get(handle, "bitmapPresent", ktype=int):
-                eccodes.codes_set(handle, "missingValue", 9e33)
-            values = np.asarray(eccodes.codes_get_values(handle), dtype=np.float64)
-        except eccodes.CodesInternalError as error:
-            raise ValueError(f"GRIB message must be readable, got {error} in {path}; fetch the file again") from None
-        finally:
-            eccodes.codes_release(handle)
+
+
+def _decode(body: bytes, path: Path) -> NDArray[np.float32]:
+    """Values of one message in the order of its grid; missing ones are NaN."""
+    with _loaded(body, path) as handle:
+        if eccodes.codes_get(handle, "bitmapPresent", ktype=int):
+            eccodes.codes_set(handle, "missingValue", 9e33)
+        values = np.asarray(eccodes.codes_get_values(handle), dtype=np.float64)
     return np.where(values > 8e33, np.nan, values).astype(np.float32)
 
 
-def _grid(path: Path, message: Message) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _grid(path: Path, message: Message) -> Axes:
     """Latitudes and longitudes in the order of the values."""
     with path.open("rb") as file:
         file.seek(message.offset)
         body = file.read(message.length)
-    with DECODING:
-        return _grid_of(body, path)
-
-
-def _grid_of(body: bytes, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    handle = eccodes.codes_new_from_message(body)
-    try:
+    with _loaded(body, path) as handle:
         kind = eccodes.codes_get(handle, "gridType", ktype=str)
-        flags: Mapping[str, int] = {
-            key: eccodes.codes_get(handle, key, ktype=int)
+        by_columns = any(
+            eccodes.codes_get(handle, key, ktype=int)
             for key in ("jPointsAreConsecutive", "alternativeRowScanning")
             if eccodes.codes_is_defined(handle, key)
-        }
-        if kind not in _GRIDS or any(flags.values()):
+        )
+        if kind not in _GRIDS or by_columns:
             raise ValueError(
                 f"GRIB grid must be a regular or full Gaussian latitude-longitude grid scanned by rows, got {kind} in "
                 f"{path}; convert it, e.g. with cdo -setgridtype,regular"
             )
-        rows, columns = (eccodes.codes_get(handle, key, ktype=int) for key in ("Nj", "Ni"))
-        lat = np.asarray(eccodes.codes_get_array(handle, "latitudes"), dtype=np.float64).reshape(rows, columns)
-        lon = np.asarray(eccodes.codes_get_array(handle, "longitudes"), dtype=np.float64).reshape(rows, columns)
-    finally:
-        eccodes.codes_release(handle)
+        shape = tuple(eccodes.codes_get(handle, key, ktype=int) for key in ("Nj", "Ni"))
+        lat, lon = (
+            np.asarray(eccodes.codes_get_array(handle, key), dtype=np.float64).reshape(shape)
+            for key in ("latitudes", "longitudes")
+        )
     return lat[:, 0].copy(), lon[0].copy()

@@ -22,7 +22,7 @@ from preprocess.sources.netcdf3 import require_whole
 _NETCDF = (b"\x89HDF", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _GRIB = b"GRIB"
 _MANY = 50
-"""Number of files from which opening shows that it is at work."""
+"""Number of files from which opening shows a sign of life."""
 
 
 def open_files(source: FilesSource, *, channels: Channels, index: Path | None = None) -> Archive:
@@ -37,7 +37,7 @@ def open_files(source: FilesSource, *, channels: Channels, index: Path | None = 
         ValueError: a pattern without a file, a file that cannot be read, or see `Archive`.
     """
     description = source.model_dump(mode="json")
-    paths, constants = find(source.paths), find(source.constants)
+    paths, constants = find_files(source.paths), find_files(source.constants)
     with console.status(f"opening {len(paths)} files") if len(paths) >= _MANY else nullcontext():
         pieces = [piece for path in paths for piece in open_file(path, index=index)]
     return Archive(
@@ -49,20 +49,20 @@ def open_files(source: FilesSource, *, channels: Channels, index: Path | None = 
     )
 
 
-def find(patterns: Sequence[str]) -> list[Path]:
+def find_files(patterns: Sequence[str]) -> list[Path]:
     """Files of some glob patterns, sorted, each once.
 
     Raises:
         ValueError: a pattern without a file.
     """
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for pattern in patterns:
         matches = [Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True)]  # noqa: PTH207
         matches = [p for p in matches if p.is_file() or (p / "zarr.json").exists() or (p / ".zgroup").exists()]
         if not matches:
             raise ValueError(f"source.paths must name files, got none for {pattern!r} (from {Path.cwd()})")
-        found |= set(matches)
-    return sorted(found)
+        paths |= set(matches)
+    return sorted(paths)
 
 
 def open_file(path: Path, *, index: Path | None = None) -> list[Piece]:

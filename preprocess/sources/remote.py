@@ -2,7 +2,7 @@
 
 Contract: a request that fails for a passing reason (a lost or silent connection, HTTP 408, 425, 429 or 5xx, a
 body cut short) is made again after a random, exponentially growing wait, a limited number of times; at most
-`parallel_requests` are under way at once, each holding one chunk. What stays broken raises `ValueError` with
+`parallel_requests` are under way at once, each for one chunk. What stays broken raises `ValueError` with
 variable, time and address. Zarr takes an absent chunk for one full of the fill value; for a field of an
 archive it is an error here. Stores can be pickled to workers.
 """
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from pipeline.console import say, stamp
 from pipeline.weather.sections import RemoteSource
+from pipeline.weather.times import Times
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -37,35 +37,38 @@ RETRIED_STATUS = frozenset({408, 425, 429})
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 _SILENT_RETRIES = 2
 _IN_HEADER = -1
+"""In place of a length: each Blosc chunk states its own."""
 
 
 class DamagedError(Exception):
     """A body that is not as long as its own header or the array's layout says, or metadata that end early."""
 
 
-@dataclass(frozen=True)
-class Field:
-    """Where the times of an array are whose chunks must all exist.
+@dataclass(frozen=True, eq=False)
+class GuardedField:
+    """An array whose chunks must all exist.
 
     Args:
         chunk_times: times in one chunk, 0 for a field without time.
-        times: the whole time axis as (first, step) if regular, else the times themselves.
+        times: the whole time axis.
     """
 
     chunk_times: int
-    times: tuple[np.datetime64, np.timedelta64] | NDArray[np.datetime64]
+    times: Times
 
     def when(self, chunk: int) -> str:
         """The times of a chunk as messages print them; "" for a field without time."""
-        if not self.chunk_times:
-            return ""
-        first, last = (self._time(i) for i in (chunk * self.chunk_times, (chunk + 1) * self.chunk_times - 1))
-        return f" at {stamp(first)}" + (f" .. {stamp(last)}" if last != first else "")
+        times = self.times[chunk * self.chunk_times : (chunk + 1) * self.chunk_times]
+        ends = [stamp(time) for time in times[[0, -1]]] if times.size else []
+        return f" at {' .. '.join(dict.fromkeys(ends))}" if ends else ""
 
-    def _time(self, position: int) -> np.datetime64:
-        if isinstance(self.times, tuple):
-            return np.datetime64(self.times[0] + position * self.times[1])
-        return np.datetime64(self.times[min(position, self.times.size - 1)])
+
+@dataclass
+class _Connection:
+    """What has to be closed when a store is no longer used."""
+
+    filesystem: Any
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class PatientStore(WrapperStore[Store]):
@@ -76,7 +79,7 @@ class PatientStore(WrapperStore[Store]):
         self.url = url
         self.retries = retries
         self.parallel = parallel
-        self.fields: dict[str, Field] = {}
+        self.fields: dict[str, GuardedField] = {}
         self.lengths: dict[str, int] = {}
         """Bytes of a chunk by array: a number for uncompressed ones, _IN_HEADER for Blosc."""
         self._begin()
@@ -85,20 +88,15 @@ class PatientStore(WrapperStore[Store]):
         """State of this process, not sent to others."""
         self._gate: asyncio.Semaphore | None = None
         self._given_up: dict[str, str] = {}
-        self._line: dict[str, Any] = {"files": getattr(self._store, "fs", None)}
-        weakref.finalize(self, _hang_up, self._line)
+        self._connection = _Connection(getattr(self._store, "fs", None))
+        weakref.finalize(self, _disconnect, self._connection)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_gate", "_given_up", "_line")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_gate", "_given_up", "_connection")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
-
-    def _with_store(self, store: Store) -> PatientStore:
-        other = PatientStore(store, url=self.url, retries=self.retries, parallel=self.parallel)
-        other.fields, other.lengths = self.fields, self.lengths
-        return other
 
     def guard(self, raw: xr.Dataset, *, time: str | None) -> None:
         """From now on every chunk of every field (an array of two or more dimensions) must be there.
@@ -107,13 +105,11 @@ class PatientStore(WrapperStore[Store]):
             raw: the dataset as opened from this store, with its whole time axis.
             time: name of the time dimension, if there is one.
         """
-        axis: Any = np.zeros(0, "datetime64[ns]") if time is None else raw[time].values
-        if axis.size > 1 and np.unique(np.diff(axis)).size == 1:
-            axis = (axis[0], axis[1] - axis[0])
+        times = np.zeros(0, "datetime64[ns]") if time is None else raw[time].values
         for name, array in raw.data_vars.items():
             if array.ndim > 1:
-                chunks = array.encoding.get("chunks") or array.shape
-                self.fields[str(name)] = Field(int(chunks[array.dims.index(time)]) if time in array.dims else 0, axis)
+                chunks = dict(zip(array.dims, array.encoding.get("chunks") or array.shape, strict=True))
+                self.fields[str(name)] = GuardedField(int(chunks.get(time, 0)), times)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """One object, or None for one that is absent and may be.
@@ -123,30 +119,33 @@ class PatientStore(WrapperStore[Store]):
         """
         if key in self._given_up:
             raise ValueError(self._given_up[key])
-        name, chunk = _place(key)
-        field = self.fields.get(name) if chunk else None
-        what = self.what(key)
+        address = f"{self.url}/{key}"
         try:
             data = await self._tried(key, prototype, byte_range)
         except Exception as error:  # every protocol has its own exceptions
+            tries = f" after {self.retries + 1} tries" if passing(error) else ""
             self._given_up[key] = (
-                f"{what} must be readable, got {describe(error)} from {self.url}/{key}"
-                f"{f' after {self.retries + 1} tries' if passing(error) else ''}; "
-                "run the same command again to go on from here"
+                f"{self.what(key)} must be readable, got {describe(error)} from {address}{tries}; "
+                "run the same command again, which resumes here"
             )
             raise ValueError(self._given_up[key]) from error
-        if data is None and field is not None:
+        if data is None and self._field(key) is not None:
             self._given_up[key] = (
-                f"{what} must have its values, got no chunk at {self.url}/{key}; the archive is incomplete there: "
-                "choose another data.period, or tell those who keep it"
+                f"{self.what(key)} must have its values, got no chunk at {address}; the archive is incomplete there: "
+                "choose another data.period, or report it to the archive's maintainers"
             )
             raise ValueError(self._given_up[key])
         return data
 
+    def _field(self, key: str) -> GuardedField | None:
+        """The guarded field that a key is a chunk of, or None."""
+        name, chunk = _array_and_chunk(key)
+        return self.fields.get(name) if chunk else None
+
     def what(self, key: str) -> str:
-        """A key in the user's words: variable and time, where it is a chunk of a guarded field."""
-        name, chunk = _place(key)
-        field = self.fields.get(name) if chunk else None
+        """What messages call a key: variable and time, where it is a chunk of a guarded field."""
+        name, chunk = _array_and_chunk(key)
+        field = self._field(key)
         return f"variable {name!r}{field.when(chunk[0])}" if field is not None else f"{key!r} of the archive"
 
     async def get_partial_values(
@@ -160,7 +159,7 @@ class PatientStore(WrapperStore[Store]):
 
         if self._gate is None:
             self._gate = asyncio.Semaphore(self.parallel)
-            self._line["loop"] = asyncio.get_running_loop()
+            self._connection.loop = asyncio.get_running_loop()
         data: Buffer | None = None
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(self.retries + 1),
@@ -177,7 +176,7 @@ class PatientStore(WrapperStore[Store]):
         return data
 
     def _require_whole(self, key: str, data: Buffer) -> None:
-        name, chunk = _place(key)
+        name, chunk = _array_and_chunk(key)
         if not chunk:
             self._learn(key, data)
             return
@@ -197,12 +196,13 @@ class PatientStore(WrapperStore[Store]):
             raise DamagedError(f"metadata that end after {len(data)} bytes") from None
         for path, layout in content.get("metadata", {}).items() if key == ".zmetadata" else ():
             name, _, kind = path.rpartition("/")
-            if kind == ".zarray" and not layout.get("filters"):
-                compressor = layout.get("compressor")
-                if compressor is None:
-                    self.lengths[name] = int(np.prod(layout["chunks"])) * np.dtype(layout["dtype"]).itemsize
-                elif compressor.get("id") == "blosc":
-                    self.lengths[name] = _IN_HEADER
+            if kind != ".zarray" or layout.get("filters"):
+                continue
+            compressor = layout.get("compressor")
+            if compressor is None:
+                self.lengths[name] = int(np.prod(layout["chunks"])) * np.dtype(layout["dtype"]).itemsize
+            elif compressor.get("id") == "blosc":
+                self.lengths[name] = _IN_HEADER
 
     def _announce(self, state: RetryCallState) -> None:
         if state.attempt_number > _SILENT_RETRIES and state.outcome is not None:
@@ -211,16 +211,16 @@ class PatientStore(WrapperStore[Store]):
             say(f"source: {error}; again in {wait:.0f} s ({state.attempt_number} of {self.retries}): {self.url}")
 
 
-def _place(key: str) -> tuple[str, tuple[int, ...]]:
+def _array_and_chunk(key: str) -> tuple[str, tuple[int, ...]]:
     """(array, chunk indices) of a key; no indices for metadata."""
     name, _, rest = key.partition("/")
     parts = re.split(r"[./]", rest.removeprefix("c/"))
     return name, tuple(map(int, parts)) if all(p.isdigit() for p in parts) else ()
 
 
-def _hang_up(line: dict[str, Any]) -> None:
-    """Close the connections of a store that is no longer used, in the event loop that opened them."""
-    session, loop = getattr(line["files"], "_session", None), line.get("loop")
+def _disconnect(connection: _Connection) -> None:
+    """Close the connections of a store in the event loop that opened them."""
+    session, loop = getattr(connection.filesystem, "_session", None), connection.loop
     if session is None or session.closed or loop is None or not loop.is_running():
         return
     closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
@@ -232,25 +232,22 @@ def _hang_up(line: dict[str, Any]) -> None:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether an error of any protocol may be gone at the next try."""
+    """Whether a request that failed so may succeed when it is made again, by any protocol."""
     import aiohttp
     import requests
 
     if isinstance(error, DamagedError | TimeoutError | ConnectionError):
         return True
-    if isinstance(error, aiohttp.ClientResponseError):
-        status: Any = error.status
-    elif isinstance(error, requests.HTTPError) and error.response is not None:
+    status = error.status if isinstance(error, aiohttp.ClientResponseError) else getattr(error, "code", None)  # gcsfs
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
-    else:
-        status = getattr(error, "code", None)  # gcsfs
-    if status is not None and str(status).isdigit():
-        return int(status) in RETRIED_STATUS or int(status) >= 500
+    if str(status).isdigit():
+        return int(str(status)) in RETRIED_STATUS or int(str(status)) >= 500
     return isinstance(error, aiohttp.ClientError | requests.RequestException)
 
 
 def describe(error: BaseException | None) -> str:
-    """An error in one line, with its kind where it has no words."""
+    """An error in one line: its type, and its message if it has one."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -260,7 +257,7 @@ def open_zarr(url: str, *, patience: RemoteSource) -> tuple[xr.Dataset, PatientS
 
     Args:
         url: gs://, http(s)://, any other protocol of fsspec, or a local path.
-        patience: how requests are made.
+        patience: how long to wait, and how often to try.
 
     Raises:
         ValueError: nothing can be opened there.
@@ -291,7 +288,7 @@ def _connect(url: str, patience: RemoteSource) -> Store:
         return LocalStore(url, read_only=True)
     import aiohttp
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its retries print tracebacks; ours speak for themselves
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # its retries print tracebacks; ours print one line
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience.timeout_s, sock_read=patience.timeout_s)
     options: dict[str, Any] = {}
     if url.startswith(("gs://", "gcs://")):

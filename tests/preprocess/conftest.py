@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.config import Config, parse
+from pipeline.config import Config
 from pipeline.weather.variables import BY_SHORT, standard_geopotential
+from tests.preprocess.stores import experiment
 
 LATITUDE = np.linspace(90.0, -90.0, 19)
 LONGITUDE = np.arange(36) * 10.0
@@ -81,24 +82,9 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
                 "test": {"start": "2001-01-02", "end": "2001-01-03T00:00"},
             },
         }
-        step = (settings | data)["step_hours"]
-        return parse(
-            {
-                "name": name,
-                "directory": str(tmp_path / name),
-                "source": {
-                    "kind": "files",
-                    "label": "made up",
-                    "paths": [str(p) for p in paths],
-                    "constants": [str(p) for p in constants],
-                },
-                "data": settings | data,
-                "model": {"patch": 2},
-                "training": {"lead_hours": [step]},
-                "forecast": {"lead_hours": [step], "init_step_hours": step},
-                "evaluation": {"variables": []},
-            }
-        )
+        files, statics = ([str(p) for p in group] for group in (paths, constants))
+        source = {"kind": "files", "label": "made up", "paths": files, "constants": statics}
+        return experiment(name, tmp_path / name, source=source, data=settings | data)
 
     return make
 

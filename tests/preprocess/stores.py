@@ -1,13 +1,31 @@
-"""Looks at what the regrid stage has written, and starts it as users do."""
+"""Small experiments, what their regrid stage has written, and how users start it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline import config as configuration
 from pipeline import store
 from pipeline.config import Config
+
+
+def experiment(name: str, folder: Path, *, source: dict[str, Any], data: dict[str, Any]) -> Config:
+    """A configuration that writes below a folder, its leads one step of the store long."""
+    step = data["step_hours"]
+    return configuration.parse(
+        {
+            "name": name,
+            "directory": str(folder),
+            "source": source,
+            "data": data,
+            "model": {"patch": 2},
+            "training": {"lead_hours": [step]},
+            "forecast": {"lead_hours": [step], "init_step_hours": step},
+            "evaluation": {"variables": []},
+        }
+    )
 
 
 def tree(config: Config) -> dict[str, bytes]:

@@ -133,8 +133,13 @@ def test_stores_of_someone_else(good: Config, tmp_path: Path) -> None:
     plain.attrs = {}
     plain.to_zarr(tmp_path / "plain.zarr", zarr_format=3, consolidated=False)
     lines = departures(tmp_path / "plain.zarr")
-    for start in ("attribute 'contract' must be a mapping", "state must have dimensions", "state must be float32",
-                  "coordinate 'level' must be there", "coordinate 'unit' must be there"):  # fmt: skip
+    for start in (
+        "attribute 'contract' must be a mapping",
+        "state must have dimensions",
+        "state must be float32",
+        "coordinate 'level' must be there",
+        "coordinate 'unit' must be there",
+    ):
         assert any(line.startswith(start) for line in lines), (start, lines)
 
 

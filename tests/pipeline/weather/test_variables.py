@@ -8,7 +8,6 @@ import xarray as xr
 from pipeline.weather.variables import (
     BY_SHORT,
     CATALOGUE,
-    CONVERSIONS,
     LEVELS,
     STANDARD_GRAVITY,
     Channel,
@@ -98,18 +97,6 @@ def test_ranges_refuse_the_usual_wrong_units() -> None:
     assert not low <= 8.0 <= high
     low, high = plausible_range(Channel("msl"))
     assert not low <= 1013.0 <= high
-
-
-def test_conversions_by_algebra() -> None:
-    """Catches a scale or offset the wrong way round."""
-    scale, offset = CONVERSIONS["degc", "K"]
-    assert scale * 25.0 + offset == 298.15
-    scale, offset = CONVERSIONS["gpm", "m2 s-2"]
-    assert scale * 5500.0 + offset == pytest.approx(53936.575)
-    scale, offset = CONVERSIONS["hpa", "Pa"]
-    assert scale * 1013.25 + offset == pytest.approx(101325.0)
-    scale, offset = CONVERSIONS["g kg-1", "kg kg-1"]
-    assert scale * 8.0 + offset == pytest.approx(0.008)
 
 
 def test_ranges_hold_the_reanalysis(shared_reference: object) -> None:

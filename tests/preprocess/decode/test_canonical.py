@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.grid import Grid
 from preprocess.decode.canonical import align, alignment, canonical, checked
-from preprocess.decode.survey import conversion, identify, survey
+from preprocess.decode.survey import identify, survey
 
 SELECT = {"z": [500, 850], "t": [500, 850], "t2m": [], "u10": []}
 
@@ -151,10 +151,10 @@ def test_units(atmosphere: Callable[..., xr.Dataset]) -> None:
     found = read(raw)
     assert_same(found, ds, tolerance=1e-5)
     assert found["z"].attrs["units"] == "m2 s-2"
-    assert conversion("q", "g kg**-1", raw="q", origin="a.nc") == (1e-3, 0.0)
-    assert conversion("q", "kg kg**-1", raw="q", origin="a.nc") == (1.0, 0.0)
-    with pytest.raises(ValueError, match=r"'t2m' must be in K or c, celsius, degc, got 'degF' for '2t' in a.nc"):
-        conversion("t2m", "degF", raw="2t", origin="a.nc")
+    unknown = ds.rename(t2m="2t")
+    unknown["2t"].attrs["units"] = "degF"
+    with pytest.raises(ValueError, match=r"'t2m' must be in K or degc or celsius or c, got 'degF' for '2t' in a.nc"):
+        read(unknown)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_units(atmosphere: Callable[..., xr.Dataset]) -> None:
         ("u10", lambda x: x.where((x.time != x.time[7]) | (x.latitude != 50)), "got 36 of 684 at 2001-01-02T18"),
         ("u10", lambda x: x.where(x.time != x.time[3], np.inf), "got 684 of 684 at 2001-01-01T18"),
     ],
-)  # fmt: skip
+)
 def test_implausible_values(
     atmosphere: Callable[..., xr.Dataset], short: str, change: Callable[..., Any], message: str
 ) -> None:

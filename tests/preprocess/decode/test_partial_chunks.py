@@ -24,18 +24,21 @@ def fields(rows: int, items: int, seed: int) -> np.ndarray:
 
 
 def decoded(buffer: bytes, rows: list[int], items: int) -> np.ndarray:
-    data = np.frombuffer(buffer, np.uint8)
     out = np.full((len(rows), items), np.nan, np.float32)
-    decode_rows(Stored(data, data.size), rows, out)
+    decode_rows(Stored.in_memory(np.frombuffer(buffer, np.uint8)), rows, out)
     return out
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    rows=st.integers(1, 12), items=st.integers(1, 30000), block=st.sampled_from([0, 4096, 40000, 1 << 20]),
-    cname=st.sampled_from(["lz4", "zstd", "blosclz", "zlib"]), level=st.sampled_from([0, 1, 5, 9]),
-    shuffle=st.sampled_from([0, 1, 2]), data=st.data(),
-)  # fmt: skip
+    rows=st.integers(1, 12),
+    items=st.integers(1, 30000),
+    block=st.sampled_from([0, 4096, 40000, 1 << 20]),
+    cname=st.sampled_from(["lz4", "zstd", "blosclz", "zlib"]),
+    level=st.sampled_from([0, 1, 5, 9]),
+    shuffle=st.sampled_from([0, 1, 2]),
+    data=st.data(),
+)
 def test_any_rows_of_any_buffer(
     rows: int, items: int, block: int, cname: str, level: int, shuffle: int, data: st.DataObject
 ) -> None:
@@ -95,9 +98,14 @@ def test_arrays_read_as_ever(version: int, tmp_path: Path, monkeypatch: pytest.M
         else zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4)
     )
     zarr.create_array(
-        tmp_path / "a", shape=(4, 7, 60, 90), chunks=(1, 7, 60, 90), dtype="float32", zarr_format=version,
-        compressors=codec, fill_value=np.nan,
-    )[:3] = values  # fmt: skip
+        tmp_path / "a",
+        shape=(4, 7, 60, 90),
+        chunks=(1, 7, 60, 90),
+        dtype="float32",
+        zarr_format=version,
+        compressors=codec,
+        fill_value=np.nan,
+    )[:3] = values
     array = zarr.open_array(tmp_path / "a", mode="r")
     used: list[int] = []
     original = partial_chunks.decode_rows
@@ -126,9 +134,13 @@ def test_arrays_read_as_ever(version: int, tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_cut_short(tmp_path: Path) -> None:
     """Catches a chunk whose end is missing read as if it were there."""
     array = zarr.create_array(
-        tmp_path / "a", shape=(1, 5, 100, 100), chunks=(1, 5, 100, 100), dtype="float32", zarr_format=2,
+        tmp_path / "a",
+        shape=(1, 5, 100, 100),
+        chunks=(1, 5, 100, 100),
+        dtype="float32",
+        zarr_format=2,
         compressors=numcodecs.Blosc(cname="lz4"),
-    )  # fmt: skip
+    )
     array[:] = fields(5, 10000, seed=1).reshape(1, 5, 100, 100)
     chunk = tmp_path / "a" / "0.0.0.0"
     chunk.write_bytes(chunk.read_bytes()[:-7])

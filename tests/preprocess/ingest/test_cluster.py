@@ -26,17 +26,12 @@ from pipeline.sections import Compute
 from preprocess.ingest import stage
 from preprocess.ingest.cluster import computed, slurm_cluster
 from preprocess.ingest.stage import run_regrid
+from tests.preprocess.stores import tree
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 Configure = Callable[..., Config]
-
-
-def tree(config: Config) -> dict[str, bytes]:
-    path = config.paths.store
-    found = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    return found | {"manifest": store.manifest_path(path).read_bytes()}
 
 
 def on(config: Config, **compute: Any) -> Config:
@@ -111,21 +106,19 @@ def test_a_scheduler_elsewhere(source: Path, configure: Configure, tmp_path: Pat
     run_regrid(here)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     address = tmp_path / "scheduler.json"
-    common = ["--scheduler-file", str(address)]
-    started = [
-        subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-                          "--no-dashboard", *common], env=environment, stderr=subprocess.DEVNULL)
-    ]  # fmt: skip
+    options = {"env": environment, "stderr": subprocess.DEVNULL}
+
+    def start(program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard", *arguments]
+        return subprocess.Popen([*command, "--scheduler-file", str(address)], **options)
+
+    started = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
     try:
         for _ in range(200):
             if address.exists():
                 break
             time.sleep(0.1)
-        started.append(
-            subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard",
-                              "--local-directory", str(tmp_path), *common], env=environment,
-                             stderr=subprocess.DEVNULL)
-        )  # fmt: skip
+        started.append(start("worker", "--nthreads", "1", "--local-directory", str(tmp_path)))
         there = on(settings(configure, source, "address"), scheduler=files.read_json(address)["address"])
         run_regrid(there)
     finally:
@@ -164,13 +157,28 @@ def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_job_script_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Catches jobs in another queue, with other resources, or that cannot import our packages."""
     pytest.importorskip("dask_jobqueue")
-    slurm = {"queue": "cpu", "account": "weather", "walltime": "02:30:00", "directives": ["--constraint=big"],
-             "prologue": ["module load python"]}  # fmt: skip
+    slurm = {
+        "queue": "cpu",
+        "account": "weather",
+        "walltime": "02:30:00",
+        "directives": ["--constraint=big"],
+        "prologue": ["module load python"],
+    }
     compute = Compute.model_validate({"scheduler": "slurm", "threads": 4, "memory": "6 GB", "slurm": slurm})
     with slurm_cluster(compute) as cluster:
         script = cluster.job_script()
-    for line in ("-p cpu", "-A weather", "-t 02:30:00", "--constraint=big", "--cpus-per-task=4", "--mem=6G",
-                 "module load python", f"export PYTHONPATH={root}", f"cd {Path.cwd()}", "--nthreads 1"):  # fmt: skip
+    for line in (
+        "-p cpu",
+        "-A weather",
+        "-t 02:30:00",
+        "--constraint=big",
+        "--cpus-per-task=4",
+        "--mem=6G",
+        "module load python",
+        f"export PYTHONPATH={root}",
+        f"cd {Path.cwd()}",
+        "--nthreads 1",
+    ):
         assert line in script, line
 
 

@@ -161,9 +161,13 @@ def test_a_disk_that_fills_up(source: Path, configure: Configure, tmp_path: Path
     """Catches a traceback, a store marked complete, or one that cannot go on, when a write fails half-way."""
     config = configure([source])
     limited = subprocess.run(
-        command(config, tmp_path, root), cwd=root, capture_output=True, text=True, check=False,
+        command(config, tmp_path, root),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
-    )  # fmt: skip
+    )
     assert limited.returncode == 2, limited.stderr
     assert "error:" in limited.stderr
     assert "Traceback" not in limited.stderr

@@ -25,18 +25,21 @@ def write_states(path: Path, times: list[str], *, offset: float = 0.0) -> None:
     ds = xr.Dataset(
         {"t": (("time", "level", "latitude", "longitude"), values, {"units": "K"})},
         coords={
-            "time": np.array(times, "datetime64[ns]"), "level": ("level", [500, 850], {"units": "hPa"}),
-            "latitude": latitude, "longitude": longitude,
+            "time": np.array(times, "datetime64[ns]"),
+            "level": ("level", [500, 850], {"units": "hPa"}),
+            "latitude": latitude,
+            "longitude": longitude,
         },
-    )  # fmt: skip
+    )
     ds.to_netcdf(path)
 
 
 def issued_from(configure: Configure, given: Path) -> Config:
     config = configure(
-        [given], channels={"variables": ["t"], "levels": [500, 850], "statics": ["lsm"]},
+        [given],
+        channels={"variables": ["t"], "levels": [500, 850], "statics": ["lsm"]},
         regrid={"resolution": 30.0},
-    )  # fmt: skip
+    )
     return config.model_copy(update={"forecast": config.forecast.model_copy(update={"initial": str(given)})})
 
 

@@ -49,8 +49,12 @@ def test_counts(archive: Path, configure: Configure, capsys: pytest.CaptureFixtu
     assert (found["times"], found["missing_times"], found["slabs"]) == (8, 2, 3)
     assert found["missing"] == ["2001-01-01T18:00 .. 2001-01-02T00:00 (2 times)"]
     text = capsys.readouterr().err
-    for word in ("2.33 times as much", "missing: 2 times: 2001-01-01T18:00", "3 slabs of 3 times, 3 left",
-                 "not a measured run"):  # fmt: skip
+    for word in (
+        "2.33 times as much",
+        "missing: 2 times: 2001-01-01T18:00",
+        "3 slabs of 3 times, 3 left",
+        "not a measured run",
+    ):
         assert word in " ".join(text.split()), word
     assert not config.paths.store.exists()
     assert bytes_read(open_source(config)) == (6 * plane, 14 * plane)
@@ -81,7 +85,7 @@ def test_workers_and_memory(archive: Path, configure: Configure) -> None:
     raw = config.model_dump(mode="json")
     several = parse({**raw, "compute": {"scheduler": "processes", "workers": 3, "threads": 2}})
     source = open_source(config)
-    assert plan.what(several, source)["workers"] == 3
+    assert plan.plan_regrid(several, source).workers == 3
     one = parse({**raw, "compute": {"scheduler": "processes", "workers": 3, "threads": 1}})
     assert plan.memory_per_worker(several, source) > plan.memory_per_worker(one, source)
 

@@ -15,16 +15,11 @@ from pipeline import store
 from pipeline.config import Config
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import Archive
+from tests.preprocess.stores import tree
 
 pytestmark = pytest.mark.slow
 
 Configure = Callable[..., Config]
-
-
-def tree(config: Config) -> dict[str, bytes]:
-    path = config.paths.store
-    found = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    return found | {"manifest": store.manifest_path(path).read_bytes()}
 
 
 def shards(config: Config) -> dict[str, Path]:
@@ -87,8 +82,10 @@ def test_a_shorter_or_shifted_period(source: Path, configure: Configure, asked: 
         ("2001-01-01T18:00", "2001-01-03T00:00"),
     ]
     for start, end in cases:
-        splits = {"train": {"start": start, "end": start if "T" in start else f"{start}T06:00"},
-                  "test": {"start": "2001-01-02T12:00", "end": "2001-01-03T00:00"}}  # fmt: skip
+        splits = {
+            "train": {"start": start, "end": start if "T" in start else f"{start}T06:00"},
+            "test": {"start": "2001-01-02T12:00", "end": "2001-01-03T00:00"},
+        }
         other = until(configure, source, end, start=start, splits=splits)
         run_regrid(other)
         assert asked == []

@@ -263,9 +263,13 @@ def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path, monkeypatch: 
         "2m_temperature": store.ArraySpec((dims[0], *dims[2:]), ds["t2m"].shape, (1, 19, 36), attrs={"units": "K"}),
     }
     with store.SlabStore(
-        config.paths.simulated, arrays=arrays, coords=coords.assign_coords(level=[850]), slab_dim="time", slab_size=5,
+        config.paths.simulated,
+        arrays=arrays,
+        coords=coords.assign_coords(level=[850]),
+        slab_dim="time",
+        slab_size=5,
         contract={"kind": "simulated archive"},
-    ) as archive:  # fmt: skip
+    ) as archive:
         for slab in archive.pending():
             part = ds.isel(time=slab.slice)
             archive.write(slab, {"temperature": part["t"].values, "2m_temperature": part["t2m"].values})

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.grid import Grid
-from pipeline.weather.climatology import SLOTS
-from preprocess.normals.moments import DailySums, Moments, merge, triangle
+from preprocess.normals.moments import Moments, merge, triangle
 
 WEIGHTS = Grid.regular(22.5).area_weights / Grid.regular(22.5).size
 
@@ -33,23 +32,6 @@ def test_partial_sums_merge_to_the_one_pass_result(cuts: list[int], offset: floa
     assert whole.count == 40
     np.testing.assert_allclose(whole.mean, mean, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(whole.std, spread, rtol=1e-10)
-
-
-def test_daily_sums_merge() -> None:
-    """Catches a year added to another that moves a field to another day or hour."""
-    dice = np.random.default_rng(0)
-    whole, parts = (
-        DailySums.empty(hours=2, channels=3, cells=4),
-        [DailySums.empty(hours=2, channels=3, cells=4) for _ in "ab"],
-    )
-    for i in range(50):
-        field, place = dice.normal(size=(3, 4)), {"hour": i % 2, "slot": int(dice.integers(SLOTS))}
-        whole.add(field, **place)
-        parts[i % 3 // 2].add(field, **place)
-    both = parts[0] + parts[1]
-    np.testing.assert_allclose(both.total, whole.total, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(both.count, whole.count)
-    assert whole.count.sum() == 50
 
 
 @pytest.mark.parametrize("window", [1, 2, 31, 61, 183])

@@ -63,10 +63,13 @@ def prepare(configure: Configure) -> Callable[..., Config]:
         coords = xr.Dataset(
             {"static": (("static_channel", "latitude", "longitude"), planes)},
             coords={
-                "time": times, "channel": NAMES, "static_channel": static_names,
-                "latitude": GRID.latitude, "longitude": GRID.longitude,
+                "time": times,
+                "channel": NAMES,
+                "static_channel": static_names,
+                "latitude": GRID.latitude,
+                "longitude": GRID.longitude,
             },
-        )  # fmt: skip
+        )
         spec = store.ArraySpec(("time", "channel", "latitude", "longitude"), fields.shape, (1, 2, *GRID.shape))
         contract = {"kind": "training store", "channels": NAMES, "source": {"kind": "files", "label": "made up"}}
         with store.SlabStore(
@@ -176,13 +179,14 @@ def test_hours_without_training_data() -> None:
     """Catches a division by zero, or NaN, where an hour is never trained on."""
     count = np.zeros((2, SLOTS), np.int64)
     count[0] = 1
-    _, by_hour, kind = climatology_kernel(count, window_days=61)
+    _, by_hour, _, kind = climatology_kernel(count, window_days=61)
     assert not by_hour
     assert kind == "mean over all times (training covers only 366 days of the year)"
     count[1, ::20] = 1
-    assert climatology_kernel(count, window_days=61)[1:] == (True, "day of year x hour")
+    assert climatology_kernel(count, window_days=61)[1:] == (True, True, "day of year x hour")
     assert climatology_kernel(count, window_days=9)[1:] == (
         True,
+        False,
         "mean by hour of day (training covers only 366 days of the year)",
     )
 
@@ -307,13 +311,13 @@ def test_a_further_year_reads_that_year_only(
     run(config)
     assert sums_path(config.paths.normals).exists()
     read: list[int] = []
-    original = stage._training_fields
+    original = stage._Training.sums
 
-    def training_fields(state: Any, chosen: Any, columns: range, **keys: Any) -> Any:
-        read.extend(int(i) for i in chosen)
-        return original(state, chosen, columns, **keys)
+    def sums(training: Any, *arguments: Any) -> Any:
+        read.extend(int(i) for i in training.chosen)
+        return original(training, *arguments)
 
-    monkeypatch.setattr(stage, "_training_fields", training_fields)
+    monkeypatch.setattr(stage._Training, "sums", sums)
     longer = until(config, "2006-12-31T23:00")
     assert longer.paths.store == config.paths.store
     assert longer.paths.normals != config.paths.normals

@@ -98,14 +98,22 @@ class Cds:
         handle = eccodes.codes_grib_new_from_samples(f"regular_ll_{'sfc' if level is None else 'pl'}_grib1")
         text = str(time.astype("datetime64[m]"))
         keys = {
-            "Ni": COLUMNS, "Nj": ROWS, "iDirectionIncrementInDegrees": 360 / COLUMNS,
-            "jDirectionIncrementInDegrees": 180 / (ROWS - 1), "latitudeOfFirstGridPointInDegrees": 90.0,
-            "latitudeOfLastGridPointInDegrees": -90.0, "longitudeOfFirstGridPointInDegrees": 0.0,
-            "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / COLUMNS, "bitsPerValue": 24,
-            "setLocalDefinition": 1, "localDefinitionNumber": 1, "experimentVersionNumber": "0005" if era5t else "0001",
-            "dataDate": int(text[:10].replace("-", "")), "dataTime": int(text[11:13] + text[14:16]),
+            "Ni": COLUMNS,
+            "Nj": ROWS,
+            "iDirectionIncrementInDegrees": 360 / COLUMNS,
+            "jDirectionIncrementInDegrees": 180 / (ROWS - 1),
+            "latitudeOfFirstGridPointInDegrees": 90.0,
+            "latitudeOfLastGridPointInDegrees": -90.0,
+            "longitudeOfFirstGridPointInDegrees": 0.0,
+            "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / COLUMNS,
+            "bitsPerValue": 24,
+            "setLocalDefinition": 1,
+            "localDefinitionNumber": 1,
+            "experimentVersionNumber": "0005" if era5t else "0001",
+            "dataDate": int(text[:10].replace("-", "")),
+            "dataTime": int(text[11:13] + text[14:16]),
             "paramId": PARAMETERS[name],
-        }  # fmt: skip
+        }
         if level is not None:
             keys["level"] = level
         for key, value in keys.items():

@@ -20,7 +20,7 @@ from pipeline import provenance, store
 from pipeline.config import Config, parse
 from pipeline.weather.sections import SimulationSource
 from preprocess.simulation import stage
-from preprocess.simulation.setup import LONGEST_STEP, Plan, time_step
+from preprocess.simulation.setup import LONGEST_STEP, SimulationSetup, time_step
 from preprocess.simulation.synthesis import Synthesis
 from preprocess.sources import open_source
 
@@ -134,7 +134,7 @@ def test_source_reads_the_archive(done: Config, archive: xr.Dataset) -> None:
 def test_done_is_not_done_again(done: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a second run that integrates anew."""
     before = bytes_of(done)
-    monkeypatch.setattr(Plan, "synthesis", lambda _: pytest.fail("simulated again"))
+    monkeypatch.setattr(SimulationSetup, "synthesis", lambda _: pytest.fail("simulated again"))
     stage.run_simulate(done)
     assert bytes_of(done) == before
 
@@ -189,8 +189,13 @@ def test_kill_9_and_resume_give_the_same_bytes(
     raw = settings(tmp_path)
     child = subprocess.run(
         [sys.executable, "-c", KILLED, place, str(index), json.dumps(raw)],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     config = parse(raw)
     manifest = json.loads(store.manifest_path(config.paths.simulated).read_text())
@@ -201,24 +206,24 @@ def test_kill_9_and_resume_give_the_same_bytes(
 
 def test_restart_reaches_any_time(done: Config, archive: xr.Dataset) -> None:
     """Catches a restart that is off by a step, and kept states that are not those of the archive."""
-    plan = Plan(done)
+    setup = SimulationSetup(done)
     for index in (0, 4, 6):
         time = archive["time"].values[index].astype("datetime64[m]")
-        state = stage.restart(done, time)
-        fields = Synthesis(plan.atmosphere, grid=plan.grid, levels=LEVELS).to_era5([state])
+        state = setup.state_at(time)
+        fields = Synthesis(setup.atmosphere, grid=setup.grid, levels=LEVELS).to_era5([state])
         np.testing.assert_allclose(fields["temperature"][0], archive["temperature"].values[index], atol=1e-3)
     with pytest.raises(ValueError, match="states must be kept at or before 2004-02-01"):
-        stage.restart(done, np.datetime64("2004-02-01T00:00"))
+        setup.state_at(np.datetime64("2004-02-01T00:00"))
 
 
 def test_states_of_another_planet_are_refused(done: Config, tmp_path: Path) -> None:
     """Catches a run that goes on from a state with another forcing."""
     config = parse(settings(tmp_path))
-    plan = Plan(config)
-    plan.states.mkdir(parents=True)
-    theirs = Plan(parse(settings(tmp_path, source__seed=4)))
-    state = theirs.atmosphere.initial_state(plan.spinup_start)
-    theirs.states = plan.states
+    setup = SimulationSetup(config)
+    setup.states.mkdir(parents=True)
+    theirs = SimulationSetup(parse(settings(tmp_path, source__seed=4)))
+    state = theirs.atmosphere.initial_state(setup.spinup_start)
+    theirs.states = setup.states
     theirs.keep(state)
     with pytest.raises(ValueError, match="seed: 4 against 3"):
         stage.run_simulate(config)

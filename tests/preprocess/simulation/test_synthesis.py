@@ -10,9 +10,11 @@ from dinosaur import spherical_harmonic
 from scipy.special import sph_harm_y
 
 from pipeline.grid import Grid
+from pipeline.weather.variables import BY_SHORT
 from preprocess.simulation import synthesis as module
 from preprocess.simulation.atmosphere import REFERENCE_TEMPERATURE, Atmosphere, State
-from preprocess.simulation.synthesis import GAS_CONSTANT, GRAVITY, NAMES, Synthesis, legendre
+from preprocess.simulation.forcing import GAS_CONSTANT, GRAVITY
+from preprocess.simulation.synthesis import Synthesis, legendre
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +81,7 @@ def test_fields_equal_dinosaurs_on_its_own_grid(planet: Atmosphere, stirred: Sta
     land = module.geography.land_fraction(grid.latitude, grid.longitude)
     for short, wind in lowest.items():
         assert np.abs(wind).max() > 5.0
-        np.testing.assert_allclose(fields[NAMES[short]][0], (0.78 - 0.26 * land) * wind, atol=2e-3)
+        np.testing.assert_allclose(fields[BY_SHORT[short].long][0], (0.78 - 0.26 * land) * wind, atol=2e-3)
     temperature = np.asarray(planet.grid.to_nodal(stirred["temperature"])) + REFERENCE_TEMPERATURE
     pressure = np.exp(np.asarray(planet.grid.to_nodal(stirred["pressure"]))[0]) / planet.hectopascal
     for i, j in ((0, 3), (17, 11), (40, 30)):
@@ -93,9 +95,9 @@ def test_rows_on_the_poles(synthesis: Synthesis, stirred: State) -> None:
     fields = synthesis.to_era5([stirred])
     for row in (0, -1):
         for short in ("z", "t", "q"):
-            values = fields[NAMES[short]][0, :, row]
+            values = fields[BY_SHORT[short].long][0, :, row]
             assert np.ptp(values, axis=-1).max() <= 1e-4 * np.abs(values).max()
-        u, v = (fields[NAMES[k]][0, :, row].astype(np.float64) for k in "uv")
+        u, v = (fields[BY_SHORT[k].long][0, :, row].astype(np.float64) for k in "uv")
         speed = np.hypot(u, v)
         assert speed.max() > 1.0
         np.testing.assert_allclose(speed, speed[:, :1] * np.ones(36), rtol=2e-3, atol=1e-2)

@@ -18,7 +18,7 @@ from preprocess.ingest.stage import run_regrid
 from preprocess.simulation import stage, twins
 from preprocess.simulation.atmosphere import time_of
 from preprocess.simulation.perturb import coarsened, perturbed
-from preprocess.simulation.setup import Plan
+from preprocess.simulation.setup import SimulationSetup
 from preprocess.sources import open_source
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("twins")]
@@ -126,15 +126,15 @@ def perturbed_world(world: Config) -> Config:
 def test_perturbed_states_have_the_error_that_was_asked_for(perturbed_world: Config) -> None:
     """A fifth of the spread, in every channel within a factor of two; catches a missing root of two or a square."""
     config = perturbed_world
-    plan = Plan(config)
-    twin = twins.Twin("ceiling", plan, config, Gridder(open_source(config), config))
+    setup = SimulationSetup(config)
+    twin = twins.Twin("ceiling", setup, config, Gridder(open_source(config), config))
     found = twin.initial_rmse(store.open_store(config.paths.twins["ceiling"])["init_time"].values)
     states = store.open_store(config.paths.store)["state"].values[:40]
     spread = np.sqrt(((states - states.mean(axis=0)) ** 2).mean(axis=(0, 2, 3)))
     ratio = np.array(list(found.values())) / spread
     assert ((ratio > 0.1) & (ratio < 0.4)).all(), dict(zip(found, ratio, strict=True))
-    state = twins.state_at(plan, np.datetime64("2004-03-20"))
-    one, two = (twins.state_at(plan, t) for t in twins.partners(plan, np.datetime64("2004-03-20")))
+    state = setup.state_at(np.datetime64("2004-03-20"))
+    one, two = (setup.state_at(t) for t in twins.partners(setup, np.datetime64("2004-03-20")))
     double = perturbed(state, one, two, size=0.4)["vorticity"] - state["vorticity"]
     single = perturbed(state, one, two, size=0.2)["vorticity"] - state["vorticity"]
     np.testing.assert_allclose(double, 2 * single, atol=1e-6)
@@ -168,25 +168,25 @@ def test_a_killed_run_ends_with_the_same_bytes(perturbed_world: Config, tmp_path
 def test_partners_are_of_the_season_and_strangers(world: Config, monkeypatch) -> None:
     """Slab boundaries far enough from the date and from one another, the nearest first; an archive that is too short
     for thirty days is refused."""
-    plan = Plan(world)
+    setup = SimulationSetup(world)
     time = np.datetime64("2004-03-20T00:00", "m")
-    first, second = twins.partners(plan, time)
-    assert set(map(str, (first, second))) <= set(map(str, plan.times[:: plan.slab_times]))
+    first, second = twins.partners(setup, time)
+    assert set(map(str, (first, second))) <= set(map(str, setup.times[:: setup.slab_times]))
     assert abs(first - time) >= np.timedelta64(4, "D")
     assert abs(first - second) >= np.timedelta64(4, "D")
     assert abs(first - time) <= abs(second - time)
     monkeypatch.setattr(twins, "_APART_DAYS", 30)
     with pytest.raises(ValueError, match="archive must hold two states 30 days apart"):
-        twins.partners(plan, time)
+        twins.partners(setup, time)
 
 
 def test_a_coarse_state_is_the_large_scales_of_the_true_one(world: Config) -> None:
     """Vorticity of the kept wavenumbers is untouched, the ground's pressure follows the coarser mountains, the
     older time level is one coarse step before; a core that is not coarser is refused."""
-    plan = Plan(world)
-    twin = twins.Twin("coarse", plan, world, Gridder(open_source(world), world))
-    state = twins.state_at(plan, np.datetime64("2004-03-20"))
-    cut = coarsened(state, plan.atmosphere, twin.atmosphere)
+    setup = SimulationSetup(world)
+    twin = twins.Twin("coarse", setup, world, Gridder(open_source(world), world))
+    state = setup.state_at(np.datetime64("2004-03-20"))
+    cut = coarsened(state, setup.atmosphere, twin.atmosphere)
     np.testing.assert_array_equal(
         cut["vorticity"][:, :31, :16], state["vorticity"][:, :31, :16] * (cut["vorticity"][:, :31, :16] != 0)
     )
@@ -199,7 +199,7 @@ def test_a_coarse_state_is_the_large_scales_of_the_true_one(world: Config) -> No
     step = np.abs(one["vorticity"] - cut["vorticity"]).max()
     assert np.abs(cut["vorticity"] - cut["previous_vorticity"]).max() < 5 * step
     with pytest.raises(ValueError, match="coarse core must have a truncation below T21"):
-        coarsened(state, plan.atmosphere, plan.atmosphere)
+        coarsened(state, setup.atmosphere, setup.atmosphere)
 
 
 def test_bad_settings_are_refused(tmp_path: Path) -> None:

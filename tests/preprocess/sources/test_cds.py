@@ -18,14 +18,15 @@ import pytest
 import xarray as xr
 
 from pipeline import config as configuration
-from pipeline.config import Config, parse
+from pipeline.config import Config
 from pipeline.weather.sections import ArcoSource
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
-from preprocess.sources.cds import Folder, plan
+from preprocess.sources.cds import Folder, needed_requests
 from preprocess.sources.fetch import run_fetch
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults
+from tests.preprocess.stores import experiment
 
 pytestmark = pytest.mark.slow
 
@@ -42,18 +43,8 @@ def make(url: str, folder: Path, *, source: dict[str, Any] | None = None, **data
             "test": {"start": "2001-02-01", "end": "2001-02-02"},
         },
     }
-    return parse(
-        {
-            "name": "cds",
-            "directory": str(folder),
-            "source": {"kind": "cds", "url": url, "timeout_s": 1.0, "poll_s": 0.01, **(source or {})},
-            "data": settings | data,
-            "model": {"patch": 2},
-            "training": {"lead_hours": [12]},
-            "forecast": {"lead_hours": [12], "init_step_hours": 12},
-            "evaluation": {"variables": []},
-        }
-    )
+    access = {"kind": "cds", "url": url, "timeout_s": 1.0, "poll_s": 0.01}
+    return experiment("cds", folder, source=access | (source or {}), data=settings | data)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +64,7 @@ def held(config: Config) -> dict[str, Any]:
 def test_requests_cover_each_field_once() -> None:
     """Catches days of one month asked in the next, hours outside the period, and requests above the limit."""
     config = make("x", Path("here"))
-    requests = plan(config)
+    requests = needed_requests(config)
     asked = [
         (v, p, str(t)[:13])
         for r in requests
@@ -90,11 +81,11 @@ def test_requests_cover_each_field_once() -> None:
         assert len(request.inputs["month"]) == 1
     assert {r.title for r in requests} >= {"constants", "z_2001-01", "t_2001-02", "single_2001-02"}
     assert requests[0].inputs["variable"] == ["land_sea_mask", "geopotential"]
-    small = plan(make("x", Path("here"), source={"max_fields": 4}))
+    small = needed_requests(make("x", Path("here"), source={"max_fields": 4}))
     assert max(r.fields for r in small) == 4
     assert sum(r.fields for r in small) == sum(r.fields for r in requests)
     with pytest.raises(ValueError, match="max_fields must allow one day"):
-        plan(make("x", Path("here"), source={"max_fields": 3}))
+        needed_requests(make("x", Path("here"), source={"max_fields": 3}))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -115,8 +106,11 @@ def test_fetch_and_regrid(rate: float, tmp_path: Path) -> None:
     found = xr.open_zarr(config.paths.store, consolidated=False).load()
     assert found.sizes["time"] == 7
     assert found.attrs["contract"]["source"] == {
-        "kind": "cds", "label": "ERA5", "preliminary": False, "version": "ERA5",
-    }  # fmt: skip
+        "kind": "cds",
+        "label": "ERA5",
+        "preliminary": False,
+        "version": "ERA5",
+    }
     for channel, name, level in (("t850", "temperature", 850), ("t2m", "2m_temperature", None)):
         for when in found["time"].values:
             cells = found["state"].sel(channel=channel, time=when).values

@@ -22,9 +22,44 @@ from tests.preprocess.servers.layouts import write_archive
 from tests.preprocess.servers.web import serving
 
 LEVELS = (
-    1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700,
-    750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000,
-)  # fmt: skip
+    1,
+    2,
+    3,
+    5,
+    7,
+    10,
+    20,
+    30,
+    50,
+    70,
+    100,
+    125,
+    150,
+    175,
+    200,
+    225,
+    250,
+    300,
+    350,
+    400,
+    450,
+    500,
+    550,
+    600,
+    650,
+    700,
+    750,
+    775,
+    800,
+    825,
+    850,
+    875,
+    900,
+    925,
+    950,
+    975,
+    1000,
+)
 BASE = {"t": 260.0, "u": 10.0, "v": -3.0, "q": 0.004, "t2m": 280.0, "u10": 5.0, "v10": -2.0, "lsm": 0.5, "orog": 2e4}
 SOURCE = Grid(np.linspace(90.0, -90.0, 721), np.arange(1440) * 0.25)
 TIMES = np.arange("2001-01-01", "2001-01-02", np.timedelta64(6, "h"), dtype="datetime64[ns]")
@@ -57,10 +92,16 @@ def test_eighty_channels_at_true_size(tmp_path: Path, root: Path) -> None:
 
     try:
         write_archive(
-            tmp_path / "arco", truth=field, variables=("z", "t", "u", "v", "q", "t2m", "u10", "v10"), levels=LEVELS,
-            latitude=SOURCE.latitude, longitude=SOURCE.longitude, times=TIMES, padding=100,
+            tmp_path / "arco",
+            truth=field,
+            variables=("z", "t", "u", "v", "q", "t2m", "u10", "v10"),
+            levels=LEVELS,
+            latitude=SOURCE.latitude,
+            longitude=SOURCE.longitude,
+            times=TIMES,
+            padding=100,
             attrs={"valid_time_start": "2001-01-01", "valid_time_stop": "2001-01-01"},
-        )  # fmt: skip
+        )
         with serving(tmp_path) as web:
             config = parse(
                 {
@@ -83,8 +124,12 @@ def test_eighty_channels_at_true_size(tmp_path: Path, root: Path) -> None:
             path.write_text(configuration.dump(config))
             done = subprocess.run(
                 [sys.executable, "-m", "pipeline", "regrid", "--config", str(path)],
-                cwd=root, capture_output=True, text=True, timeout=300, check=False,
-            )  # fmt: skip
+                cwd=root,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
             assert done.returncode == 0, done.stderr
             chunks = {p: n for p, n in web.asked.items() if p.rpartition("/")[2].count(".") >= 2}
             assert len(chunks) == 4 * 8

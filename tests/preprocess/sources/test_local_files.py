@@ -16,7 +16,7 @@ from pipeline.weather.sections import Channels, FilesSource
 from pipeline.weather.variables import STANDARD_GRAVITY
 from preprocess.sources import Archive
 from preprocess.sources import grib as gribs
-from preprocess.sources.local_files import find, open_file, open_files
+from preprocess.sources.local_files import find_files, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
 
 Atmosphere = Callable[..., xr.Dataset]
@@ -50,13 +50,18 @@ def grib(
             start = field["time"] - np.timedelta64(field.get("lead", 0), "h")
             text = str(start.astype("datetime64[m]"))
             keys = {
-                "Ni": columns, "Nj": rows, "iDirectionIncrementInDegrees": 360 / columns,
-                "jDirectionIncrementInDegrees": 180 / (rows - 1), "latitudeOfFirstGridPointInDegrees": 90.0,
-                "latitudeOfLastGridPointInDegrees": -90.0, "longitudeOfFirstGridPointInDegrees": 0.0,
+                "Ni": columns,
+                "Nj": rows,
+                "iDirectionIncrementInDegrees": 360 / columns,
+                "jDirectionIncrementInDegrees": 180 / (rows - 1),
+                "latitudeOfFirstGridPointInDegrees": 90.0,
+                "latitudeOfLastGridPointInDegrees": -90.0,
+                "longitudeOfFirstGridPointInDegrees": 0.0,
                 "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / columns,
-                "dataDate": int(text[:10].replace("-", "")), "dataTime": int(text[11:13] + text[14:16]),
+                "dataDate": int(text[:10].replace("-", "")),
+                "dataTime": int(text[11:13] + text[14:16]),
                 "bitsPerValue": 24,
-            }  # fmt: skip
+            }
             for key, value in keys.items():
                 eccodes.codes_set(handle, key, value)
             eccodes.codes_set(handle, "stepRange", str(field.get("lead", 0)))
@@ -160,9 +165,12 @@ def test_everything_missing_in_one_message(atmosphere: Atmosphere, tmp_path: Pat
         archive(tmp_path / "a.nc", channels=channels)
     text = str(error.value)
     for phrase in (
-        "'z' at 300 hPa (it has 500, 850 hPa)", "variable 't2m' (2m_temperature)",
-        "static variable 'lsm' (land_sea_mask)", "a.nc holds z at 500, 850 hPa, u10", "data.channels",
-    ):  # fmt: skip
+        "'z' at 300 hPa (it has 500, 850 hPa)",
+        "variable 't2m' (2m_temperature)",
+        "static variable 'lsm' (land_sea_mask)",
+        "a.nc holds z at 500, 850 hPa, u10",
+        "data.channels",
+    ):
         assert phrase in text, phrase
     assert "'u10'" not in text
 
@@ -239,7 +247,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be NetCDF or GRIB, got \S+notes.txt, which begins with b'hell'"):
         open_file(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match=r"got none for '\S+absent\*.nc'"):
-        find([str(tmp_path / "*.txt"), str(tmp_path / "absent*.nc")])
+        find_files([str(tmp_path / "*.txt"), str(tmp_path / "absent*.nc")])
 
 
 def test_a_zarr_folder(atmosphere: Atmosphere, tmp_path: Path) -> None:
@@ -291,9 +299,13 @@ def test_grib_indexing(tmp_path: Path) -> None:
     (piece,) = open_file(grib(tmp_path / "a.grib", fields))
     lazy, whole = piece.raw["t"], piece.raw["t"].copy(deep=True).load()
     for key in (
-        {"time": 2}, {"time": slice(1, 4, 2), "level": [1]}, {"time": [3, 0], "level": 1}, {"latitude": 3},
-        {"time": 1, "level": 0, "latitude": slice(None, None, -1), "longitude": [5, 2]}, {"longitude": 4, "time": [0]},
-    ):  # fmt: skip
+        {"time": 2},
+        {"time": slice(1, 4, 2), "level": [1]},
+        {"time": [3, 0], "level": 1},
+        {"latitude": 3},
+        {"time": 1, "level": 0, "latitude": slice(None, None, -1), "longitude": [5, 2]},
+        {"longitude": 4, "time": [0]},
+    ):
         np.testing.assert_array_equal(lazy.isel(key).values, whole.isel(key).values)
 
 
