@@ -132,7 +132,7 @@ def twins(config: Config, archive: xr.Dataset, weight: Array, *, starts: int) ->
             for short, level in WANTED:
                 values, anomaly = truth[short]
                 ours = fields[LONG[short]][0]
-                ours = ours if level is None else ours[plan.levels.index(level)]
+                ours = ours if level is None else ours[setup.levels.index(level)]
                 forecast = ours - (values[at] - anomaly[at])
                 total[f"{short}{level or ''}"][day].append(correlation(forecast, anomaly[at], weight))
     return {name: {d: round(float(np.mean(v)), 3) for d, v in days.items()} for name, days in total.items()}

@@ -112,7 +112,8 @@ def _client(compute: Compute, *, tasks: int) -> Iterator[Any]:
                 f"compute.scheduler must be the address of a dask scheduler, got no answer from {compute.scheduler} "
                 f"({error}); start one with dask scheduler"
             ) from None
-        say(f"regrid: waiting for workers of {client.scheduler_info(n_workers=0)["address"]}")
+        address = client.scheduler_info(n_workers=0)["address"]
+        say(f"regrid: waiting for workers of {address}")
         try:
             client.wait_for_workers(1)
             yield client
