@@ -32,30 +32,17 @@ from pipeline import provenance
 from pipeline.sections import Training
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes.
+    """Where a run writes: checkpoints, the metrics log, TensorBoard's copy of it, and the lock of who trains.
 
     Args:
         root: folder of the run.
     """
 
-    root: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        """Checkpoints, one folder each."""
-        return self.root / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """The metrics log."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains."""
-        return self.root / "train.lock"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.checkpoints, self.events = root / "checkpoints", root / "tensorboard"
+        self.metrics, self.lock = root / "metrics.jsonl", root / "train.lock"
 
 
 @dataclass
@@ -104,7 +91,7 @@ class Trainer(Generic[B]):
         self.seconds = 0.0
         self._seconds_of_main = 0.0
         self.best = Best()
-        events = folder.root / "tensorboard" if options.tensorboard and has_tensorboard() else None
+        events = folder.events if options.tensorboard and has_tensorboard() else None
         self.log = MetricsLog(folder.metrics, silent=not launch.is_main(), events=events)
         self._waited = 0.0
 

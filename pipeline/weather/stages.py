@@ -66,24 +66,31 @@ def _splits(config: Config) -> Any:
     return config.data.splits.model_dump(mode="json")
 
 
+def _twin_names(config: Config) -> list[str]:
+    return [str(name) for name in config.evaluation.twins.models]
+
+
 def _network_names(config: Config) -> list[str]:
     return [str(name) for name in config.evaluation.trained_baselines]
 
+
+_LARGE = Resources(threads=16, mem_mb=6000, runtime="5d")
+_MEDIUM = Resources(threads=8, mem_mb=6000)
 
 STAGES = (
     Stage(
         "simulate",
         "preprocess.simulation.stage",
-        "Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         identity=simulated,
+        summary="Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         outputs={"simulated": Output("data/simulated-{digest}.zarr")},
         applies=lambda config: config.simulated,
     ),
     Stage(
         "fetch",
         "preprocess.sources.fetch",
-        "Download ERA5 from the Copernicus Climate Data Store, in monthly requests.",
         identity=simulated,
+        summary="Download ERA5 from the Copernicus Climate Data Store, in monthly requests.",
         outputs={"downloads": Output("data/downloads"), "index": Output("data/index")},
         applies=lambda config: config.source.kind == "cds",
         resources=Resources(threads=1, runtime="10d"),
@@ -91,41 +98,41 @@ STAGES = (
     Stage(
         "regrid",
         "preprocess.ingest.stage",
-        "Read the source, put it on the target grid, and write the training store.",
         identity=store,
+        summary="Read the source, put it on the target grid, and write the training store.",
         needs=("simulate", "fetch"),
         outputs={
             "store": Output("data/store-{digest}.zarr"),
             "weights": Output("data/weights"),
             "export": Output("export-{digest}", lambda config: [store(config), _splits(config)]),
         },
-        resources=Resources(threads=16, mem_mb=6000, runtime="5d"),
+        resources=_LARGE,
     ),
     Stage(
         "normals",
         "preprocess.normals.stage",
-        "Compute means, standard deviations and the day-of-year x hour climatology of the training periods.",
         identity=normals,
+        summary="Compute means, standard deviations and the day-of-year x hour climatology of the training periods.",
         needs=("regrid",),
         outputs={"normals": Output("data/normals-{digest}.zarr")},
-        resources=Resources(mem_mb=6000),
+        resources=_MEDIUM,
     ),
     Stage(
         "train",
         "model.weather.train",
-        "Train the model; resumes at the last checkpoint.",
         identity=train,
+        summary="Train the model; resumes at the last checkpoint.",
         needs=("regrid", "normals"),
         outputs={"train": Output("train-{digest}")},
         on_ranks=True,
         category="Model",
-        resources=Resources(threads=16, mem_mb=6000, runtime="5d"),
+        resources=_LARGE,
     ),
     Stage(
         "forecast",
         "model.weather.forecast",
-        "Issue forecasts from every init time of the test period, or from given states.",
         identity=forecast,
+        summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
         outputs={"forecast": Output("forecast-{digest}.zarr")},
         on_ranks=True,
@@ -135,20 +142,20 @@ STAGES = (
     Stage(
         "twins",
         "preprocess.simulation.twins",
-        "Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a coarser core.",
         identity=twins,
+        summary="Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a "
+        "coarser core.",
         needs=("simulate", "regrid"),
-        outputs={
-            "twins": Output("{member}-{digest}.zarr", members=lambda c: list(map(str, c.evaluation.twins.models)))
-        },
+        outputs={"twins": Output("{member}-{digest}.zarr", members=_twin_names)},
         applies=lambda config: bool(config.evaluation.twins.models),
         category="Skill",
     ),
     Stage(
         "baselines",
         "model.weather.baselines",
-        "Train climate-learn's networks on the same store and issue their forecasts; resumes at the last checkpoint.",
         identity=lambda config: [networks(config), _network_names(config)],
+        summary="Train climate-learn's networks on the same store and issue their forecasts; resumes at the last "
+        "checkpoint.",
         needs=("regrid", "normals"),
         outputs={
             "networks": Output("baselines-{digest}", networks),
@@ -162,18 +169,18 @@ STAGES = (
     Stage(
         "score",
         "evaluate.scoring.stage",
-        "Score the forecasts and the baselines on common init times.",
         identity=scores,
+        summary="Score the forecasts and the baselines on common init times.",
         needs=("regrid", "normals", "forecast", "twins", "baselines"),
         outputs={"scores": Output("scores-{digest}"), "fits": Output("data/fits-{digest}", fits)},
         category="Skill",
-        resources=Resources(mem_mb=6000),
+        resources=_MEDIUM,
     ),
     Stage(
         "report",
         "evaluate.report.stage",
-        "Draw the figures and write one self-contained report.html.",
         identity=lambda config: [scores(config), config.evaluation.shown],
+        summary="Draw the figures and write one self-contained report.html.",
         needs=("score",),
         outputs={"report": Output("report.html")},
         category="Skill",
