@@ -1,7 +1,7 @@
 """Reading what is scored: forecasts, truths and climatologies, a batch of init times at a time.
 
-Contract: each truth and each climatology is read once as long as the leads fit the cache, forecasts in
-whole batches, the next batch while this one is computed. Batches follow the order of the init times.
+Contract: each truth and each climatology is read once as long as the leads fit the cache; forecasts are read in whole
+batches, each while the one before is computed. Batches follow the order of the init times.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate.baselines.simple import Batch
 from evaluate.reading.align import Alignment, lead_hours
+from evaluate.reading.batch import Batch
 from pipeline.weather.climatology import Normals, day_slots
 
 BATCH_BYTES = 64_000_000
@@ -23,7 +23,7 @@ BATCH_BYTES = 64_000_000
 CACHE_BYTES = 500_000_000
 """Of truths and climatologies kept for later init times; what does not fit is read again."""
 AHEAD = int(np.timedelta64(100, "D") / np.timedelta64(1, "ns"))
-"""Nothing is read further ahead than this, whatever lies in the same piece."""
+"""Nothing is read further ahead than this [ns], whatever lies in the same piece of a file."""
 
 
 class Reader:
@@ -35,16 +35,21 @@ class Reader:
         forecasts: forecast stores by model name.
         channels: short names, the order of every channel axis.
         alignment: init times and leads.
-        batch_size: init times a batch; chosen from BATCH_BYTES when absent.
+        batch_size: init times per batch; chosen from BATCH_BYTES when absent.
     """
 
     def __init__(
-        self, truth: xr.Dataset, normals: Normals, forecasts: Mapping[str, xr.Dataset], *, channels: Sequence[str],
-        alignment: Alignment, batch_size: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        truth: xr.Dataset,
+        normals: Normals,
+        forecasts: Mapping[str, xr.Dataset],
+        *,
+        channels: Sequence[str],
+        alignment: Alignment,
+        batch_size: int | None = None,
+    ) -> None:
         self.channels, self.alignment = list(channels), alignment
-        self._truth, self._normals = truth, normals
-        self._forecasts = dict(forecasts)
+        self._truth, self._normals, self._forecasts = truth, normals, dict(forecasts)
         self._columns = {
             name: _positions(ds["channel"].values, self.channels) for name, ds in [("", truth), *forecasts.items()]
         }
@@ -108,9 +113,9 @@ class Reader:
         times = self._with_neighbours(wanted, self._climate, lambda t: (slots[t] - 1) // days, ahead=ahead)
         for hour in sorted({self._hours[t] for t in times}):
             at_hour = [t for t in times if self._hours[t] == hour]
-            found = sorted({slots[t] for t in at_hour})
-            fields = self._normals.days(found, hour=hour, channels=self.channels)
-            position = {slot: i for i, slot in enumerate(found)}
+            days_read = sorted({slots[t] for t in at_hour})
+            fields = self._normals.days(days_read, hour=hour, channels=self.channels)
+            position = {slot: i for i, slot in enumerate(days_read)}
             self._climate |= {t: fields[position[slots[t]]].reshape(len(self.channels), self.cells) for t in at_hour}
 
     def _with_neighbours(
@@ -135,8 +140,8 @@ class Reader:
 def _positions(axis: Any, wanted: Any) -> Any:
     """Positions of labels on an axis; a slice when that is everything in order."""
     place = {label: i for i, label in enumerate(np.asarray(axis).tolist())}
-    found = np.array([place[label] for label in np.asarray(wanted).tolist()])
-    return slice(None) if np.array_equal(found, np.arange(len(place))) else found
+    rows = np.array([place[label] for label in np.asarray(wanted).tolist()])
+    return slice(None) if np.array_equal(rows, np.arange(len(place))) else rows
 
 
 def _slab(ds: xr.Dataset) -> int:

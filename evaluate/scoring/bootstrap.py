@@ -1,12 +1,11 @@
-"""How sure a score is: moving-block bootstrap over init times.
+"""How certain a score is: moving-block bootstrap over init times.
 
-Contract: neighbouring init times see the same weather, so whole blocks of them are drawn, with
-replacement, and the score is taken anew from each draw. All models share the draws, which makes every
-ratio and difference of models a paired one. The interval is the percentile interval, stretched about
-the score by what the small number n / block of independent blocks asks for (the factor of Hesterberg's
-2015 expanded percentile interval: Student's t against the normal). The block length follows from the
-data (Politis & White 2004, with the correction of Patton, Politis & White 2009) and is written with
-every score. docs/metrics.md says what the intervals cover.
+Contract: neighbouring init times see the same weather, so whole blocks of them are drawn, with replacement, and the
+score is computed from each draw. All models share the draws, which makes every ratio and difference of models a paired
+one. The interval is the percentile interval, widened about the score as the small number n / block of independent
+blocks requires (the factor of Hesterberg's 2015 expanded percentile interval: Student's t against the normal). The
+block length follows from the data (Politis & White 2004, with the correction of Patton, Politis & White 2009) and is
+written with every score. docs/metrics.md says what the intervals cover.
 """
 
 from __future__ import annotations
@@ -155,9 +154,7 @@ def sign_test(block_means: ArrayLike, *, counts: ArrayLike, rate: float = 0.1) -
     x = x[n >= 0.5 * n.max()]
     if x.shape[0] < 3:
         return np.zeros(x.shape[1:], bool)
-    mean, spread = x.mean(axis=0), x.std(axis=0, ddof=1)
-    t = np.abs(mean) / np.where(spread > 0, spread / math.sqrt(x.shape[0]), np.inf)
+    mean, std = x.mean(axis=0), x.std(axis=0, ddof=1)
+    t = np.abs(mean) / np.where(std > 0, std / math.sqrt(x.shape[0]), np.inf)
     p = 2.0 * stats.t.sf(t, df=x.shape[0] - 1)
-    ordered = np.sort(p.ravel())
-    passed = np.flatnonzero(ordered <= rate * np.arange(1, ordered.size + 1) / ordered.size)
-    return np.asarray(p <= ordered[passed[-1]]) if passed.size else np.zeros(p.shape, bool)
+    return np.asarray(stats.false_discovery_control(p, axis=None).reshape(p.shape) <= rate)
