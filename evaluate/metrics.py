@@ -242,26 +242,26 @@ def _score_array(
     anomalies = any(STATISTICS[s].anomaly for s in metric.statistics)
     if anomalies and climatology is None:
         raise ValueError(f"climatology must be given for {metric.name}, got None; pass the training years' climatology")
+    truth = align.at_valid_time(truth, forecast)
+    align.check_pair(forecast, truth)
     exact = {d: forecast[d] for d in SPACE}
-    if mask is not None:
-        mask = align.at_valid_time(mask, forecast).assign_coords(exact)
+    mask = mask if mask is None else align.at_valid_time(mask, forecast).assign_coords(exact)
 
     def counted(array: xr.DataArray, what: str) -> xr.DataArray:
-        """The array at the valid times in float64, zero where it is masked; NaN elsewhere is refused, when computed."""
-        if array is not forecast:
-            array = align.at_valid_time(array, forecast)
-            align.check_pair(forecast, array, what=what)
+        """The array in float64, zero where it is masked; NaN elsewhere is refused, when the values are computed."""
         values = array.assign_coords(exact).astype(np.float64)
         values = values if mask is None else values.where(mask, 0.0)
         options: Any = {"kwargs": {"name": what}, "dask": "parallelized", "output_dtypes": [np.float64]}
         checked: xr.DataArray = xr.apply_ufunc(_finite, values, **options)
         return checked
 
-    o, f = counted(truth, "truth"), counted(forecast, "forecast")
+    f, o = counted(forecast, "forecast"), counted(truth, "truth")
     weight = xr.DataArray(Grid.from_dataset(forecast).area_weights, dims=SPACE)
     weight = weight if mask is None else weight * mask.drop_vars(list(mask.coords))
     pair = Pair(f - o)
     if anomalies:
+        climatology = align.at_valid_time(climatology, forecast)
+        align.check_pair(forecast, climatology, what="climatology")
         c = counted(climatology, "climatology")
         pair = Pair(f - o, f - c, o - c)
     early = tuple(d for d in dims if d in SPACE) or tuple(dims)

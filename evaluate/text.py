@@ -62,9 +62,9 @@ def period(first: str, last: str) -> str:
     return f"{a.day} {a:%b}{year}{hours[0]} – {b.day} {b:%b} {b.year}{hours[1]}"
 
 
-def join(parts: Sequence[str], *, last: str = " and ", comma: str = ", ") -> str:
+def join(parts: Sequence[str]) -> str:
     """A list in a sentence: "a, b and c"."""
-    return parts[0] if len(parts) == 1 else comma.join(parts[:-1]) + last + parts[-1]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def pretty_unit(unit: str) -> str:

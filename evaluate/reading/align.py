@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from evaluate.reading.faults import Fault, ComparisonError
+from evaluate.reading.faults import ComparisonError, Fault
 from evaluate.text import iso_hour, lead_title
 from pipeline.grid import Grid
 from pipeline.store import contract_differences, contract_digest

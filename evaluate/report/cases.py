@@ -28,14 +28,7 @@ from pipeline.weather.variables import Channel, parse_channel
 
 @dataclass(frozen=True)
 class Stores:
-    """Where single forecasts are read from.
-
-    Args:
-        forecast: forecast store of the model.
-        truth: training store.
-        normals: of the training periods.
-        ceiling: the ceiling's forecast store, where there is one.
-    """
+    """Where single forecasts are read from; the ceiling's store only where there is one."""
 
     forecast: xr.Dataset
     truth: xr.Dataset
@@ -61,15 +54,7 @@ def _field(store: xr.Dataset, init: np.datetime64, lead: int, channel: str) -> A
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One forecast, and what is drawn of it.
-
-    Args:
-        channel: the variable.
-        init: init time.
-        lead: hours.
-        fields: what was forecast, and what came.
-        scale: of the colours.
-    """
+    """One forecast: the fields of one variable, init time and lead [h], and the scale that they are drawn on."""
 
     channel: Channel
     init: np.datetime64

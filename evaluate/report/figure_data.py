@@ -20,13 +20,7 @@ from pipeline import files
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """What a figure shows.
-
-    Args:
-        values: labelled arrays, or a table.
-        title: what they are.
-        units: by variable.
-    """
+    """What a figure shows: labelled arrays or a table, what they are, and the units of variables."""
 
     values: xr.Dataset | pd.DataFrame
     title: str

@@ -7,7 +7,7 @@ and data. Each is written as PNG and PDF with its numbers, and returned with an 
 from __future__ import annotations
 
 import base64
-import struct
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
+from PIL import Image
 
 from evaluate import text
 from evaluate.metrics import METRICS
@@ -50,13 +51,7 @@ CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatolog
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, ready to be inlined.
-
-    Args:
-        png: the file.
-        alt: alternative text.
-        caption: below it; "" for none.
-    """
+    """A drawn figure with its alternative text and caption, ready to be inlined."""
 
     png: bytes = field(repr=False)
     alt: str
@@ -69,21 +64,13 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, from the PNG's header."""
-        width, height = struct.unpack(">II", self.png[16:24])
-        return width, height
+        """Width and height in pixels."""
+        return Image.open(io.BytesIO(self.png)).size
 
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """Pictures under one title, or groups of them.
-
-    Args:
-        title: above them.
-        pictures: side by side.
-        groups: below one another.
-        name: for links.
-    """
+    """Pictures side by side under one title, or groups of them below one another; the name is for links."""
 
     title: str
     pictures: list[Picture] = field(default_factory=list)
@@ -253,7 +240,7 @@ class Gallery:
         if self.ceiling is None:
             return ""
         shares = {h: c.share.value for h, c in comparisons.items() if np.isfinite(c.share.value)}
-        closed = text.join([f"{text.percent(s)} at {lead_title(h)}" for h, s in shares.items()] or [""])
+        closed = text.join([f"{text.percent(s)} at {lead_title(h)}" for h, s in shares.items()])
         parts = [f"the model closes {closed} of the gap between climatology and ceiling"] if shares else []
         for reason in dict.fromkeys(c.verdict for h, c in comparisons.items() if h not in shares):
             leads = [lead_title(h) for h, c in comparisons.items() if c.verdict == reason]

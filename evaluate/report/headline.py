@@ -28,15 +28,9 @@ REFERENCES = {"coarse": "coarse core", CEILING: "ceiling"}
 
 @dataclass(frozen=True)
 class Tile:
-    """What the forecast is worth at one lead.
+    """What the forecast is worth at one lead: a claim, and the numbers of the first variable behind it.
 
-    Args:
-        lead: the lead time.
-        tone: "good", "bad" or "".
-        text: the claim.
-        detail: numbers behind it, of the first variable.
-        share: how much of the ceiling's ACC is reached; "" without a ceiling.
-        bar: ends of the shares of all variables, in percent; None without any.
+    With a ceiling: how much of its ACC is reached, and the lowest and highest share of all variables in percent.
     """
 
     lead: str
@@ -150,13 +144,7 @@ def _shares(results: Results, channel: str, lead: int, *, model: str = "") -> li
 
 @dataclass(frozen=True)
 class ModelTable:
-    """One score of every model.
-
-    Args:
-        n_init: number of init times.
-        columns: titles of the columns.
-        groups: rows by variable.
-    """
+    """One score of every model."""
 
     n_init: int
     columns: list[str]

@@ -21,14 +21,7 @@ from pipeline.weather.variables import parse_channel
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A coloured cell.
-
-    Args:
-        text: the number.
-        hint: the number in full, with its interval.
-        bold: whether the interval excludes zero.
-        background, ink: colours; "" for those of the page.
-    """
+    """A coloured number; the hint has it in full with its interval, bold is one whose interval excludes zero."""
 
     text: str
     hint: str
@@ -38,35 +31,14 @@ class HeatCell:
 
 
 @dataclass(frozen=True)
-class HeatRow:
-    """A row of a heat table.
-
-    Args:
-        name: in its first column.
-        cells: the others.
-    """
-
-    name: str
-    cells: list[HeatCell]
-
-
-@dataclass(frozen=True)
 class HeatTable:
-    """A table of coloured cells.
-
-    Args:
-        title: above it.
-        columns: titles of the columns.
-        groups: (title, number of columns) of groups of columns; none where there is one group.
-        corner: above the first column.
-        rows: filled one by one.
-    """
+    """A table of named rows of coloured cells; groups of columns are (title, number of columns)."""
 
     title: str
     columns: list[str]
     groups: list[tuple[str, int]]
     corner: str = ""
-    rows: list[HeatRow] = field(default_factory=list)
+    rows: dict[str, list[HeatCell]] = field(default_factory=dict)
 
 
 def heat_scale(results: Results) -> float:
@@ -85,7 +57,7 @@ def scorecard(results: Results) -> list[HeatTable]:
         label = parse_channel(f"{variable}{level}").spec.label
         title, name = (label, str(level)) if level else ("Near the surface", str(variable))
         table = tables.setdefault(title, _table(results, title, corner="hPa" if level else ""))
-        table.rows.append(HeatRow(name, _cells(results, f"{variable}{level}")))
+        table.rows[name] = _cells(results, f"{variable}{level}")
     return list(tables.values())
 
 
@@ -95,7 +67,7 @@ def region_tables(results: Results) -> list[HeatTable]:
     for channel in results.channels:
         table = _table(results, parse_channel(channel).title)
         for region in map(str, results.table.frame["region"].unique()):
-            table.rows.append(HeatRow(TITLES[region], _cells(results, channel, region=region)))
+            table.rows[TITLES[region]] = _cells(results, channel, region=region)
         tables.append(table)
     return tables
 

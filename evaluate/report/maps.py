@@ -97,13 +97,7 @@ class MapPanel:
 
 @dataclass(frozen=True, eq=False)
 class SmallMap:
-    """One of many maps in a table.
-
-    Args:
-        values: shape (latitude, longitude).
-        doubtful: cells to hatch.
-        note: a line of text below.
-    """
+    """One of many maps in a table: values (latitude, longitude), cells to hatch, a line of text below."""
 
     values: NDArray[Any]
     doubtful: NDArray[np.bool_] | None = None

@@ -44,11 +44,6 @@ class Figures:
     Args:
         typical: init time of the single forecast that the report chooses itself: the one with the median error.
         typical_error: of what variable and lead that is.
-        overview: maps of skill of all variables and leads.
-        curves, maps: by variable.
-        cases: single forecasts.
-        spectra: one per variable.
-        training: of the training run.
         film: the animation that lies beside the page, or None.
     """
 

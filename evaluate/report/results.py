@@ -43,14 +43,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Args:
-        value: the number.
-        interval: below it; "" for none.
-        tone: "good" or "bad" where it is coloured.
-        bar: length of a bar below the number, in percent; None for none.
-    """
+    """A number, its interval, the tone ("good", "bad") that colours it, and the length of a bar below it in percent."""
 
     value: str = ""
     interval: str = ""
@@ -60,13 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
-
-    Args:
-        lead: in its first column, which has references too.
-        cells: the others.
-        reference: whether it is a reference, below the row of the model.
-    """
+    """A row of a table: the lead, or the name of a reference below the model's row."""
 
     lead: str
     cells: list[Cell]
@@ -75,13 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one variable.
-
-    Args:
-        title: of the variable.
-        rows: at least one.
-        unit: of the variable, for people.
-    """
+    """The rows of one variable."""
 
     title: str
     rows: list[Row]

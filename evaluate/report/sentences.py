@@ -27,12 +27,7 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence.
-
-    Args:
-        text: the sentence.
-        tone: "good", "bad" or "".
-    """
+    """A sentence, and its tone: "good", "bad" or ""."""
 
     text: str
     tone: str = ""

@@ -37,13 +37,7 @@ COLOURS = ("#0a6bc2", "#008f6b", "#a33ea1", "#b8860b", "#3f3f95")
 
 @dataclass(frozen=True)
 class Look:
-    """How lines of a model look.
-
-    Args:
-        colour: of lines, markers and bands.
-        title: in tables and legends.
-        dashes: of the line, in points; none for a solid line.
-    """
+    """How lines of a model look, and what legends and tables call it; without dashes a line is solid."""
 
     colour: str
     title: str
@@ -97,14 +91,7 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What is written on a panel.
-
-    Args:
-        title: what is shown, and the lead or the region.
-        subtitle: variable, dates, sample size.
-        note: what the data are called.
-        unit: of what is shown, for the axis or the colour bar.
-    """
+    """What is written on a panel: what is shown; variable, dates and sample; the data; the unit of axis or colours."""
 
     title: str
     subtitle: str

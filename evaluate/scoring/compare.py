@@ -19,7 +19,7 @@ import xarray as xr
 from evaluate.baselines import simple
 from evaluate.reading import align, weatherbench
 from evaluate.reading.align import Alignment
-from evaluate.reading.faults import Fault, ComparisonError
+from evaluate.reading.faults import ComparisonError, Fault
 from pipeline import files, store
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals

@@ -1,7 +1,7 @@
 """What must be said beside every score: sample, climatology, intervals, and what was left out.
 
-Contract: `ScoreFacts.to_json` is what stands in the score stage's receipt and in the attribute `facts` of scores.nc;
-`ScoreFacts.from_json` reads it, also as older versions wrote it.
+Contract: `to_json` is what stands in the score stage's receipt and in the attribute `facts` of scores.nc; `from_json`
+reads it, also as older versions wrote it. Names of fields are its keys; times are ISO texts.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ from evaluate.scoring import bootstrap
 
 @dataclass(frozen=True)
 class Climatology:
-    """What anomalies are taken from.
-
-    Args:
-        kind: "day of year x hour", or why it is less than that.
-        years: training years.
-        periods: training periods, as text.
-        window_days: full width of the smoothing window.
-    """
+    """What anomalies are taken from: its kind, the training years and periods, the width of its window."""
 
     kind: str
     years: list[int]
@@ -34,16 +27,7 @@ class Climatology:
 
 @dataclass(frozen=True)
 class Intervals:
-    """How confidence intervals were made.
-
-    Args:
-        kind: of the bootstrap.
-        confidence: nominal coverage.
-        block_init_times: length of a block, in init times.
-        block_days: the same in days.
-        resamples: number of draws.
-        intervals: "given", or why there are none.
-    """
+    """How confidence intervals were made; `intervals` is "given", or why there are none."""
 
     kind: str
     confidence: float
@@ -68,23 +52,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """The facts of scores on one sample of init times.
-
-    Args:
-        label: of the data, e.g. "simulated".
-        n_init: number of init times.
-        first_init, last_init: ISO times.
-        init_spacing_hours: usual spacing of init times.
-        lead_hours: leads.
-        left_out_init_times: reason -> init times, the first twenty.
-        grid: `Grid.describe()`.
-        climatology: what anomalies are taken from.
-        fitted_baselines: name -> what is worth knowing of the fit.
-        regions: names of those scored.
-        regions_left_out: name -> reason.
-        bootstrap: how intervals were made.
-        formulas: where they are explained.
-    """
+    """The facts of scores on one sample of init times; what was left out is listed by its reason."""
 
     label: str
     n_init: int
@@ -108,17 +76,7 @@ class SampleFacts:
 
 @dataclass(frozen=True)
 class TwinFacts:
-    """The sample of the twins, where it is smaller than that of the other models.
-
-    Args:
-        models: their names.
-        table: file with the scores of all models on this sample.
-        n_init: number of init times.
-        of: number of init times of the others.
-        first_init, last_init: ISO times.
-        init_spacing_hours: usual spacing of init times.
-        bootstrap: of this sample.
-    """
+    """The sample of the twins, where it is smaller than the `of` init times of the other models."""
 
     models: list[str]
     table: str
@@ -132,15 +90,7 @@ class TwinFacts:
 
 @dataclass(frozen=True)
 class ScoreFacts(SampleFacts):
-    """The facts of the score stage.
-
-    Args:
-        missing_times: that the training store lacks.
-        model: name of the experiment's own.
-        compared: name -> fingerprint of a forecast from elsewhere.
-        models: name -> number of init times and digest of its contract.
-        twins: their sample; None where it is the same.
-    """
+    """The facts of the score stage: those of its sample, and the models in it; `model` is the experiment's own."""
 
     missing_times: list[str] = field(default_factory=list)
     model: str = ""

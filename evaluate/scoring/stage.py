@@ -42,48 +42,19 @@ COMMON = ("scores_common.csv", "scores_common.nc")
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What every sample is scored with.
-
-    Args:
-        config: the experiment.
-        truth: training store.
-        normals: of the training periods.
-        options: what is scored, and how it is computed.
-    """
+class Result:
+    """The scores of one sample of init times, and what they were computed from."""
 
     config: WeatherConfig
     truth: xr.Dataset
     normals: Normals
-    options: ScoringOptions
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of each channel."""
-        return dict(zip(map(str, self.truth["channel"].values), map(str, self.truth["unit"].values), strict=True))
-
-    def score(self, models: Mapping[str, xr.Dataset], *, checkpoint: Path) -> Result:
-        """Score models on their common init times."""
-        return Result(self, score_stores(models, self.truth, self.normals, self.options, checkpoint=checkpoint))
-
-
-@dataclass(frozen=True)
-class Result:
-    """The scores of one sample of init times.
-
-    Args:
-        inputs: what was scored.
-        scored: the sums.
-    """
-
-    inputs: Inputs
     scored: Scored
 
     @cached_property
     def facts(self) -> SampleFacts:
         """The facts that must stand beside every score."""
-        scored, normals, config = self.scored, self.inputs.normals, self.inputs.config
-        contract, spacing = self.inputs.truth.attrs["contract"], scored.spacing_hours
+        scored, normals, config = self.scored, self.normals, self.config
+        contract, spacing = self.truth.attrs["contract"], scored.spacing_hours
         init = np.datetime_as_string(scored.alignment.init_times, "h").tolist()
         block = tables.choose_block(scored.sums, channels=config.evaluation.variables, spacing_hours=spacing)
         periods = [f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train]
@@ -96,7 +67,7 @@ class Result:
             init_spacing_hours=spacing,
             lead_hours=scored.alignment.leads.tolist(),
             left_out_init_times={k: v[:20] + ["..."] * (len(v) > 20) for k, v in scored.alignment.dropped.items()},
-            grid=Grid.from_dataset(self.inputs.truth).describe(),
+            grid=Grid.from_dataset(self.truth).describe(),
             climatology=Climatology(normals.kind, years, periods, window_days),
             fitted_baselines={n: dict(f) for n, f in scored.fits.items()},
             regions=list(map(str, scored.sums.regional.sums["region"].values)),
@@ -109,14 +80,19 @@ class Result:
         """The sums with the bootstrap's draws."""
         return tables.Sample(self.scored.sums, self.facts.bootstrap.block_init_times)
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each channel."""
+        return dict(zip(map(str, self.truth["channel"].values), map(str, self.truth["unit"].values), strict=True))
+
     def table(self) -> pd.DataFrame:
         """All metrics, as rows of scores.csv."""
-        return tables.score_table(self.sample, units=self.inputs.units)
+        return tables.score_table(self.sample, units=self.units)
 
     def differences(self, model: str, *, against: Sequence[str] = ()) -> pd.DataFrame:
         """Differences of a model from others, all of them when none is named."""
         others = against or [m for m in self.scored.sums.models if m != model]
-        return tables.difference_table(self.sample, model=model, against=others, units=self.inputs.units)
+        return tables.difference_table(self.sample, model=model, against=others, units=self.units)
 
     def as_twins(self, models: Sequence[str], *, table: str, of: int) -> TwinFacts:
         """The facts of a smaller sample, beside those of one of `of` init times."""
@@ -127,10 +103,10 @@ class Result:
     def write_maps(self, path: Path, facts: SampleFacts) -> None:
         """Write maps and spectra."""
         ds = tables.map_scores(self.scored.sums)
-        mask = land_sea_mask(self.inputs.truth)
+        mask = land_sea_mask(self.truth)
         if mask is not None:
             ds["land_sea_mask"] = (("latitude", "longitude"), mask.astype(np.float32))
-        ds["unit"] = ("channel", [self.inputs.units[c] for c in map(str, ds["channel"].values)])
+        ds["unit"] = ("channel", [self.units[c] for c in map(str, ds["channel"].values)])
         ds["lead"].attrs["units"] = "hours"
         ds.attrs = {"title": f"Forecast scores, {data_name(facts.label)}", "facts": json.dumps(facts.to_json())}
         temporary = path.with_name(f".{path.name}.tmp")
@@ -149,15 +125,12 @@ def run_score(config: WeatherConfig) -> None:
     if _complete(config, compared):
         console.print(f"score: complete in {paths.scores}", markup=False)
         return
-    truth = open_store(paths.store, stage="python -m pipeline regrid")
-    options = ScoringOptions.of(config, compared=compared, console=console)
-    inputs = Inputs(config, truth, Normals.open(paths.normals), options)
     models, twins = compare.open_models(config), compare.open_twins(config)
     inits = next(iter(models.values()))["init_time"].values
     if all(np.array_equal(ds["init_time"].values, inits) for ds in twins.values()):
         models, twins = models | twins, {}
     with files.lock(paths.scores / "score.lock"):
-        facts, outputs = _write_scores(inputs, models, twins)
+        facts, outputs = _write_scores(config, models, twins, _options(config, compared, console))
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts.to_json())
     table = paths.scores / "scores.csv"
     fewer = f"; {', '.join(twins)} on {facts.twins.n_init} of them, {paths.scores / COMMON[0]}" if facts.twins else ""
@@ -174,17 +147,39 @@ def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
     return all(known.get(name) == fingerprint for name, fingerprint in compared.items() if fingerprint)
 
 
+def _options(config: WeatherConfig, compared: Mapping[str, str], console: Console) -> ScoringOptions:
+    evaluation = config.evaluation
+    return ScoringOptions(
+        leads=config.forecast.lead_hours,
+        map_channels=evaluation.variables,
+        baselines=evaluation.baselines,
+        channels=evaluation.channels,
+        compared=compared,
+        fits_folder=config.paths.fits,
+        workers=evaluation.workers,
+        scheduler=evaluation.scheduler,
+        console=console,
+    )
+
+
 def _write_scores(
-    inputs: Inputs, models: Mapping[str, xr.Dataset], twins: Mapping[str, xr.Dataset]
+    config: WeatherConfig, models: dict[str, xr.Dataset], twins: dict[str, xr.Dataset], options: ScoringOptions
 ) -> tuple[ScoreFacts, list[Path]]:
     """Score, and write everything but the receipt; returns what stands in it."""
-    paths, name = inputs.config.paths, next(iter(models))
-    result = inputs.score(models, checkpoint=paths.scores / "sums.nc")
+    paths, name = config.paths, next(iter(models))
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    normals = Normals.open(paths.normals)
+
+    def score(forecasts: dict[str, xr.Dataset], sums: str) -> Result:
+        scored = score_stores(forecasts, truth, normals, options, checkpoint=paths.scores / sums)
+        return Result(config, truth, normals, scored)
+
+    result = score(models, "sums.nc")
     rows, differences = [result.table()], [result.differences(name)]
     beside_ceiling = result if CEILING in models else None
     twin_facts = None
     if twins:
-        common = inputs.score({**models, **twins}, checkpoint=paths.scores / "sums_common.nc")
+        common = score(models | twins, "sums_common.nc")
         frame = common.table()
         _write_csv(paths.scores / COMMON[0], frame)
         common.write_maps(paths.scores / COMMON[1], common.facts)
@@ -197,7 +192,7 @@ def _write_scores(
         **vars(result.facts),
         missing_times=read_manifest(paths.store)["facts"].get("missing_times", []),
         model=name,
-        compared=dict(inputs.options.compared),
+        compared=dict(options.compared),
         models={m: {"init_times": result.facts.n_init, "contract": digest} for m, digest in contracts.items()},
         twins=twin_facts,
     )

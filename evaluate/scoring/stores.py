@@ -31,7 +31,6 @@ from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest
 from pipeline.weather.climatology import Normals
-from pipeline.weather.config import WeatherConfig
 
 SAVE_SECONDS = 60.0
 """Between two checkpoints."""
@@ -67,22 +66,6 @@ class ScoringOptions:
     workers: int = 1
     scheduler: str | None = None
     console: Console | None = None
-
-    @classmethod
-    def of(cls, config: WeatherConfig, *, compared: Mapping[str, str], console: Console) -> ScoringOptions:
-        """Those of a configuration."""
-        evaluation = config.evaluation
-        return cls(
-            leads=config.forecast.lead_hours,
-            map_channels=evaluation.variables,
-            baselines=evaluation.baselines,
-            channels=evaluation.channels,
-            compared=compared,
-            fits_folder=config.paths.fits,
-            workers=evaluation.workers,
-            scheduler=evaluation.scheduler,
-            console=console,
-        )
 
 
 @dataclass(frozen=True)
