@@ -168,10 +168,9 @@ def test_references_on_fewer_init_times_leave_the_sample_whole(build_experiment:
     frame = pd.read_csv(config.paths.scores / "scores.csv")
     common = pd.read_csv(config.paths.scores / "scores_common.csv")
     n = part.sizes["init_time"]
-    assert frame.groupby("model")["n_init"].unique().map(list).to_dict() == {
-        m: [n if m == "ceiling" else forecast.sizes["init_time"]] for m in
-        ("tiny", "persistence", "climatology", "damped_persistence", "linear", "ceiling")
-    }  # fmt: skip
+    models = ("tiny", "persistence", "climatology", "damped_persistence", "linear", "ceiling")
+    expected = {m: [n if m == "ceiling" else forecast.sizes["init_time"]] for m in models}
+    assert frame.groupby("model")["n_init"].unique().map(list).to_dict() == expected
     assert set(common["n_init"]) == {n}
     assert set(common["model"]) == set(frame["model"])
     ceiling = frame[(frame["model"] == "ceiling") & (frame["metric"] == "rmse")]["value"]
@@ -200,9 +199,8 @@ def test_a_compared_store_that_was_replaced_is_scored_anew(base: Config, tmp_pat
     the stage was complete or only its sums were; and nothing is done twice where nothing has changed."""
     forecast, _, _ = inputs(base)
     few = ["z500", "t500", "t2m"]
-    some = forecast.isel(
-        init_time=slice(0, 40), channel=[forecast["channel"].values.tolist().index(c) for c in few]
-    ).drop_encoding()  # fmt: skip
+    columns = [forecast["channel"].values.tolist().index(c) for c in few]
+    some = forecast.isel(init_time=slice(0, 40), channel=columns).drop_encoding()
     steps = np.array(LEADS).astype("timedelta64[h]").astype("timedelta64[ns]")
     paths = {"own": tmp_path / "own.zarr", "foreign": tmp_path / "foreign.nc"}
 
