@@ -174,25 +174,15 @@ def _unit_faults(forecast: xr.DataArray, truth: xr.DataArray, *, what: str) -> l
     ]
 
 
-def check_stores(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int], name: str) -> None:
-    """Refuse a forecast store that cannot be scored against a training store.
+def store_faults(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int], name: str) -> list[Fault]:
+    """Every reason why a forecast store cannot be scored against a training store.
 
     Args:
         forecast: `state (init_time, lead_time, channel, latitude, longitude)`.
         truth: `state (time, channel, latitude, longitude)`.
         leads: hours that must be there.
         name: what the forecast is called.
-
-    Raises:
-        ComparisonError: every reason at once.
     """
-    faults = store_faults(forecast, truth, leads=leads, name=name)
-    if faults:
-        raise ComparisonError("forecasts must be comparable with the store", faults)
-
-
-def store_faults(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int], name: str) -> list[Fault]:
-    """Every reason why a forecast store cannot be scored against a training store; see `check_stores`."""
     faults: list[Fault] = []
     for model, ds, dims in ((name, forecast, FORECAST_DIMS), (None, truth, TRUTH_DIMS)):
         if "state" not in ds or tuple(ds["state"].dims) != dims:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from evaluate import text
+from evaluate.metrics import METRICS
 from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.facts import ScoreFacts
 from evaluate.scoring.score_table import NO_SCORE, Score, ScoreTable
+from evaluate.statistics import STATISTICS, Pair
 from pipeline.weather.variables import parse_channel
 
 
@@ -168,12 +169,7 @@ class Ceiling:
 
 
 def read_common(folder: Path, table: ScoreTable) -> ScoreTable:
-    """Scores of all models on common init times.
-
-    Args:
-        folder: of the scores.
-        table: scores.csv.
-    """
+    """Scores of all models on common init times: of their own file in the folder, or those of scores.csv."""
     path = folder / "scores_common.csv"
     return ScoreTable.read(path) if path.exists() else table
 
@@ -202,16 +198,15 @@ class Fields:
             unit: of the variable, for people.
             weights: of the cells.
         """
+        score = METRICS[metric]
         o, mean = self.truth - self.climatology, weights / weights.sum()
-        if metric == "rmse":
-            errors = (f - self.climatology - o for f in (self.forecast, self.ceiling))
-            ours, best = (float(np.sqrt((mean * e**2).sum())) for e in errors)
-            base = float(np.sqrt((mean * o * o).sum()))
-        else:
-            anomalies = [f - self.climatology for f in (self.forecast, self.ceiling)]
-            norm = [np.sqrt((mean * f * f).sum() * (mean * o * o).sum()) for f in anomalies]
-            ours, best = (float((mean * f * o).sum() / n) for f, n in zip(anomalies, norm, strict=True))
-            base, unit = 0.0, ""
-        sign = -1.0 if metric == "rmse" else 1.0
-        share = (ours - base) / (best - base) if sign * (best - base) > 0 else math.nan
-        return Comparison(metric, unit, ours, base, best, Score(share), "this forecast")
+
+        def of(forecast: Any) -> float:
+            pair = Pair(forecast - self.truth, forecast - self.climatology, o)
+            means = {s: (mean * STATISTICS[s].compute(pair)).sum() for s in score.statistics}
+            return float(score.finish(*score.parts(means)))
+
+        ours, best, base = of(self.forecast), of(self.ceiling), of(self.climatology) if score.power else 0.0
+        ceiling_is_better = best < base if score.power else best > base
+        share = (ours - base) / (best - base) if ceiling_is_better else math.nan
+        return Comparison(metric, unit if score.power else "", ours, base, best, Score(share), "this forecast")

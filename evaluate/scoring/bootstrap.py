@@ -28,15 +28,6 @@ STRETCH = 3.0
 more noise, that is with longer blocks (measured in docs/metrics.md)."""
 
 
-def autocorrelation(series: ArrayLike, *, num_lags: int) -> Array:
-    """Autocorrelation at lags 0 .. num_lags of each column, shape (num_lags + 1, ...); 0 for a constant series."""
-    x = np.asarray(series, dtype=np.float64)
-    x = x - x.mean(axis=0)
-    n = x.shape[0]
-    covariance = np.stack([(x[: n - k] * x[k:]).sum(axis=0) / n for k in range(num_lags + 1)])
-    return np.asarray(covariance / np.where(covariance[0] > 0, covariance[0], 1.0))
-
-
 def block_length(series: ArrayLike, *, shortest: int = 1) -> int:
     """Block length that suits the autocorrelation of one or more series.
 
@@ -55,7 +46,9 @@ def block_length(series: ArrayLike, *, shortest: int = 1) -> int:
         return shortest
     quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
     longest = min(math.ceil(math.sqrt(n)) + quiet, n - 1)
-    rho = autocorrelation(x, num_lags=longest)
+    x = x - x.mean(axis=0)
+    covariance = np.stack([(x[: n - k] * x[k:]).sum(axis=0) / n for k in range(longest + 1)])
+    rho = covariance / np.where(covariance[0] > 0, covariance[0], 1.0)  # 0 for a constant series
     bound = 2.0 * math.sqrt(math.log10(n) / n)
     lengths = []
     for column in rho.T:

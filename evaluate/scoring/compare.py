@@ -24,7 +24,6 @@ from pipeline import files, store
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.sections_evaluation import Compared
 
 TRAINED_ON = "trained_on"
 """Attribute of an opened forecast: periods that its user says it was fitted on."""
@@ -49,35 +48,14 @@ def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
             faults.append(Fault("name", "taken by another model; choose another", entry.name))
             continue
         try:
-            models[entry.name] = open_compared(entry)
+            ds = weatherbench.open_forecast(entry.path, name=entry.name)
+            trained_on = [{"start": p.start.isoformat(), "end": p.end.isoformat()} for p in entry.trained_on]
+            models[entry.name] = ds.assign_attrs({TRAINED_ON: trained_on})
         except (ValueError, OSError) as error:
             faults.append(Fault("store", str(error), entry.name))
     if faults:
         raise ComparisonError("evaluation.compare must name forecasts that can be read", faults)
     return models
-
-
-def open_twins(config: WeatherConfig) -> dict[str, xr.Dataset]:
-    """The forecasts of evaluation.twins, by name.
-
-    Raises:
-        ValueError: they have not been made.
-    """
-    return {n: store.open_store(p, stage="python -m pipeline twins") for n, p in config.paths.twins.items()}
-
-
-def open_compared(entry: Compared) -> xr.Dataset:
-    """A forecast from elsewhere: a store of this project, or in the WeatherBench 2 layout.
-
-    Args:
-        entry: its name, path and training periods.
-
-    Raises:
-        ValueError: nothing there, not finished, or in no layout that is known.
-    """
-    ds = weatherbench.open_forecast(entry.path, name=entry.name)
-    ds.attrs[TRAINED_ON] = [{"start": p.start.isoformat(), "end": p.end.isoformat()} for p in entry.trained_on]
-    return ds
 
 
 def fingerprint(path: Path) -> str:

@@ -125,7 +125,8 @@ def run_score(config: WeatherConfig) -> None:
     if _complete(config, compared):
         console.print(f"score: complete in {paths.scores}", markup=False)
         return
-    models, twins = compare.open_models(config), compare.open_twins(config)
+    models = compare.open_models(config)
+    twins = {name: open_store(path, stage="python -m pipeline twins") for name, path in paths.twins.items()}
     inits = next(iter(models.values()))["init_time"].values
     if all(np.array_equal(ds["init_time"].values, inits) for ds in twins.values()):
         models, twins = models | twins, {}
