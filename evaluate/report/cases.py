@@ -21,7 +21,6 @@ from evaluate.report.figure_data import Numbers
 from evaluate.report.gallery import Gallery, Picture, PictureGroup
 from evaluate.report.gauge import Strip
 from evaluate.report.maps import MapPanel, Scale, scale_for
-from evaluate.text import lead_title
 from pipeline.weather.climatology import Normals
 from pipeline.weather.variables import Channel, parse_channel
 
@@ -90,7 +89,7 @@ def triptychs(
         scale = scale_for("field", np.stack(drawn))
         for lead in leads:
             case = Case(parse_channel(channel), init, lead, fields[lead], scale)
-            title = f"{case.channel.title}, {lead_title(lead)}, issued {text.issued(init)}"
+            title = f"{case.channel.title}, {text.lead_title(lead)}, issued {text.issued(init)}"
             groups.append(PictureGroup(title, _pictures(gallery, case)))
     return groups
 
@@ -122,7 +121,7 @@ def _picture(gallery: Gallery, case: Case, name: str, field: Any, strip: Strip |
     values = f.forecast - f.truth if field is None else field - f.climatology
     what = "forecast minus truth" if field is None else "anomaly; contours: field"
     when = text.issued(case.init, valid=case.init + np.timedelta64(case.lead, "h"))
-    title, subtitle = f"{name}, {lead_title(case.lead)}", f"{variable} · issued {when}"
+    title, subtitle = f"{name}, {text.lead_title(case.lead)}", f"{variable} · issued {when}"
     labels = gallery.labels(title, subtitle, f"{what} [{case.unit}]")
     figure = gallery.globe.draw(MapPanel(values, case.scale, labels, contours=field, strip=strip))
     grid = {"latitude": gallery.globe.grid.latitude, "longitude": gallery.globe.grid.longitude}

@@ -107,20 +107,12 @@ class Ceiling:
 
     @classmethod
     def read(cls, folder: Path, table: ScoreTable, maps: xr.Dataset, facts: ScoreFacts) -> Ceiling | None:
-        """The ceiling of a folder of scores; None where there is none.
-
-        Args:
-            folder: of the scores.
-            table: scores.csv.
-            maps: scores.nc.
-            facts: of the score stage.
-        """
+        """The ceiling of a folder of scores, of which `table` is scores.csv and `maps` scores.nc; None for none."""
         twins = facts.twins
         if not (folder / "shares.csv").exists() or CEILING not in {*(twins.models if twins else ()), *facts.models}:
             return None
         if (folder / "scores_common.nc").exists():
-            with xr.open_dataset(folder / "scores_common.nc", engine="netcdf4") as ds:
-                maps = ds.load()
+            maps = xr.load_dataset(folder / "scores_common.nc", engine="netcdf4")
         sample = twins or facts
         shares = ScoreTable.read(folder / "shares.csv")
         return cls(

@@ -30,7 +30,6 @@ from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.facts import ScoreFacts
-from evaluate.text import lead_title
 from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.weather.variables import Channel, parse_channel
@@ -139,7 +138,7 @@ class Gallery:
         drawn = self.maps["skill"].sel(model=self.model, lead=list(self.leads)).rename("skill").to_dataset()
         rows = {
             channel: {
-                lead_title(h): SmallMap(
+                text.lead_title(h): SmallMap(
                     drawn["skill"].sel(channel=channel, lead=h).values,
                     self.doubtful(channel, h),
                     self._overview_note(channel, h),
@@ -157,7 +156,7 @@ class Gallery:
         figure = self.globe.draw_table(rows, scale, labels)
         if self.tested:
             drawn["significant"] = self.maps["significant"].sel(model=self.model, lead=list(self.leads))
-        leads = ", ".join(map(lead_title, self.leads))
+        leads = ", ".join(map(text.lead_title, self.leads))
         alt = f"Maps of skill against climatology for {', '.join(self.channels)} at {leads}, {self.note}."
         numbers = Numbers(drawn, "Skill against climatology", {"skill": "1"})
         caption = "" if self.ceiling is None else OVERVIEW_CAPTION.format(self.ceiling.sample)
@@ -190,7 +189,7 @@ class Gallery:
         unit = text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
         comparison = self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
         labels = self.labels(
-            f"{METRICS[metric].title.split(' against')[0]}, {lead_title(lead)}",
+            f"{METRICS[metric].title.split(' against')[0]}, {text.lead_title(lead)}",
             f"{channel.title} · {self.sample}",
             f"{title.split(' (')[0].lower()} [{unit}]",
         )
@@ -201,7 +200,7 @@ class Gallery:
         if doubtful is not None and self.tested:
             drawn["significant"] = (drawn[metric].dims, ~doubtful)
         units = {metric: METRICS[metric].unit(channel.spec.unit)}
-        numbers = Numbers(drawn, f"{title} of {channel.title}, {lead_title(lead)}", units)
+        numbers = Numbers(drawn, f"{title} of {channel.title}, {text.lead_title(lead)}", units)
         alt = self.map_alt(title, channel, lead, field_.values, "" if unit == "1" else f" {unit}")
         caption = f"Globe, {comparison.sentence}" if comparison else ""
         name = f"maps/{channel.name}_{metric}_{lead}h"
@@ -226,7 +225,7 @@ class Gallery:
         values = []
         for model, name in names.items():
             line = lines[lines["model"] == model].sort_values("lead")
-            at = [f"{text.number(v)} at {lead_title(h)}" for v, h in zip(line["value"], line["lead"], strict=True)]
+            at = [f"{text.number(v)} at {text.lead_title(h)}" for v, h in zip(line["value"], line["lead"], strict=True)]
             values += [f"{name}: {', '.join(at)}"] if line["value"].notna().any() else []
         what = f"{title} of {channel.title}"
         in_unit = "" if unit == "1" else f" in {unit}"
@@ -240,10 +239,10 @@ class Gallery:
         if self.ceiling is None:
             return ""
         shares = {h: c.share.value for h, c in comparisons.items() if np.isfinite(c.share.value)}
-        closed = text.join([f"{text.percent(s)} at {lead_title(h)}" for h, s in shares.items()])
+        closed = text.join([f"{text.percent(s)} at {text.lead_title(h)}" for h, s in shares.items()])
         parts = [f"the model closes {closed} of the gap between climatology and ceiling"] if shares else []
         for reason in dict.fromkeys(c.verdict for h, c in comparisons.items() if h not in shares):
-            leads = [lead_title(h) for h, c in comparisons.items() if c.verdict == reason]
+            leads = [text.lead_title(h) for h, c in comparisons.items() if c.verdict == reason]
             parts.append(f"{reason.removesuffix(' here')} at {text.join(leads)}")
         return f"On {self.ceiling.sample}: {'; '.join(parts)}."
 
@@ -314,7 +313,7 @@ class Gallery:
         mean = float((weights * values).sum() / weights.sum()) if np.isfinite(values).all() else float("nan")
         low, high = text.number(float(np.nanmin(values))), text.number(float(np.nanmax(values)))
         average = f"Global mean {text.number(mean)}{unit}, from {low} to {high}{unit}."
-        return f"Map: {what} of {channel.title} at {lead_title(lead)}, {self.note}. {average}"
+        return f"Map: {what} of {channel.title} at {text.lead_title(lead)}, {self.note}. {average}"
 
 
 def _small_scale_shares(power: xr.DataArray, model: str) -> dict[str, str]:
@@ -324,6 +323,8 @@ def _small_scale_shares(power: xr.DataArray, model: str) -> dict[str, str]:
     shares = {}
     for name in map(str, power["spectrum_model"].values):
         share = power.sel(spectrum_model=name).values[:, small].sum(-1) / truth
-        leads = [f"{100 * s:.0f}% at {lead_title(int(h))}" for s, h in zip(share, power["lead"].values, strict=True)]
+        leads = [
+            f"{100 * s:.0f}% at {text.lead_title(int(h))}" for s, h in zip(share, power["lead"].values, strict=True)
+        ]
         shares[name] = ", ".join(leads) if name == model else f"{100 * float(share.mean()):.0f}%"
     return shares

@@ -199,13 +199,7 @@ def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @style.look()
 def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any:
-    """Training and validation loss against the step.
-
-    Args:
-        train: records with step and loss.
-        validation: the same, perhaps empty.
-        note: what the data are called.
-    """
+    """Training and validation loss against the step; `note` is what the data are called."""
     labels = style.Labels("Training loss", "weighted mean squared error of normalised anomalies", note, "1")
     figure, axes = _panel(labels, x="step", y="loss")
     steps, loss = train["step"].to_numpy(float), train["loss"].to_numpy(float)
@@ -225,12 +219,7 @@ def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any
 
 @style.look()
 def training_skill(validation: pd.DataFrame, *, note: str) -> Any:
-    """Skill on the validation pairs at each lead against the step.
-
-    Args:
-        validation: records with `leads`, a mapping lead hours -> {"skill": ...}.
-        note: what the data are called.
-    """
+    """Skill on the validation pairs at each lead against the step; `note` is what the data are called."""
     labels = style.Labels("Validation skill", "all channels together, against climatology", note, "1")
     figure, axes = _panel(labels, x="step", y="skill")
     leads = list(validation["leads"].iloc[0])

@@ -20,7 +20,6 @@ from evaluate.report.results import Results
 from evaluate.report.sentences import findings
 from evaluate.scoring.facts import ScoreFacts
 from evaluate.scoring.regions import TITLES
-from evaluate.text import join, lead_title
 from pipeline import config as configuration
 from pipeline import provenance
 from pipeline.console import data_name
@@ -59,14 +58,7 @@ class Figures:
 
 
 def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: Figures) -> str:
-    """The page.
-
-    Args:
-        config: the experiment.
-        results: the scores.
-        facts: of the score stage.
-        figures: by section.
-    """
+    """The page of an experiment, from its scores, the facts of its score stage, and its figures."""
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     film = figures.film and os.path.relpath(figures.film, config.paths.report.parent)
@@ -76,7 +68,7 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         title=config.name,
         simulated=facts.label == "simulated",
         label=data_name(facts.label),
-        leads=join([lead_title(h) for h in results.leads]),
+        leads=text.join([text.lead_title(h) for h in results.leads]),
         facts=facts,
         ceiling=ceiling,
         figures=figures,
@@ -85,7 +77,7 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         findings=findings(results),
         intervals=facts.bootstrap.given,
         baselines=results.baselines,
-        channels=join([parse_channel(c).title for c in results.channels]),
+        channels=text.join([parse_channel(c).title for c in results.channels]),
         tiles=headline.tiles(results),
         headline=headline.headline(results),
         columns=6 + len(results.baselines) + ("persistence" in results.baselines) + (ceiling is not None),

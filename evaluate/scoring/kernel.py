@@ -71,19 +71,15 @@ class Sums:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
-        for f in fields(self):
-            state: AggregationState = getattr(self, f.name)
-            state.sums.assign(weight=state.weights).to_netcdf(temporary, group=f.name, mode="a", engine="netcdf4")
+        for name, state in vars(self).items():
+            state.sums.assign(weight=state.weights).to_netcdf(temporary, group=name, mode="a", engine="netcdf4")
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Sums:
         """Read what `save` wrote."""
-        states = {}
-        for f in fields(cls):
-            with xr.open_dataset(path, group=f.name, engine="netcdf4") as ds:
-                whole = ds.load()
-            states[f.name] = AggregationState(whole.drop_vars("weight"), whole["weight"].rename(None))
+        groups = {f.name: xr.load_dataset(path, group=f.name, engine="netcdf4") for f in fields(cls)}
+        states = {n: AggregationState(ds.drop_vars("weight"), ds["weight"].rename(None)) for n, ds in groups.items()}
         return cls(**states)
 
 

@@ -83,5 +83,4 @@ def read_scores(folder: Path) -> tuple[ScoreTable, xr.Dataset]:
     for path in (folder / "scores.csv", folder / "scores.nc"):
         if not path.exists():
             raise ValueError(f"scores must exist, got no {path}; run python -m pipeline score")
-    with xr.open_dataset(folder / "scores.nc", engine="netcdf4") as ds:
-        return ScoreTable.read(folder / "scores.csv"), ds.load()
+    return ScoreTable.read(folder / "scores.csv"), xr.load_dataset(folder / "scores.nc", engine="netcdf4")

@@ -50,7 +50,7 @@ class ScoringOptions:
         channels: that are scored; the first model's when empty.
         compared: fingerprints of forecasts from elsewhere, so that no checkpoint of replaced ones is resumed.
         fits_folder: where fitted baselines are kept.
-        batch_size: init times read at once; chosen by memory when absent.
+        batch_size: init times read at once; 0 chooses it by memory.
         workers: processes that sum side by side.
         scheduler: address of a Dask scheduler whose workers do it instead.
         console: for the progress bar; silent when absent.
@@ -62,7 +62,7 @@ class ScoringOptions:
     channels: Sequence[str] = ()
     compared: Mapping[str, str] = field(default_factory=dict)
     fits_folder: Path | None = None
-    batch_size: int | None = None
+    batch_size: int = 0
     workers: int = 1
     scheduler: str | None = None
     console: Console | None = None

@@ -154,14 +154,7 @@ def difference(sample: Sample, metric: Metric, *, model: str, against: str) -> x
 
 
 def difference_table(sample: Sample, *, model: str, against: Sequence[str], units: Units) -> pd.DataFrame:
-    """Differences of one model from others over the globe, one row for each score, channel and lead.
-
-    Args:
-        sample: all init times.
-        model: whose score comes first; value is its score minus the other's.
-        against: the others.
-        units: unit of each channel.
-    """
+    """Scores of one model minus those of others over the globe, one row for each other, score, channel and lead."""
     globe = sample.over_globe()
     frames = []
     for other in against:
@@ -173,12 +166,7 @@ def difference_table(sample: Sample, *, model: str, against: Sequence[str], unit
 
 
 def score_table(sample: Sample, *, units: Units) -> pd.DataFrame:
-    """The tidy table of scores.csv.
-
-    Args:
-        sample: all init times.
-        units: unit of each channel.
-    """
+    """The tidy table of scores.csv."""
     scores = regional_scores(sample)
     order = ("model", "channel", "lead", "region", "metric")
     index = pd.MultiIndex.from_product([scores[a].values for a in order], names=order)
