@@ -1,1 +1,13 @@
-"""Scores forecasts against the truth and shows them: alignment, baselines, metrics, maps, report."""
+"""Scores forecasts against the truth and shows them: alignment, baselines, metrics, tables, maps, the report.
+
+Layers, each importing only those after it (the import linter checks it), and of other packages only `pipeline`:
+
+- `report`: figures and the page.
+- `scoring`: the score stage, from stores to tables.
+- `baselines`: forecasts that every model has to beat; beside it `metrics`, the scores of labelled arrays.
+- `reading`: which forecast belongs to which truth, and reading both; beside it `statistics` and `aggregation`, what is
+  summed and how sums merge.
+- `text`: how leads, dates, numbers and units are written.
+
+Read first: `metrics` for the definitions, `scoring.stage` for how a run is scored.
+"""

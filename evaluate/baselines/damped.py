@@ -1,9 +1,9 @@
 """Damped persistence: the anomaly at the init time, shrunk by a factor fitted on training years.
 
-Contract: forecast = climatology(valid time) + a x anomaly(init time), with one factor a for each lead and
-channel, the same at every cell and season. a is the least-squares factor over all pairs of training times,
-cells weighted by their area: the pattern autocorrelation of training anomalies, so it falls to zero where
-persistence stops helping. Sums add up exactly over batches, in any order.
+Contract: forecast = climatology(valid time) + a x anomaly(init time), with one factor a for each lead and channel, the
+same at every cell and season. a is the least-squares factor over all pairs of training times, cells weighted by their
+area: the pattern autocorrelation of training anomalies, so it falls to zero where persistence stops helping. Sums add
+up exactly over batches, in any order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.simple import Batch, Field, Predictor, key
+from evaluate.reading.batch import Batch, Field, Predictor, key
 
 Array = NDArray[np.float64]
 
@@ -37,35 +37,27 @@ class DampingSums:
 
     Args:
         leads: number of leads.
+        channels: number of channels.
         area: cell areas, shape (cell,).
     """
 
-    def __init__(self, *, leads: int, area: Array) -> None:
+    def __init__(self, *, leads: int, channels: int, area: Array) -> None:
         self._area = (area / area.mean()).astype(np.float32)
-        self._leads = leads
-        self._products: Array | None = None
-        self._squares: Array | None = None
-        self.pairs = 0
+        self._products, self._squares = np.zeros((leads, channels)), np.zeros(channels)
 
-    def add(self, at_init: NDArray[np.float32], at_valid: list[NDArray[np.float32]]) -> None:
+    def add(self, at_init: Field, at_valid: list[Field]) -> None:
         """Count one init time.
 
         Args:
             at_init: anomaly, shape (channel, cell).
-            at_valid: anomalies one lead later each, in the order of the leads.
+            at_valid: anomalies at the valid time of each lead.
         """
-        if self._products is None or self._squares is None:
-            self._products = np.zeros((self._leads, at_init.shape[0]))
-            self._squares = np.zeros(at_init.shape[0])
         self._squares += (at_init * at_init) @ self._area
         for row, later in zip(self._products, at_valid, strict=True):
             row += (at_init * later) @ self._area
-        self.pairs += 1
 
     @property
     def factors(self) -> Array:
         """Shape (lead, channel); 0 for a channel without anomalies."""
-        if self._products is None or self._squares is None:
-            raise ValueError("damped persistence must have training pairs, got none; add some first")
-        safe = np.where(self._squares > 0, self._squares, 1.0)
-        return np.asarray(np.where(self._squares > 0, self._products / safe, 0.0))
+        known = np.broadcast_to(self._squares > 0, self._products.shape)
+        return np.divide(self._products, self._squares, out=np.zeros_like(self._products), where=known)

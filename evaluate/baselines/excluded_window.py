@@ -1,24 +1,21 @@
-"""Training anomalies as if their own weather had not made the climatology.
+"""Training anomalies as if the weather around them had not contributed to the climatology.
 
-Contract: a climatology is a mean over the training years, smoothed over a window of days, so each training
-time helped to make the value it is compared with: with few years its anomalies are too small and, worse,
-anomalies some weeks apart are anticorrelated by construction. Fitted on them, damped persistence gets the
-wrong sign at two weeks. A test time has no such share. If a share p of the samples behind the climatology
-at time t comes from the window around t itself, and s is the weighted mean of the anomalies there, then the
-climatology of all other samples is c - s p / (1 - p), and the anomaly from it is a + s p / (1 - p): that is
-what is fitted on. With forty years p is 1/40; with a single one there are no other samples, p is cut at
-MAX_SHARE, and the facts of the fit show it.
+Contract: a climatology is a mean over the training years, smoothed over a window of days, so each training time helped
+to make the value it is compared with: with few years its anomalies are too small and, worse, anomalies some weeks apart
+are anticorrelated by construction. Fitted on them, damped persistence gets the wrong sign at two weeks. A test time
+made no such contribution. If a share p of the samples behind the climatology at time t comes from the window around t
+itself, and s is the weighted mean of the anomalies there, then the climatology of all other samples is c - s p / (1 -
+p), and the anomaly from it is a + s p / (1 - p): that is what is fitted on. With forty years p is 1/40; with a single
+one there are no other samples, p is cut at MAX_SHARE, and the facts of the fit show it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluate.reading.align import Times
+from evaluate.reading.batch import Field
 from pipeline.weather.climatology import SLOTS, day_slots
-
-Field = NDArray[np.float32]
+from pipeline.weather.times import Times
 
 DAY = int(np.timedelta64(1, "D") / np.timedelta64(1, "ns"))
 MAX_SHARE = 0.75
@@ -28,8 +25,8 @@ BLOCK_BYTES = 1_000_000_000
 """Of block means in memory."""
 
 
-class OwnWeather:
-    """Means of training anomalies over blocks of days, and what they say about any training time.
+class ExcludedWindow:
+    """Means of training anomalies over blocks of days, and the anomaly of any training time without those around it.
 
     Args:
         times: all training times, sorted.
@@ -57,7 +54,7 @@ class OwnWeather:
         """Count one training anomaly; time in ns."""
         if not self._needed:
             return
-        block = self._of(time)
+        block = int(time / DAY // self._block)
         if block in self._sums:
             self._sums[block] += anomaly
         else:
@@ -83,19 +80,16 @@ class OwnWeather:
         return corrected
 
     def _shares(self, times: Times) -> list[float]:
-        """Weight of the window's own days among all days behind the climatology, for each time."""
+        """Weight of the days in the window among all days behind the climatology, for each time."""
         day = times.astype("datetime64[D]").astype(np.int64)
         first = int(day[0]) if day.size else 0
         daily = np.bincount(day - first)
         width = int(np.ceil(self._half))
         kernel = np.clip(1.0 - np.abs(np.arange(-width, width + 1)) / self._half, 0.0, None)
-        own = np.convolve(daily, kernel)[width : width + daily.size][day - first]
+        inside = np.convolve(daily, kernel)[width : width + daily.size][day - first]
         distance = np.arange(SLOTS)
         near = np.clip(1.0 - np.minimum(distance, SLOTS - distance) / self._half, 0.0, None)
         counts = np.bincount(day_slots(times) - 1, minlength=SLOTS)
         every = np.array([np.roll(near, slot) @ counts for slot in range(SLOTS)])[day_slots(times) - 1]
-        shares: list[float] = np.clip(own / np.maximum(every, 1e-9), 0.0, 1.0).tolist()
+        shares: list[float] = np.clip(inside / np.maximum(every, 1e-9), 0.0, 1.0).tolist()
         return shares
-
-    def _of(self, time: int) -> int:
-        return int(time / DAY // self._block)

@@ -1,16 +1,15 @@
-"""Linear regression of the whole state on its leading patterns: what a model without weather can know.
+"""Linear regression of the whole state on its leading patterns: what can be predicted without a model of the weather.
 
-Contract: anomalies of all channels, each over its spread and weighted by the root of the cell area, are
-projected on the leading empirical orthogonal functions (EOFs) of the training years; the coefficients at
-the valid time are regressed on those at the init time, one matrix a lead, by ridge regression; forecast =
-climatology(valid time) + patterns x coefficients. This is the linear inverse model of Penland and
-Sardeshmukh (1995, J. Climate 8, 1999-2024) with a matrix of its own for every lead. A regression on all
-cells and channels would have more unknowns than training states by a factor of a hundred; sixty
-patterns leave some fifteen states an unknown, and the ridge takes care of the rest. Its strength is chosen for
-every lead by cross-validation over blocks of training time; pairs that touch the block left out are not
-fitted on. Nothing outside the training periods is read. Plain anomalies are used, without the correction
-of `evaluate.baselines.excluded_window`: that adds the error of a climatology of fewer years to both sides, a slow
-pattern that sixty predictors learn by heart and a test year does not have.
+Contract: anomalies of all channels, each over its standard deviation and weighted by the root of the cell area, are
+projected on the leading empirical orthogonal functions (EOFs) of the training years; the coefficients at the valid time
+are regressed on those at the init time, one matrix per lead, by ridge regression; forecast = climatology(valid time) +
+patterns x coefficients. This is the linear inverse model of Penland and Sardeshmukh (1995, J. Climate 8, 1999-2024)
+with a separate matrix for every lead. A regression on all cells and channels would have more unknowns than training
+states by a factor of a hundred; sixty patterns leave some fifteen states for each unknown, and the ridge takes care of
+the rest. Its strength is chosen for every lead by cross-validation over blocks of training time; pairs that touch the
+block left out are not fitted on. Nothing outside the training periods is read. Plain anomalies are used, without the
+correction of `evaluate.baselines.excluded_window`: that adds the error of a climatology of fewer years to both sides, a
+slow pattern that sixty predictors learn by heart and a test year does not have.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluate.baselines.simple import Batch, Field, key
+from evaluate.reading.batch import Batch, Field, key
 
 Array = NDArray[np.float64]
 Matrix = NDArray[np.float32]
@@ -145,13 +144,12 @@ class LinearModel:
         if held not in batch.forecasts:
             init = [key(time) for time in batch.init_times]
             x = self.coefficients(np.stack([batch.states[i] - batch.normals[i] for i in init]))
-            made = np.stack([self.anomalies(x @ operator) for operator in self.operators], axis=1)
-            batch.forecasts[held] = made
+            batch.forecasts[held] = np.stack([self.anomalies(x @ operator) for operator in self.operators], axis=1)
         value: Field = batch.climatology(t, lead) + batch.forecasts[held][t, lead]
         return value
 
 
-def scale_of(area: Array, spread: Array) -> Matrix:
-    """Root of the cell area over the channel's spread, shape (channel, cell); 0 where a channel has none."""
-    inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+def scale_of(area: Array, std: Array) -> Matrix:
+    """Root of the cell area over the channel's standard deviation, shape (channel, cell); 0 where that is 0."""
+    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
     return np.asarray((inverse[:, None] * np.sqrt(area / area.sum())[None, :]).astype(np.float32))

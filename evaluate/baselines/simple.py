@@ -1,63 +1,27 @@
 """Forecasts that cost nothing, which every model has to beat: persistence and climatology.
 
-Contract: a baseline is issued for the same init times and leads as the model it is compared with, and
-knows nothing a forecaster would not have at the init time. Persistence is the state at the init time;
-climatology is the training years' day-of-year x hour mean at the valid time. Those with fitted numbers,
-damped persistence and linear regression, are made by `evaluate.baselines.fit`.
+Contract: a baseline is issued for the same init times and leads as the model it is compared with, and uses nothing
+that a forecaster would not have at the init time. Persistence is the state at the init time; climatology is the
+training years' day-of-year x hour mean at the valid time. Those with fitted numbers, damped persistence and linear
+regression, are made by `evaluate.baselines.fit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from evaluate.reading import align
+from evaluate.reading.batch import Batch, Field, Predictor, key
+from pipeline.weather.times import Times
 
-Field = NDArray[np.float32]
-"""One state, shape (channel, cell)."""
-
-
-@dataclass
-class Batch:
-    """Everything known about a few init times.
-
-    Args:
-        start: position of the first init time among all of them.
-        init_times: shape (T,), datetime64[ns].
-        valid_times: shape (T, L).
-        states: truth by time (int64 ns).
-        normals: climatology by time, likewise.
-        forecasts: stored forecasts by model name, shape (T, L, channel, cell).
-    """
-
-    start: int
-    init_times: align.Times
-    valid_times: align.Times
-    states: dict[int, Field] = field(repr=False)
-    normals: dict[int, Field] = field(repr=False)
-    forecasts: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
-
-    def truth(self, t: int, lead: int) -> Field:
-        """The state at the valid time."""
-        return self.states[key(self.valid_times[t, lead])]
-
-    def climatology(self, t: int, lead: int) -> Field:
-        """The climatology at the valid time."""
-        return self.normals[key(self.valid_times[t, lead])]
-
-
-Predictor = Callable[[Batch, int, int], Field]
-"""(batch, init time, lead) -> the forecast; times and leads by position."""
-
-
-def key(time: np.datetime64) -> int:
-    """A time as int64 nanoseconds."""
-    return int(time.astype("datetime64[ns]").astype(np.int64))
+NAMES = ("persistence", "climatology", "damped_persistence", "linear")
+"""All baselines."""
+TWINS = ("ceiling", "coarse")
+"""Forecasts that a simulated atmosphere makes of itself (`python -m pipeline twins`): by the same core from slightly
+wrong states, and by a coarser core."""
 
 
 def stored(name: str) -> Predictor:
@@ -70,33 +34,11 @@ def persistence(batch: Batch, t: int, lead: int) -> Field:  # noqa: ARG001 - the
     return batch.states[key(batch.init_times[t])]
 
 
-def climatology(batch: Batch, t: int, lead: int) -> Field:
-    """The climatology at the valid time."""
-    return batch.climatology(t, lead)
-
-
-def fit_damping(anomaly_at_init: Any, anomaly_at_valid: Any, *, weight: xr.DataArray, dims: Sequence[str]) -> Any:
-    """The factor that minimises the mean squared error of damped persistence, by least squares.
-
-    Args:
-        anomaly_at_init: labelled anomalies of training years.
-        anomaly_at_valid: the anomalies one lead later, of the same shape and labels.
-        weight: cell areas.
-        dims: what is summed: times and space.
-    """
-    product = xr.dot(anomaly_at_init * anomaly_at_valid, weight, dim=list(dims))
-    return product / xr.dot(anomaly_at_init * anomaly_at_init, weight, dim=list(dims))
-
-
-PREDICTORS: dict[str, Predictor] = {"persistence": persistence, "climatology": climatology}
+PREDICTORS: dict[str, Predictor] = {"persistence": persistence, "climatology": Batch.climatology}
 """Baselines that need no fit, by their name in the configuration."""
-NAMES = ("persistence", "climatology", "damped_persistence", "linear")
-"""All baselines."""
-TWINS = ("ceiling", "coarse")
-"""References that a simulated atmosphere makes of itself (`python -m pipeline twins`)."""
 
 
-def persistence_forecast(truth: xr.DataArray, *, init_times: align.Times, leads: Sequence[int]) -> xr.DataArray:
+def persistence_forecast(truth: xr.DataArray, *, init_times: Times, leads: Sequence[int]) -> xr.DataArray:
     """Persistence as a labelled forecast.
 
     Args:
@@ -118,7 +60,7 @@ def persistence_forecast(truth: xr.DataArray, *, init_times: align.Times, leads:
     return at_init.expand_dims(lead_time=axes["lead_time"], axis=at_init.dims.index("init_time") + 1)
 
 
-def climatology_forecast(climatology: xr.DataArray, *, init_times: align.Times, leads: Sequence[int]) -> xr.DataArray:
+def climatology_forecast(climatology: xr.DataArray, *, init_times: Times, leads: Sequence[int]) -> xr.DataArray:
     """The climatology as a labelled forecast.
 
     Args:
@@ -126,14 +68,10 @@ def climatology_forecast(climatology: xr.DataArray, *, init_times: align.Times, 
         init_times: datetime64.
         leads: hours.
     """
-    axes = _axes(init_times, leads)
-    return align.at_valid_time(climatology, xr.Dataset(coords=axes))
+    return align.at_valid_time(climatology, xr.Dataset(coords=_axes(init_times, leads)))
 
 
-def _axes(init_times: align.Times, leads: Sequence[int]) -> dict[str, xr.DataArray]:
+def _axes(init_times: Times, leads: Sequence[int]) -> dict[str, xr.DataArray]:
     steps = align.lead_hours(np.asarray(leads)).astype("timedelta64[h]").astype("timedelta64[ns]")
     init = np.asarray(init_times, dtype="datetime64[ns]")
-    return {
-        "init_time": xr.DataArray(init, dims="init_time", coords={"init_time": init}),
-        "lead_time": xr.DataArray(steps, dims="lead_time", coords={"lead_time": steps}),
-    }
+    return {n: xr.DataArray(v, {n: v}, [n]) for n, v in (("init_time", init), ("lead_time", steps))}

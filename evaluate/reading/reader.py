@@ -1,21 +1,22 @@
 """Reading what is scored: forecasts, truths and climatologies, a batch of init times at a time.
 
-Contract: each truth and each climatology is read once as long as the leads fit the cache, forecasts in
-whole batches, the next batch while this one is computed. Batches follow the order of the init times.
+Contract: each truth and each climatology is read once as long as the leads fit the cache; forecasts are read in whole
+batches, each while the one before is computed. Batches follow the order of the init times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate.baselines.simple import Batch
 from evaluate.reading.align import Alignment, lead_hours
+from evaluate.reading.batch import Batch
 from pipeline.weather.climatology import Normals, day_slots
 
 BATCH_BYTES = 64_000_000
@@ -23,9 +24,10 @@ BATCH_BYTES = 64_000_000
 CACHE_BYTES = 500_000_000
 """Of truths and climatologies kept for later init times; what does not fit is read again."""
 AHEAD = int(np.timedelta64(100, "D") / np.timedelta64(1, "ns"))
-"""Nothing is read further ahead than this, whatever lies in the same piece."""
+"""Nothing is read further ahead than this [ns], whatever lies in the same piece of a file."""
 
 
+@dataclass
 class Reader:
     """Reads batches: stored forecasts, truths at init and valid times, climatologies at valid times.
 
@@ -35,16 +37,18 @@ class Reader:
         forecasts: forecast stores by model name.
         channels: short names, the order of every channel axis.
         alignment: init times and leads.
-        batch_size: init times a batch; chosen from BATCH_BYTES when absent.
+        batch_size: init times per batch; 0 chooses it from BATCH_BYTES.
     """
 
-    def __init__(
-        self, truth: xr.Dataset, normals: Normals, forecasts: Mapping[str, xr.Dataset], *, channels: Sequence[str],
-        alignment: Alignment, batch_size: int | None = None,
-    ) -> None:  # fmt: skip
-        self.channels, self.alignment = list(channels), alignment
-        self._truth, self._normals = truth, normals
-        self._forecasts = dict(forecasts)
+    truth: xr.Dataset
+    normals: Normals
+    forecasts: Mapping[str, xr.Dataset]
+    channels: Sequence[str]
+    alignment: Alignment
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        truth, normals, forecasts, alignment = self.truth, self.normals, self.forecasts, self.alignment
         self._columns = {
             name: _positions(ds["channel"].values, self.channels) for name, ds in [("", truth), *forecasts.items()]
         }
@@ -57,7 +61,7 @@ class Reader:
         per_init = 4 * len(alignment.leads) * len(self.channels) * self.cells
         fits = int(np.clip(BATCH_BYTES // per_init, 1, 64))
         slab = min([_slab(ds) for ds in forecasts.values()], default=1)
-        self.batch_size = batch_size or (slab if fits // 4 <= slab <= fits else fits)
+        self.batch_size = self.batch_size or (slab if fits // 4 <= slab <= fits else fits)
         self._states: dict[int, NDArray[np.float32]] = {}
         self._climate: dict[int, NDArray[np.float32]] = {}
 
@@ -82,7 +86,7 @@ class Reader:
         wanted = np.unique(np.concatenate([init, valid.ravel()])).astype("datetime64[ns]").astype(np.int64)
         full = self._forget(int(wanted[0]), set(wanted.tolist()))
         self._load(wanted.tolist(), ahead=not full)
-        forecasts = {name: self._load_forecast(name, init) for name in self._forecasts}
+        forecasts = {name: self._load_forecast(name, init) for name in self.forecasts}
         states = {t: self._states[t] for t in wanted.tolist()}
         normals = {t: self._climate[t] for t in wanted.tolist()}
         return Batch(part.start, init, valid, states, normals, forecasts)
@@ -98,19 +102,19 @@ class Reader:
 
     def _load(self, wanted: list[int], *, ahead: bool) -> None:
         """Read truths and climatologies; `ahead` takes what else is needed from the pieces that are read anyway."""
-        slab, days = _slab(self._truth), self._normals.days_together
+        slab, days = _slab(self.truth), self.normals.days_together
         times = self._with_neighbours(wanted, self._states, lambda t: self._times[t] // slab, ahead=ahead)
         if times:
             rows = np.array([self._times[t] for t in times])
-            values = _take(self._truth["state"], "time", rows)[:, self._columns[""]]
+            values = _take(self.truth["state"], "time", rows)[:, self._columns[""]]
             self._states |= zip(times, values.reshape(len(times), len(self.channels), self.cells), strict=True)
         slots = self._slots
         times = self._with_neighbours(wanted, self._climate, lambda t: (slots[t] - 1) // days, ahead=ahead)
         for hour in sorted({self._hours[t] for t in times}):
             at_hour = [t for t in times if self._hours[t] == hour]
-            found = sorted({slots[t] for t in at_hour})
-            fields = self._normals.days(found, hour=hour, channels=self.channels)
-            position = {slot: i for i, slot in enumerate(found)}
+            days_read = sorted({slots[t] for t in at_hour})
+            fields = self.normals.days(days_read, hour=hour, channels=self.channels)
+            position = {slot: i for i, slot in enumerate(days_read)}
             self._climate |= {t: fields[position[slots[t]]].reshape(len(self.channels), self.cells) for t in at_hour}
 
     def _with_neighbours(
@@ -125,7 +129,7 @@ class Reader:
         return sorted({*fresh, *more})
 
     def _load_forecast(self, name: str, init: Any) -> NDArray[np.float32]:
-        ds = self._forecasts[name]
+        ds = self.forecasts[name]
         rows = _positions(ds["init_time"].values.astype("datetime64[ns]"), init.astype("datetime64[ns]"))
         leads = _positions(lead_hours(ds["lead_time"].values), self.alignment.leads)
         values = _take(ds["state"], "init_time", rows)[:, leads][:, :, self._columns[name]]
@@ -135,8 +139,8 @@ class Reader:
 def _positions(axis: Any, wanted: Any) -> Any:
     """Positions of labels on an axis; a slice when that is everything in order."""
     place = {label: i for i, label in enumerate(np.asarray(axis).tolist())}
-    found = np.array([place[label] for label in np.asarray(wanted).tolist()])
-    return slice(None) if np.array_equal(found, np.arange(len(place))) else found
+    rows = np.array([place[label] for label in np.asarray(wanted).tolist()])
+    return slice(None) if np.array_equal(rows, np.arange(len(place))) else rows
 
 
 def _slab(ds: xr.Dataset) -> int:

@@ -1,11 +1,11 @@
-"""Forecasts in the layout of WeatherBench 2: written for others, and others' read as models to compare.
+"""Forecasts in the layout of WeatherBench 2: written for others, and read as models to compare with.
 
-Contract: a WeatherBench 2 forecast is a Zarr store with one array a variable under its ERA5 long name, dimensions
-(time, prediction_timedelta, [level,] latitude, longitude), where `time` is the init time, levels are hPa and units
-SI. What `run_export` writes, `open_forecast` reads back bit for bit, and with the contract it was issued under.
-Foreign files may spell names, units, dimension order, the order of latitudes and the origin of longitudes in their
-own way; what cannot be understood is refused, and what is left out is named. Nothing is read before it is asked for,
-but one field of every channel, which must be plausible.
+Contract: a WeatherBench 2 forecast is a Zarr store with one array per variable under its ERA5 long name, dimensions
+(time, prediction_timedelta, [level,] latitude, longitude), where `time` is the init time, levels are hPa and units SI.
+What `run_export` writes, `open_forecast` reads back bit for bit, and with the contract it was issued under. Files from
+elsewhere may differ in names, units, the order of dimensions and latitudes, and the origin of longitudes; what cannot
+be understood is refused, and what is left out is named. Only one field of every channel is read at once, which must be
+plausible; everything else is read when it is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rich.console import Console
 
-from evaluate.reading.align import lead_hours
+from evaluate.reading.align import FORECAST_DIMS, lead_hours
 from pipeline import files, provenance
 from pipeline.console import terminal_progress
 from pipeline.grid import Grid
@@ -31,7 +31,6 @@ from pipeline.weather import units
 from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 
-DIMS = ("init_time", "lead_time", "channel", "latitude", "longitude")
 _SPELLINGS = {
     "init_time": ("init_time", "time", "initial_time", "forecast_reference_time"),
     "lead_time": ("prediction_timedelta", "lead_time", "step", "prediction_timedelta_daily"),
@@ -42,7 +41,7 @@ _SLAB = 16
 
 
 def open_forecast(path: Path | str, *, channels: Sequence[str] | None = None, name: str | None = None) -> xr.Dataset:
-    """Open somebody's forecasts as a forecast store of this project.
+    """Open forecasts from elsewhere as a forecast store of this project.
 
     Args:
         path: a forecast store of this project, a Zarr store in WeatherBench 2's layout, or a NetCDF file in it.
@@ -64,12 +63,12 @@ def open_forecast(path: Path | str, *, channels: Sequence[str] | None = None, na
     if manifest_path(path).exists():
         ds = open_store(path, stage="python -m pipeline forecast")
     else:
-        found = _open(path)
-        if "state" in found and "init_time" in found["state"].dims:
+        opened = _open(path)
+        if "state" in opened and "init_time" in opened["state"].dims:
             raise ValueError(
                 f"forecast {path} must have its manifest beside it, got no {manifest_path(path).name}; copy both"
             )
-        raw = _named(found, path)
+        raw = _named(opened, path)
         ds = _stacked(raw, path, channels)
         written = json.loads(raw.attrs.get(_CONTRACT, "{}"))
         contract = {"kind": "forecast", "model": path.stem, "grid": Grid.from_dataset(ds).describe(), **written}
@@ -103,7 +102,9 @@ def to_weatherbench(forecast: xr.Dataset) -> xr.Dataset:
     levels = {c.variable: [p.level for p in parsed if p.variable == c.variable] for c in parsed if c.level is not None}
     if len({tuple(v) for v in levels.values()}) > 1:
         raise ValueError(f"variables on levels must share them, got {levels}; export fewer channels")
-    state = forecast["state"].drop_vars([c for c in forecast["state"].coords if c not in DIMS or c == "channel"])
+    state = forecast["state"].drop_vars(
+        [c for c in forecast["state"].coords if c not in FORECAST_DIMS or c == "channel"]
+    )
     arrays: dict[str, xr.DataArray] = {}
     for spec in dict.fromkeys(c.spec for c in parsed):
         rows = [i for i, c in enumerate(parsed) if c.variable == spec.short]
@@ -112,9 +113,9 @@ def to_weatherbench(forecast: xr.Dataset) -> xr.Dataset:
             array = array.rename(channel="level").assign_coords(level=np.array(levels[spec.short], np.int64))
         else:
             array = state.isel(channel=rows[0])
-        attrs = {"units": spec.unit, "long_name": spec.label, "standard_name": spec.standard_name,
-                 "short_name": spec.short}  # fmt: skip
-        arrays[spec.long] = array.rename(init_time="time", lead_time="prediction_timedelta").assign_attrs(attrs)
+        names = {"long_name": spec.label, "standard_name": spec.standard_name, "short_name": spec.short}
+        array = array.rename(init_time="time", lead_time="prediction_timedelta")
+        arrays[spec.long] = array.assign_attrs(units=spec.unit, **names)
     ds = xr.Dataset(arrays).drop_encoding()
     for axis, unit, standard in (("latitude", "degrees_north", "latitude"), ("longitude", "degrees_east", "longitude")):
         ds[axis].attrs = {"units": unit, "standard_name": standard, "long_name": axis}
@@ -133,7 +134,7 @@ def to_weatherbench(forecast: xr.Dataset) -> xr.Dataset:
 def run_export(config: WeatherConfig, *, target: Path | None = None) -> Path:
     """Write the forecasts of a configuration as a Zarr store (format 2) in WeatherBench 2's layout.
 
-    Killed at any moment, it goes on from the last piece of init times; under its final name it is complete.
+    A run that was killed resumes at the last piece of init times; under its final name the store is complete.
 
     Args:
         config: the experiment; its forecast stage must be complete.
@@ -162,7 +163,7 @@ def run_export(config: WeatherConfig, *, target: Path | None = None) -> Path:
 
 
 def write_weatherbench(forecast: xr.Dataset, path: Path, *, console: Console | None = None) -> None:
-    """Write forecasts to a Zarr store, a few init times at a time, and rename it when it is whole.
+    """Write forecasts to a Zarr store, a few init times at a time, and rename it when it is complete.
 
     Args:
         forecast: as `open_forecast` returns it.
@@ -174,8 +175,8 @@ def write_weatherbench(forecast: xr.Dataset, path: Path, *, console: Console | N
     note = temporary.with_suffix(".json")
     length = ds.sizes["time"]
     key = {"contract": ds.attrs[_CONTRACT], "init_times": ds["time"].values.astype(str).tolist()}
-    found = files.read_json(note) if note.exists() and temporary.exists() else {}
-    done = int(found["done"]) if found.get("key") == key else 0
+    saved = files.read_json(note) if note.exists() and temporary.exists() else {}
+    done = int(saved["done"]) if saved.get("key") == key else 0
     if not done:
         shutil.rmtree(temporary, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +184,7 @@ def write_weatherbench(forecast: xr.Dataset, path: Path, *, console: Console | N
         empty = ds.map(lambda a: a.copy(data=_nothing(a, sizes)), keep_attrs=True)
         encoding = {v: {"chunks": [min(sizes.get(d, n), n) for d, n in ds[v].sizes.items()]} for v in ds}
         _quietly(lambda: empty.to_zarr(temporary, mode="w", zarr_format=2, compute=False, encoding=encoding))
-    progress = terminal_progress("init times", on=console)
-    with progress:
+    with terminal_progress("init times", on=console) as progress:
         task = progress.add_task("export", total=length, completed=done)
         for start in range(done, length, _SLAB):
             stop = min(start + _SLAB, length)
@@ -199,10 +199,10 @@ def write_weatherbench(forecast: xr.Dataset, path: Path, *, console: Console | N
     note.unlink(missing_ok=True)
 
 
-def _quietly(action: Any) -> None:
+def _quietly(action: Any) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated.*")
-        action()
+        return action()
 
 
 def _nothing(array: xr.DataArray, sizes: dict[str, int]) -> Any:
@@ -214,12 +214,8 @@ def _nothing(array: xr.DataArray, sizes: dict[str, int]) -> Any:
 
 def _open(path: Path) -> xr.Dataset:
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated.*")
-            if path.is_dir():
-                ds: xr.Dataset = xr.open_zarr(path, chunks={}, decode_timedelta=True)
-            else:
-                ds = xr.open_dataset(path, chunks={}, decode_timedelta=True)
+        open_: Any = xr.open_zarr if path.is_dir() else xr.open_dataset
+        ds: xr.Dataset = _quietly(lambda: open_(path, chunks={}, decode_timedelta=True))
     except (OSError, ValueError, KeyError) as error:
         reason = "neither" if "IO backends" in str(error) else str(error)
         raise ValueError(f"forecast must be a Zarr store or a NetCDF file, got {path}: {reason}") from None
@@ -227,7 +223,7 @@ def _open(path: Path) -> xr.Dataset:
 
 
 def _named(ds: xr.Dataset, path: Path) -> xr.Dataset:
-    """The dataset with our names of dimensions, sorted axes, and whole coordinates."""
+    """The dataset with this project's names of dimensions, sorted axes, and complete coordinates."""
     faults, renamed = [], {}
     for ours, spellings in _SPELLINGS.items():
         found = [str(d) for d in ds.dims if str(d).lower() in spellings and str(d) not in renamed]
@@ -252,9 +248,10 @@ def _named(ds: xr.Dataset, path: Path) -> xr.Dataset:
     if not np.issubdtype(ds["init_time"].dtype, np.datetime64):
         raise ValueError(f"init times of {path} must be dates, got {ds['init_time'].dtype}; write units with them")
     if not np.issubdtype(ds["lead_time"].dtype, np.timedelta64):
+        spelling = next(theirs for theirs, ours in renamed.items() if ours == "lead_time")
         raise ValueError(
             f"lead times of {path} must carry a unit of time, got {ds['lead_time'].dtype} "
-            f"{ds['lead_time'].values[:3].tolist()}; write units = 'hours' with {_spelt(renamed, 'lead_time')}"
+            f"{ds['lead_time'].values[:3].tolist()}; write units = 'hours' with {spelling}"
         )
     axes = {"init_time": ds["init_time"].values.astype("datetime64[ns]")}
     hours = lead_hours(ds["lead_time"].values)
@@ -273,10 +270,6 @@ def _named(ds: xr.Dataset, path: Path) -> xr.Dataset:
         if not np.all(values[1:] > values[:-1]):
             ds = ds.isel({axis: np.argsort(values, kind="stable")})
     return ds
-
-
-def _spelt(renamed: dict[str, str], ours: str) -> str:
-    return next(theirs for theirs, name in renamed.items() if name == ours)
 
 
 def _stacked(ds: xr.Dataset, path: Path, channels: Sequence[str] | None) -> xr.Dataset:
@@ -312,7 +305,7 @@ def _stacked(ds: xr.Dataset, path: Path, channels: Sequence[str] | None) -> xr.D
             else array.expand_dims("channel", axis=2)
         )
         if some:
-            parts.append(array.drop_vars("channel", errors="ignore").transpose(*DIMS))
+            parts.append(array.drop_vars("channel", errors="ignore").transpose(*FORECAST_DIMS))
             names += some
     if not parts:
         raise ValueError(f"forecast {path} must hold a variable of the catalogue, got {left_out or 'none'}")
@@ -325,9 +318,8 @@ def _stacked(ds: xr.Dataset, path: Path, channels: Sequence[str] | None) -> xr.D
         "level": ("channel", np.array([-1 if c.level is None else c.level for c in names], np.int32)),
         "unit": ("channel", [c.spec.unit for c in names]),
     }
-    state = state.drop_vars([c for c in state.coords if c not in DIMS]).assign_attrs(
-        {"long_name": "forecast state", "units": "see coordinate unit"}
-    )
+    state = state.drop_vars([c for c in state.coords if c not in FORECAST_DIMS])
+    state.attrs |= {"long_name": "forecast state", "units": "see coordinate unit"}
     title = str(ds.attrs.get("title", f"Forecasts of {path.stem}"))
     return xr.Dataset({"state": state}, coords, {"title": title, "left_out": json.dumps(left_out)})
 

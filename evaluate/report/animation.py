@@ -1,9 +1,8 @@
 """An animation: forecasts of one lead beside the truth, valid time after valid time.
 
-Contract: every frame shows the forecast and the truth at the same valid time as anomalies from the climatology,
-on one scale for all frames, and says variable, lead, both dates, unit and the data's name. Frames follow the
-init times in order without leaving any out. Written as GIF, atomically, by `python -m pipeline animate` and by
-the report.
+Contract: every frame shows the forecast and the truth at the same valid time as anomalies from the climatology, on one
+scale for all frames, and says variable, lead, both dates, unit and the name of the data. Frames follow the init times
+in order without leaving any out. Written as GIF, atomically, by `python -m pipeline animate` and by the report.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from rich.console import Console
 
-from evaluate.reading.align import lead_hours, lead_title, parse_lead
+from evaluate.reading.align import lead_hours
 from evaluate.report import style
 from evaluate.report.maps import Globe, Scale, colour_bar, scale_for
+from evaluate.text import issued, lead_title, parse_lead, pretty_unit
 from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import open_store
@@ -81,10 +81,8 @@ def run_animate(
     frames = frames or config.evaluation.animation_frames or 40
     paths = config.paths
     truth = open_store(paths.store, stage="python -m pipeline regrid")
-    film = collect(
-        open_store(paths.forecast, stage="python -m pipeline forecast"), truth, Normals.open(paths.normals),
-        channel=channel, lead=lead, frames=frames,
-    )  # fmt: skip
+    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    film = collect(forecast, truth, Normals.open(paths.normals), channel=channel, lead=lead, frames=frames)
     mask = truth["static"].sel(static_channel="lsm").values if "lsm" in truth.get("static_channel", []) else None
     target = path_of(paths.figures, channel=channel, lead=lead)
     progress = terminal_progress("frames", on=console)
@@ -134,37 +132,36 @@ def draw(film: Film, globe: Globe, path: Path, *, tick: Callable[[], None] = lam
     Returns:
         Bytes of the file.
     """
-    spec = parse_channel(film.channel).spec
-    unit = style.pretty_unit(spec.unit)
+    unit = pretty_unit(parse_channel(film.channel).spec.unit)
     scale = scale_for("field", np.stack([film.forecast, film.truth]))
     images = []
+    middle: dict[str, Any] = {"va": "center"}
     with style.look():
         figure: Any = plt.figure(figsize=SIZE, dpi=DPI)
         meshes = [
             _half(figure, globe, left, title, values[0], scale)
             for left, title, values in ((0.01, "Forecast", film.forecast), (0.505, "Truth", film.truth))
         ]
-        figure.text(0.012, 0.94, f"{parse_channel(film.channel).title}, {lead_title(film.lead)} ahead", fontsize=12,
-                    fontweight="bold", va="center")  # fmt: skip
-        figure.text(0.988, 0.94, film.note, fontsize=9, color=style.MUTED, va="center", ha="right")
-        words = figure.text(0.012, 0.865, "", fontsize=9, color=style.INK, va="center")
-        colour_bar(figure, meshes[0], (0.25, 0.14, 0.5, 0.035), extend=scale.extend,
-                   label=f"anomaly from the climatology [{unit}]")  # fmt: skip
+        title = f"{parse_channel(film.channel).title}, {lead_title(film.lead)} ahead"
+        figure.text(0.012, 0.94, title, fontsize=12, fontweight="bold", **middle)
+        figure.text(0.988, 0.94, film.note, fontsize=9, color=style.MUTED, ha="right", **middle)
+        dates = figure.text(0.012, 0.865, "", fontsize=9, color=style.INK, **middle)
+        label = f"anomaly from the climatology [{unit}]"
+        colour_bar(figure, meshes[0], (0.25, 0.14, 0.5, 0.035), extend=scale.extend, label=label)
         for i, init in enumerate(film.init_times):
             for mesh, values in zip(meshes, (film.forecast[i], film.truth[i]), strict=True):
                 mesh.set_array(globe.in_order(values))
-            valid = init + np.timedelta64(film.lead, "h")
-            words.set_text(f"valid {_when(valid)}, issued {_when(init)}")
+            dates.set_text(f"valid {issued(init + np.timedelta64(film.lead, 'h'))}, issued {issued(init)}")
             figure.canvas.draw()
             images.append(style.with_palette(np.asarray(figure.canvas.buffer_rgba())[..., :3], scale.colours))
             tick()
         plt.close(figure)
-    film_bytes = io.BytesIO()
-    images[0].save(film_bytes, "gif", save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0,
-                   optimize=False, disposal=1)  # fmt: skip
+    gif = io.BytesIO()
+    timing: Any = {"duration": FRAME_MILLISECONDS, "loop": 0, "optimize": False, "disposal": 1}
+    images[0].save(gif, "gif", save_all=True, append_images=images[1:], **timing)
     path.parent.mkdir(parents=True, exist_ok=True)
-    style.replace(path, film_bytes.getvalue())
-    return film_bytes.tell()
+    style.replace(path, gif.getvalue())
+    return gif.tell()
 
 
 def _half(figure: Any, globe: Globe, left: float, title: str, values: Any, scale: Scale) -> Any:
@@ -172,7 +169,3 @@ def _half(figure: Any, globe: Globe, left: float, title: str, values: Any, scale
     mesh = globe.paint(axes, values, scale, doubtful=None)
     figure.text(left + 0.02, 0.775, title, fontsize=10, fontweight="bold", va="center")
     return mesh
-
-
-def _when(time: np.datetime64) -> str:
-    return f"{time.astype('datetime64[s]').item():%-d %b %Y %H} UTC"

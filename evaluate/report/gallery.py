@@ -1,15 +1,14 @@
 """All figures of one set of scores: which panels there are and what they say.
 
-Contract: everything is drawn from scores.csv, scores.nc and, for single forecasts, from the stores that
-were scored; every panel names variable, unit, lead, dates, sample size and data. Each is written as PNG
-and PDF and returned with an alternative text made from its numbers.
+Contract: everything is drawn from scores.csv and scores.nc; every panel names variable, unit, lead, dates, sample size
+and data. Each is written as PNG and PDF with its numbers, and returned with an alternative text made from them.
 """
 
 from __future__ import annotations
 
 import base64
-import struct
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.colors import Colormap
 from numpy.typing import NDArray
+from PIL import Image
 
-from evaluate.metrics import METRICS, unit_of
-from evaluate.reading.align import lead_title
-from evaluate.report import figure_data, gauge, line_charts, sentences, style
-from evaluate.report.ceiling import Ceiling, Stand
-from evaluate.report.maps import Globe, scale_for
+from evaluate import text
+from evaluate.metrics import METRICS
+from evaluate.report import line_charts, style
+from evaluate.report.ceiling import Comparison
+from evaluate.report.figure_data import Numbers
+from evaluate.report.gauge import Strip
+from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
+from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
+from evaluate.scoring.facts import ScoreFacts
 from pipeline.console import data_name
 from pipeline.grid import Grid
-from pipeline.weather.variables import parse_channel
+from pipeline.weather.variables import Channel, parse_channel
 
 MAP_TITLES = {
     "rmse": "Root mean square error",
@@ -35,13 +40,19 @@ MAP_TITLES = {
     "bias": "Bias (forecast minus truth)",
     "skill": "Skill against climatology",
 }
+OVERVIEW_CAPTION = (
+    "Under each map: skill of model and ceiling over the globe on {}, and the model's share of the ceiling's ACC, "
+    "where that is significant. The ceiling is a single run that is not damped: beyond the limit of predictability its "
+    "skill is below climatology's even where its ACC is higher than the model's."
+)
+CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatology"}
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A drawn figure, ready to be inlined."""
+class Picture:
+    """A drawn figure with its alternative text and caption, ready to be inlined."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     alt: str
     caption: str = ""
 
@@ -51,14 +62,19 @@ class Panel:
         return base64.b64encode(self.png).decode()
 
     @property
-    def width(self) -> int:
-        """Pixels, from the PNG's header."""
-        return int(struct.unpack(">II", self.png[16:24])[0])
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return Image.open(io.BytesIO(self.png)).size
 
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return int(struct.unpack(">II", self.png[16:24])[1])
+
+@dataclass(frozen=True)
+class PictureGroup:
+    """Pictures side by side under one title, or groups of them below one another; the name is for links."""
+
+    title: str
+    pictures: list[Picture] = field(default_factory=list)
+    groups: list[PictureGroup] = field(default_factory=list)
+    name: str = ""
 
 
 @dataclass
@@ -66,291 +82,249 @@ class Gallery:
     """Draws the figures of one experiment.
 
     Args:
-        frame: scores.csv, `level` as text.
-        scores: scores.nc.
+        results: the scores; with a ceiling every panel says how the model compares with it.
+        maps: scores.nc.
         facts: of the score stage.
         folder: where figures are written.
         leads: hours that get maps.
-        ceiling: scores beside the ceiling's, of simulated data; every panel then says where the model stands.
-        pdf: also write PDFs.
         tick: called after every panel, for a progress bar.
     """
 
-    frame: pd.DataFrame
-    scores: xr.Dataset
-    facts: dict[str, Any]
+    results: Results
+    maps: xr.Dataset
+    facts: ScoreFacts
     folder: Path
     leads: Sequence[int]
-    ceiling: Ceiling | None = None
-    pdf: bool = True
     tick: Callable[[], None] = lambda: None
-    globe: Globe = field(init=False)
 
     def __post_init__(self) -> None:
-        mask = self.scores["land_sea_mask"].values if "land_sea_mask" in self.scores else None
-        self.globe = Globe(Grid.from_dataset(self.scores), mask)
-        self.model = str(self.facts["model"])
-        self.channels = [str(c) for c in self.scores["channel"].values]
-        self.models = [str(m) for m in self.scores["model"].values]
-        self.note = data_name(self.facts["label"])
-        self.tested = "significant" in self.scores and self.facts["bootstrap"]["intervals"] == "given"
-        self.sample = f"{self.facts['n_init']} init times, {dates(self.facts['first_init'], self.facts['last_init'])}"
+        mask = self.maps["land_sea_mask"].values if "land_sea_mask" in self.maps else None
+        self.globe = Globe(Grid.from_dataset(self.maps), mask)
+        self.model, self.ceiling = self.results.model, self.results.ceiling
+        self.channels = [str(c) for c in self.maps["channel"].values]
+        self.note = data_name(self.facts.label)
+        self.tested = "significant" in self.maps and self.facts.bootstrap.given
+        self.sample = f"{self.facts.n_init} init times, {text.period(self.facts.first_init, self.facts.last_init)}"
 
     @property
     def count(self) -> int:
-        """How many panels `overview`, `maps`, `curves` and `spectra` make together."""
-        return 1 + len(self.channels) * (len(MAP_TITLES) * len(self.leads) + 4)
+        """How many panels there are without single forecasts."""
+        return 1 + len(self.channels) * (len(MAP_TITLES) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
 
-    def overview(self) -> Panel:
+    def labels(self, title: str, subtitle: str, unit: str) -> style.Labels:
+        """What is written on a panel, with the name of the data."""
+        return style.Labels(title, subtitle, self.note, unit)
+
+    def keep(
+        self, figure: Any, name: str, numbers: Numbers, *, alt: str, caption: str = "", colours: Colormap | None = None
+    ) -> Picture:
+        """Write a figure with its numbers, and close it.
+
+        Args:
+            figure: of matplotlib.
+            name: path below the folder, without suffix.
+            numbers: what it shows.
+            alt: alternative text.
+            caption: below it on the page.
+            colours: the colour map that fills it.
+        """
+        png = style.save(figure, self.folder / name, colours=colours)
+        numbers.write(self.folder / name, note=f"{self.note}; {self.sample}")
+        self.tick()
+        return Picture(png, alt, caption)
+
+    def overview(self) -> Picture:
         """Skill of every variable at every lead in one picture."""
-        skill = self.scores["skill"].sel(model=self.model)
-        rows: dict[str, dict[str, NDArray[Any]]] = {}
-        doubt: dict[str, dict[str, NDArray[np.bool_]]] = {}
-        for channel in self.channels:
-            rows[channel] = {lead_title(h): skill.sel(channel=channel, lead=h).values for h in self.leads}
-            doubt[channel] = {lead_title(h): self._doubtful(channel, h) for h in self.leads}
-        scale = scale_for("skill", skill.sel(lead=list(self.leads)).values)
+        drawn = self.maps["skill"].sel(model=self.model, lead=list(self.leads)).rename("skill").to_dataset()
+        rows = {
+            channel: {
+                text.lead_title(h): SmallMap(
+                    drawn["skill"].sel(channel=channel, lead=h).values,
+                    self.doubtful(channel, h),
+                    self._overview_note(channel, h),
+                )
+                for h in self.leads
+            }
+            for channel in self.channels
+        }
         about = self.sample + "; hatched: not significant" * self.tested
         if self.ceiling is not None:
             about += f"; numbers below: {self.ceiling.sample}"
-        png = self.globe.draw_table(
-            rows, self.folder / "skill_maps", scale=scale, doubtful=doubt, pdf=self.pdf, notes=self._map_notes(),
-            text=self.text(
-                f"Skill against climatology, {self.note}", about, "skill [1]: above zero better than climatology"
-            ),
-        )  # fmt: skip
-        drawn = skill.sel(lead=list(self.leads)).rename("skill").to_dataset()
+        title = f"Skill against climatology, {self.note}"
+        labels = self.labels(title, about, "skill [1]: above zero better than climatology")
+        scale = scale_for("skill", drawn["skill"].values)
+        figure = self.globe.draw_table(rows, scale, labels)
         if self.tested:
-            drawn["significant"] = self.scores["significant"].sel(model=self.model, lead=list(self.leads))
-        self.numbers("skill_maps", drawn, "Skill against climatology", skill="1")
-        self.tick()
-        listed = ", ".join(self.channels)
-        leads = ", ".join(lead_title(h) for h in self.leads)
-        alt = f"Maps of skill against climatology for {listed} at {leads}, {self.note}."
-        return Panel(png, alt, self._overview_caption())
+            drawn["significant"] = self.maps["significant"].sel(model=self.model, lead=list(self.leads))
+        leads = ", ".join(map(text.lead_title, self.leads))
+        alt = f"Maps of skill against climatology for {', '.join(self.channels)} at {leads}, {self.note}."
+        numbers = Numbers(drawn, "Skill against climatology", {"skill": "1"})
+        caption = "" if self.ceiling is None else OVERVIEW_CAPTION.format(self.ceiling.sample)
+        return self.keep(figure, "skill_maps", numbers, alt=alt, caption=caption, colours=scale.colours)
 
-    def _map_notes(self) -> dict[str, dict[str, str]] | None:
-        """Under each small map: mean skill of model and ceiling, and what the model knows of what could be known."""
-        if self.ceiling is None:
-            return None
-        notes: dict[str, dict[str, str]] = {}
-        for channel in self.channels:
-            notes[channel] = {}
-            for lead in self.leads:
-                skill, acc = (self.ceiling.stand(channel, lead, metric) for metric in ("skill", "acc"))
-                unsure = not np.isfinite(acc.share) or acc.low < 0 < acc.high
-                known = "nothing sure" if unsure else style.percent(acc.share)
-                told = f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · knows {known}"
-                notes[channel][lead_title(lead)] = told
-        return notes
-
-    def _overview_caption(self) -> str:
+    def _overview_note(self, channel: str, lead: int) -> str:
+        """Under each small map: mean skill of model and ceiling, and the share of the ceiling's ACC."""
         if self.ceiling is None:
             return ""
-        return (
-            f"Under each map: skill of model and ceiling over the globe on {self.ceiling.sample}, and what the model "
-            "knows of what could be known: its share of the ceiling's ACC, where the interval leaves zero. The "
-            "ceiling is a single run that is not damped; beyond the limit of predictability its skill is below "
-            "climatology though it still knows more."
-        )
+        skill, acc = (self.ceiling.compare(channel, lead, metric) for metric in ("skill", "acc"))
+        insignificant = not np.isfinite(acc.share.value) or acc.share.low < 0 < acc.share.high
+        share = "not significant" if insignificant else f"{text.percent(acc.share.value)} of ceiling's"
+        return f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · ACC {share}"
 
-    def maps(self) -> list[dict[str, Any]]:
+    def score_maps(self) -> list[PictureGroup]:
         """Maps of RMSE, ACC, bias and skill by variable, score and lead."""
-        variables = []
-        for channel in self.channels:
-            spec = parse_channel(channel)
-            metrics = []
-            for metric, title in MAP_TITLES.items():
-                fields = self.scores[metric].sel(model=self.model, channel=channel, lead=list(self.leads))
-                scale = scale_for(metric, fields.values)
-                unit = style.pretty_unit(spec.spec.unit) if METRICS[metric].power else "1"
-                panels = []
-                for lead in self.leads:
-                    values = fields.sel(lead=lead).values
-                    stand = self.ceiling.stand(channel, lead, metric) if self.ceiling else None
-                    png = self.globe.draw(
-                        values, self.folder / "maps" / f"{channel}_{metric}_{lead}h", scale=scale, pdf=self.pdf,
-                        doubtful=self._doubtful(channel, lead) if metric == "skill" else None,
-                        strip=gauge.strip(stand) if stand else None,
-                        text=self.text(
-                            f"{METRICS[metric].title.split(' against')[0]}, {lead_title(lead)}",
-                            f"{spec.title} · {self.sample}", f"{title.split(' (')[0].lower()} [{unit}]",
-                        ),
-                    )  # fmt: skip
-                    drawn = fields.sel(lead=lead).rename(metric).to_dataset()
-                    if metric == "skill" and self.tested:
-                        drawn["significant"] = (drawn[metric].dims, ~self._doubtful(channel, lead))
-                    self.numbers(
-                        f"maps/{channel}_{metric}_{lead}h", drawn, f"{title} of {spec.title}, {lead_title(lead)}",
-                        **{metric: unit_of(METRICS[metric], spec.spec.unit)},
-                    )  # fmt: skip
-                    self.tick()
-                    alt = self.map_alt(title, spec.title, lead, values, unit)
-                    panels.append(Panel(png, alt, f"Globe, {stand.sentence}" if stand else ""))
-                metrics.append({"title": title, "figures": panels})
-            variables.append({"name": channel, "title": spec.title, "metrics": metrics})
-        return variables
-
-    def curves(self) -> list[dict[str, Any]]:
-        """RMSE, ACC and skill against lead time by variable."""
-        names = self._names()
         groups = []
-        for channel in self.channels:
-            spec = parse_channel(channel)
-            rows = sentences.select(self.frame, channel=channel)
-            panels = []
-            for metric, title in (("rmse", "RMSE"), ("acc", "ACC"), ("skill", "Skill against climatology")):
-                unit = style.pretty_unit(spec.spec.unit) if metric == "rmse" else "1"
-                shown = {m: n for m, n in names.items() if metric != "skill" or m not in style.BASELINES}
-                ways = self._ways(channel, metric)
-                png = line_charts.lead_curve(
-                    rows, self.folder / "curves" / f"{channel}_{metric}", metric=metric, names=shown, pdf=self.pdf,
-                    ways={h: style.percent(s.share) for h, s in ways.items()},
-                    text=self.text(f"{title}{', globe' * (metric != 'skill')}", f"{spec.title} · {self.sample}", unit),
-                )  # fmt: skip
-                lines = rows[(rows["metric"] == metric) & rows["model"].isin(list(shown))]
-                self.numbers(f"curves/{channel}_{metric}", lines, f"{title} of {spec.title} against lead time")
-                self.tick()
-                alt = self._curve_alt(title, spec.title, rows, metric, unit, shown)
-                panels.append(Panel(png, alt, self._curve_caption(ways)))
-            groups.append({"title": spec.title, "figures": panels})
+        for channel in map(parse_channel, self.channels):
+            of_channel = PictureGroup(channel.title, name=channel.name)
+            for metric, title in MAP_TITLES.items():
+                fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads))
+                scale = scale_for(metric, fields.values)
+                pictures = [self._score_map(channel, metric, fields.sel(lead=h), scale) for h in self.leads]
+                of_channel.groups.append(PictureGroup(title, pictures))
+            groups.append(of_channel)
         return groups
 
-    def _ways(self, channel: str, metric: str) -> dict[int, Stand]:
-        if self.ceiling is None:
-            return {}
-        return {int(h): self.ceiling.stand(channel, int(h), metric) for h in self.facts["lead_hours"]}
+    def _score_map(self, channel: Channel, metric: str, field_: xr.DataArray, scale: Scale) -> Picture:
+        lead, title = int(field_["lead"]), MAP_TITLES[metric]
+        unit = text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
+        comparison = self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
+        labels = self.labels(
+            f"{METRICS[metric].title.split(' against')[0]}, {text.lead_title(lead)}",
+            f"{channel.title} · {self.sample}",
+            f"{title.split(' (')[0].lower()} [{unit}]",
+        )
+        doubtful = self.doubtful(channel.name, lead) if metric == "skill" else None
+        strip = Strip.of(comparison) if comparison else None
+        figure = self.globe.draw(MapPanel(field_.values, scale, labels, doubtful, strip=strip))
+        drawn = field_.rename(metric).to_dataset()
+        if doubtful is not None and self.tested:
+            drawn["significant"] = (drawn[metric].dims, ~doubtful)
+        units = {metric: METRICS[metric].unit(channel.spec.unit)}
+        numbers = Numbers(drawn, f"{title} of {channel.title}, {text.lead_title(lead)}", units)
+        alt = self.map_alt(title, channel, lead, field_.values, "" if unit == "1" else f" {unit}")
+        caption = f"Globe, {comparison.sentence}" if comparison else ""
+        name = f"maps/{channel.name}_{metric}_{lead}h"
+        return self.keep(figure, name, numbers, alt=alt, caption=caption, colours=scale.colours)
 
-    def _curve_caption(self, ways: dict[int, Stand]) -> str:
+    def curves(self) -> list[PictureGroup]:
+        """RMSE, ACC and skill against lead time by variable."""
+        return [
+            PictureGroup(channel.title, [self._curve(channel, metric) for metric in CURVE_TITLES])
+            for channel in map(parse_channel, self.channels)
+        ]
+
+    def _curve(self, channel: Channel, metric: str) -> Picture:
+        title, unit = CURVE_TITLES[metric], text.pretty_unit(channel.spec.unit) if metric == "rmse" else "1"
+        names = {m: n for m, n in self._names().items() if metric != "skill" or m not in style.BASELINES}
+        rows = self.results.table.rows(channel.name)
+        lines = rows[(rows["metric"] == metric) & rows["model"].isin(list(names))]
+        comparisons = {h: self.ceiling.compare(channel.name, h, metric) for h in self.facts.lead_hours if self.ceiling}
+        shares = {h: text.percent(c.share.value) for h, c in comparisons.items()}
+        labels = self.labels(f"{title}{', globe' * (metric != 'skill')}", f"{channel.title} · {self.sample}", unit)
+        figure = line_charts.lead_curve(lines, labels, names=names, shares=shares)
+        values = []
+        for model, name in names.items():
+            line = lines[lines["model"] == model].sort_values("lead")
+            at = [f"{text.number(v)} at {text.lead_title(h)}" for v, h in zip(line["value"], line["lead"], strict=True)]
+            values += [f"{name}: {', '.join(at)}"] if line["value"].notna().any() else []
+        what = f"{title} of {channel.title}"
+        in_unit = "" if unit == "1" else f" in {unit}"
+        alt = f"{what}{in_unit} against lead time, {self.note}. {'; '.join(values)}."
+        numbers = Numbers(lines, f"{what} against lead time")
+        caption = self._curve_caption(comparisons)
+        return self.keep(figure, f"curves/{channel.name}_{metric}", numbers, alt=alt, caption=caption)
+
+    def _curve_caption(self, comparisons: Mapping[int, Comparison]) -> str:
         """The share at every lead in words; leads with the same reason for none together."""
         if self.ceiling is None:
             return ""
-        gone = [f"{style.percent(s.share)} at {lead_title(h)}" for h, s in ways.items() if np.isfinite(s.share)]
-        told = [f"the model has gone {sentences.join(gone)} of the way from climatology to ceiling"] if gone else []
-        for reason in dict.fromkeys(s.way for s in ways.values() if not np.isfinite(s.share)):
-            leads = [lead_title(h) for h, s in ways.items() if s.way == reason]
-            told.append(f"{reason.removesuffix(' here')} at {sentences.join(leads)}")
-        return f"On {self.ceiling.sample}: {'; '.join(told)}."
+        shares = {h: c.share.value for h, c in comparisons.items() if np.isfinite(c.share.value)}
+        closed = text.join([f"{text.percent(s)} at {text.lead_title(h)}" for h, s in shares.items()])
+        parts = [f"the model closes {closed} of the gap between climatology and ceiling"] if shares else []
+        for reason in dict.fromkeys(c.verdict for h, c in comparisons.items() if h not in shares):
+            leads = [text.lead_title(h) for h, c in comparisons.items() if c.verdict == reason]
+            parts.append(f"{reason.removesuffix(' here')} at {text.join(leads)}")
+        return f"On {self.ceiling.sample}: {'; '.join(parts)}."
 
-    def spectra(self) -> list[Panel]:
+    def spectra(self) -> list[Picture]:
         """Zonal power spectra by variable."""
-        panels = []
-        whole = self.ceiling.maps if self.ceiling else self.scores
-        shown = [self.model, "truth", *([CEILING, "climatology"] if self.ceiling else [])]
-        shown = [m for m in shown if m in whole["spectrum_model"].values]
-        sample = self.ceiling.sample if self.ceiling else self.sample
-        for channel in self.channels:
-            spec = parse_channel(channel)
-            power = whole["spectrum"].sel(channel=channel, spectrum_model=shown)
-            png = line_charts.spectrum(
-                power, self.folder / "spectra" / channel, model=self.model, pdf=self.pdf,
-                text=self.text("Zonal power, 30–60°", f"{spec.title} · {sample}", style.squared(spec.spec.unit)),
-            )  # fmt: skip
-            self.numbers(
-                f"spectra/{channel}", power.rename("power").to_dataset(), f"Zonal power of {spec.title}, 30-60 degrees",
-                power=f"({spec.spec.unit})^2",
-            )  # fmt: skip
-            self.tick()
-            told = _fine_shares(power, self.model)
-            alt = (
-                f"Zonal power spectrum of {spec.title}. In the smaller half of the scales the forecast has "
-                f"this share of the truth's power: {told[self.model]}."
-            )
-            caption = ""
-            if self.ceiling:
-                others = "; ".join(f"{m} {told[m]}" for m in (CEILING, "climatology") if m in told)
-                caption = (
-                    f"Share of the truth's power in the smaller half of the scales, {sample}: "
-                    f"model {told[self.model]}; {others}."
-                )
-            panels.append(Panel(png, alt, caption))
-        return panels
+        return [self._spectrum(parse_channel(channel)) for channel in self.channels]
 
-    def training(self, log: Path) -> list[Panel]:
+    def _spectrum(self, channel: Channel) -> Picture:
+        maps, sample = (self.ceiling.maps, self.ceiling.sample) if self.ceiling else (self.maps, self.sample)
+        models = [self.model, "truth", *([CEILING, "climatology"] if self.ceiling else [])]
+        known = [m for m in models if m in maps["spectrum_model"].values]
+        power = maps["spectrum"].sel(channel=channel.name, spectrum_model=known)
+        labels = self.labels("Zonal power, 30–60°", f"{channel.title} · {sample}", text.squared(channel.spec.unit))
+        figure = line_charts.spectrum(power, labels, model=self.model)
+        what, units = f"Zonal power of {channel.title}, 30-60 degrees", {"power": f"({channel.spec.unit})^2"}
+        shares = _small_scale_shares(power, self.model)
+        alt = (
+            f"Zonal power spectrum of {channel.title}. In the smaller half of the scales the forecast has this share "
+            f"of the truth's power: {shares[self.model]}."
+        )
+        others = "; ".join(f"{m} {shares[m]}" for m in (CEILING, "climatology") if m in shares)
+        caption = (
+            f"Share of the truth's power in the smaller half of the scales, {sample}: model {shares[self.model]}; "
+            f"{others}."
+        )
+        numbers = Numbers(power.rename("power").to_dataset(), what, units)
+        return self.keep(figure, f"spectra/{channel.name}", numbers, alt=alt, caption=caption if self.ceiling else "")
+
+    def training(self, log: Path) -> list[Picture]:
         """Loss and validation skill of the training run; nothing when there is no log."""
-        if not log.exists():
-            return []
-        train, validation = line_charts.read_training(log)
+        train, validation = line_charts.read_training(log) if log.exists() else (pd.DataFrame(), pd.DataFrame())
         if train.empty:
             return []
-        png = line_charts.training(self.folder / "training_loss", train, validation, note=self.note, pdf=self.pdf)
+        figure = line_charts.training(train, validation, note=self.note)
         both = pd.concat([train.assign(kind="train"), validation.assign(kind="validation")])
-        self.numbers("training_loss", both[["kind", "step", "loss"]], "Training and validation loss")
-        last = f"from {style.number(train['loss'].iloc[0])} to {style.number(train['loss'].iloc[-1])}"
-        panels = [Panel(png, f"Training loss over {int(train['step'].iloc[-1])} steps, {last}.")]
-        skill = line_charts.training_skill(self.folder / "training_skill", validation, note=self.note, pdf=self.pdf)
-        if skill is not None:
+        numbers = Numbers(both[["kind", "step", "loss"]], "Training and validation loss")
+        ends = f"from {text.number(train['loss'].iloc[0])} to {text.number(train['loss'].iloc[-1])}"
+        alt = f"Training loss over {int(train['step'].iloc[-1])} steps, {ends}."
+        pictures = [self.keep(figure, "training_loss", numbers, alt=alt)]
+        if "leads" in validation:
+            figure = line_charts.training_skill(validation, note=self.note)
             by_lead = [{f"skill_{h}h": r.get("skill") for h, r in leads.items()} for leads in validation["leads"]]
             table = pd.DataFrame(by_lead).assign(step=validation["step"].to_numpy())
-            self.numbers("training_skill", table, "Skill of the validation pairs against climatology")
-            panels.append(Panel(skill, "Skill of the validation pairs at each lead during training."))
-        return panels
+            numbers = Numbers(table, "Skill of the validation pairs against climatology")
+            alt = "Skill of the validation pairs at each lead during training."
+            pictures.append(self.keep(figure, "training_skill", numbers, alt=alt))
+        return pictures
 
     def _names(self) -> dict[str, str]:
         """What legends call each model of scores.csv; those on fewer init times say so."""
-        counts = self.frame.groupby("model", sort=False)["n_init"].first()
-        names = {}
-        for m, n in counts.items():
-            fewer = f", {n} init times" if n != self.facts["n_init"] else ""
-            names[str(m)] = f"model ({m})" if m == self.model else f"{style.model_title(str(m))}{fewer}"
+        counts = self.results.table.frame.groupby("model", sort=False)["n_init"].first()
+        names, looks = {}, style.looks(list(counts.index))
+        for model, n in counts.items():
+            fewer = f", {n} init times" if n != self.facts.n_init else ""
+            names[str(model)] = f"model ({model})" if model == self.model else f"{looks[str(model)].title}{fewer}"
         return names
 
-    def numbers(self, name: str, values: xr.Dataset | pd.DataFrame, title: str, **units: str) -> None:
-        """Write what a figure shows as CSV and NetCDF."""
-        figure_data.write(self.folder / name, values, title=title, note=f"{self.note}; {self.sample}", units=units)
-
-    def text(self, title: str, subtitle: str, unit: str) -> style.Text:
-        """The words of a panel, with the name of the data."""
-        return style.Text(title, subtitle, self.note, unit)
-
-    def _doubtful(self, channel: str, lead: int) -> NDArray[np.bool_]:
+    def doubtful(self, channel: str, lead: int) -> NDArray[np.bool_]:
+        """Cells where the skill is not significant; none where that was not tested."""
         if not self.tested:
             return np.zeros(self.globe.grid.shape, bool)
-        sure = self.scores["significant"].sel(model=self.model, channel=channel, lead=lead).values.astype(bool)
-        return np.asarray(~sure)
+        significant = self.maps["significant"].sel(model=self.model, channel=channel, lead=lead).values
+        return np.asarray(~significant.astype(bool))
 
-    def map_alt(self, what: str, variable: str, lead: int, values: NDArray[Any], unit: str) -> str:
-        """The alternative text of a map."""
+    def map_alt(self, what: str, channel: Channel, lead: int, values: NDArray[Any], unit: str) -> str:
+        """The alternative text of a map; the unit with a blank before it, or ""."""
         weights = self.globe.grid.area_weights
         mean = float((weights * values).sum() / weights.sum()) if np.isfinite(values).all() else float("nan")
-        end = "" if unit == "1" else f" {unit}"
-        return (
-            f"Map: {what} of {variable} at {lead_title(lead)}, {self.note}. Global mean {style.number(mean)}{end}, "
-            f"from {style.number(float(np.nanmin(values)))} to {style.number(float(np.nanmax(values)))}{end}."
-        )
-
-    def _curve_alt(
-        self, title: str, variable: str, rows: pd.DataFrame, metric: str, unit: str, names: dict[str, str]
-    ) -> str:
-        parts = []
-        end = "" if unit == "1" else f" {unit}"
-        for model, name in names.items():
-            line = rows[(rows["model"] == model) & (rows["metric"] == metric)].sort_values("lead")
-            if line["value"].notna().any():
-                told = ", ".join(f"{style.number(v)} at {lead_title(h)}" for v, h in zip(line["value"], line["lead"]))
-                parts.append(f"{name}: {told}")
-        return f"{title} of {variable}{f' in{end}' if end else ''} against lead time, {self.note}. {'; '.join(parts)}."
+        low, high = text.number(float(np.nanmin(values))), text.number(float(np.nanmax(values)))
+        average = f"Global mean {text.number(mean)}{unit}, from {low} to {high}{unit}."
+        return f"Map: {what} of {channel.title} at {text.lead_title(lead)}, {self.note}. {average}"
 
 
-def _fine_shares(power: xr.DataArray, model: str) -> dict[str, str]:
+def _small_scale_shares(power: xr.DataArray, model: str) -> dict[str, str]:
     """By model, its power in the smaller half of the scales over the truth's, at each lead."""
     small = power["zonal_wavenumber"].values >= power["zonal_wavenumber"].values[-1] // 2
     truth = power.sel(spectrum_model="truth").values[:, small].sum(-1)
-    told = {}
+    shares = {}
     for name in map(str, power["spectrum_model"].values):
         share = power.sel(spectrum_model=name).values[:, small].sum(-1) / truth
-        leads = [f"{100 * s:.0f}% at {lead_title(int(h))}" for s, h in zip(share, power["lead"].values)]
-        told[name] = ", ".join(leads) if name == model else f"{100 * float(share.mean()):.0f}%"
-    return told
-
-
-def dates(first: str, last: str, *, joint: str = " – ") -> str:
-    """Two dates for people, without repeating a common year.
-
-    >>> dates("2004-01-01T00", "2004-08-01T12")
-    '1 Jan – 1 Aug 2004'
-    """
-    a, b = pd.Timestamp(first), pd.Timestamp(last)
-    hour = [f" {t:%H} UTC" if joint != " – " or (b - a).days < 3 else "" for t in (a, b)]
-    year = f" {a.year}" if a.year != b.year else ""
-    return f"{a.day} {a:%b}{year}{hour[0]}{joint}{b.day} {b:%b} {b.year}{hour[1]}"
+        leads = [
+            f"{100 * s:.0f}% at {text.lead_title(int(h))}" for s, h in zip(share, power["lead"].values, strict=True)
+        ]
+        shares[name] = ", ".join(leads) if name == model else f"{100 * float(share.mean()):.0f}%"
+    return shares

@@ -1,25 +1,177 @@
-"""Where a model stands, for the first screen and the tables: beside the climatology, and beside the ceiling.
+"""The first screen and the tables of numbers: the model beside the climatology, and beside the ceiling.
 
-Contract: every comparison with a ceiling is on the init times that it has and says so. ACC says what a forecast
-knows, and there the ceiling is one; skill also asks it to keep still about what it does not know, which a single run
-never does. Without a ceiling nothing here speaks of one.
+Contract: every comparison with a ceiling is on the init times that it has and says so. ACC measures what a forecast
+predicts, and the ceiling is one in it; skill also asks a forecast to be cautious about what it cannot predict, which a
+single run never is. Without a ceiling nothing here mentions one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 
-from evaluate.reading.align import lead_title
-from evaluate.report import sentences, style
-from evaluate.report.ceiling import Ceiling, Stand
+from evaluate import text
+from evaluate.report import style
+from evaluate.report.results import Cell, Group, Results, Row, cell, coloured, share_cell, tone
 from evaluate.scoring.ceiling_share import CEILING
+from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.score_table import Score, ScoreTable
 from pipeline.weather.variables import parse_channel
 
 MOST_TILES = 4
+REFERENCES = {"coarse": "coarse core", CEILING: "ceiling"}
+"""Rows of the headline table below the model's."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What the forecast is worth at one lead: a claim, and the numbers of the first variable behind it.
+
+    With a ceiling: how much of its ACC is reached, and the lowest and highest share of all variables in percent.
+    """
+
+    lead: str
+    tone: str
+    text: str
+    detail: str
+    share: str = ""
+    bar: tuple[float, float] | None = None
+
+
+def tiles(results: Results) -> list[Tile]:
+    """One tile per lead, at most MOST_TILES, the first and the last lead among them."""
+    places = np.linspace(0, len(results.leads) - 1, min(len(results.leads), MOST_TILES)).round().astype(int)
+    return [_tile(results, results.leads[i]) for i in np.unique(places)]
+
+
+def _tile(results: Results, lead: int) -> Tile:
+    channels, title = results.channels, text.lead_title(lead)
+    skills = [results.score(c, lead, "skill") for c in channels]
+    worse = sum(results.score(c, lead, "skill_persistence").value < 0 for c in channels)
+    persistence = f"; RMSE above persistence's in {worse} of {len(channels)}" if worse else ""
+    claim = _claim(skills) + persistence
+    known = [coloured(skill) for skill in skills if skill.has_interval]
+    colour = "" if len(known) < len(skills) else "good" if "good" in known else "bad" if "bad" in known else ""
+    detail = f"{parse_channel(channels[0]).title}: skill {text.score(skills[0].value)}"
+    if results.ceiling is None:
+        return Tile(title, colour, claim, detail)
+    comparisons = [results.ceiling.compare(c, lead, "acc") for c in channels]
+    ours, best = (text.score(v) for v in (comparisons[0].model, comparisons[0].ceiling))
+    share, shares = reached([c.share for c in comparisons])
+    ends = [round(100 * float(np.clip(f(shares), 0, 1)), 1) for f in (min, max)] if shares else None
+    detail = f"{detail}; ACC {ours}, the ceiling's {best} on {results.ceiling.sample}"
+    return Tile(title, colour, claim, detail, share, None if ends is None else (ends[0], ends[1]))
+
+
+def reached(shares: Sequence[Score]) -> tuple[str, list[float]]:
+    """How much of the ceiling's ACC is reached in several variables, in words, and the shares that are significant."""
+    significant = [s.value for s in shares if s.low > 0]
+    values = significant or [s.value for s in shares if s.value > 0 and not s.has_interval]
+    none = "No significant share of the ceiling's ACC"
+    if not values:
+        return none, []
+    if 0 < 2 * len(significant) < len(shares):  # one significant share of several is what chance gives
+        return f"{none} in {len(shares) - len(significant)} of {len(shares)} variables", []
+    low, high = text.percent(min(values)), text.percent(max(values))
+    claim = f"Reaches {low if low == high else f'{low} to {high}'} of the ceiling's ACC"
+    if not significant:
+        return f"{claim} (too few init times for intervals)", values
+    few = f" in {len(significant)} of {len(shares)} variables" if len(significant) < len(shares) else ""
+    return claim + few, values
+
+
+def _claim(skills: Sequence[Score]) -> str:
+    """The skills of several variables at one lead, in words."""
+    total = len(skills)
+    if not all(skill.has_interval for skill in skills):
+        better = sum(skill.value > 0 for skill in skills)
+        count = f"Better than climatology in {better}" if better else f"Worse than climatology in {total}"
+        return f"{count} of {total} variables, with too few init times for intervals"
+    tones = [tone(skill) for skill in skills]
+    good, bad = tones.count("good"), tones.count("bad")
+    if good:
+        return f"Better than climatology in {good} of {total} variables" + (f", worse in {bad}" if bad else "")
+    return (
+        f"Worse than climatology in {bad} of {total} variables" if bad else "Not significantly better than climatology"
+    )
+
+
+def headline(results: Results) -> list[Group]:
+    """The headline table; with a ceiling, rows of the references and a column of shares too."""
+    groups = []
+    for channel in results.channels:
+        rows = []
+        for lead in results.leads:
+            ours = _headline_cells(results, results.table, results.model, channel, lead)
+            rows.append(Row(text.lead_title(lead), ours + _shares(results, channel, lead)))
+            for name, title in REFERENCES.items() if results.ceiling else ():
+                if results.ceiling is not None and name in results.ceiling.table.models:
+                    cells = _headline_cells(results, results.ceiling.table, name, channel, lead)
+                    rows.append(Row(title, cells + _shares(results, channel, lead, model=name), reference=True))
+        parsed = parse_channel(channel)
+        groups.append(Group(parsed.title, rows, text.pretty_unit(parsed.spec.unit)))
+    return groups
+
+
+def _headline_cells(results: Results, table: ScoreTable, model: str, channel: str, lead: int) -> list[Cell]:
+    ours = model == results.model
+
+    def score(metric: str, name: str = model) -> Score:
+        return table.score(name, channel, lead, metric)
+
+    baselines = [cell(score("rmse", b), text.number, interval=False) if ours else Cell() for b in results.baselines]
+    persistence = [cell(score("acc", "persistence"), text.score, interval=False) if ours else Cell()]
+    return [
+        cell(score("rmse"), text.number),
+        *baselines,
+        cell(score("skill"), text.score, tone=coloured(score("skill")) if ours else ""),
+        cell(score("acc"), text.score),
+        *(persistence if "persistence" in results.baselines else []),
+        cell(score("bias"), text.number),
+        cell(score("activity"), text.score, interval=False),
+    ]
+
+
+def _shares(results: Results, channel: str, lead: int, *, model: str = "") -> list[Cell]:
+    """A cell with a model's share of the ceiling's ACC (ours where none is named), where there is a ceiling."""
+    if results.ceiling is None:
+        return []
+    return [Cell("100%") if model == CEILING else share_cell(results.ceiling.share(channel, lead, "acc", model=model))]
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """One score of every model."""
+
+    n_init: int
+    columns: list[str]
+    groups: list[Group]
+
+
+def model_table(results: Results, table: ScoreTable, metric: Literal["acc", "skill"]) -> ModelTable:
+    """A score of every model by channel and lead.
+
+    Args:
+        results: of the model; with a ceiling, its share of the ceiling's ACC is the last column of the ACC table.
+        table: scores.csv, or the scores on common init times.
+        metric: which score.
+    """
+    models, shares = order(table.models, model=results.model), results.ceiling is not None and metric == "acc"
+    groups = []
+    for channel in results.channels:
+        rows = []
+        for lead in results.leads:
+            scores = [table.score(m, channel, lead, metric) for m in models]
+            cells = [cell(s, text.score, tone=coloured(s) if metric == "skill" else "") for s in scores]
+            rows.append(Row(text.lead_title(lead), cells + (_shares(results, channel, lead) if shares else [])))
+        groups.append(Group(parse_channel(channel).title, rows))
+    looks = style.looks(models)
+    columns = [looks[m].title if m != results.model else "model" for m in models]
+    n_init = int(table.frame["n_init"].min()) if len(table.frame) else 0
+    return ModelTable(n_init, columns + ["model, share of ceiling"] * shares, groups)
 
 
 def order(models: Sequence[str], *, model: str) -> list[str]:
@@ -29,171 +181,15 @@ def order(models: Sequence[str], *, model: str) -> list[str]:
     return [model, *others, *[m for m in last if m in models]]
 
 
-def tiles(
-    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, ceiling: Ceiling | None = None
-) -> list[dict[str, Any]]:
-    """What the forecast is worth, one tile a lead: against the climatology, and of what could be known.
-
-    Args:
-        frame: scores.csv, level as text.
-        channels: short names, those that are drawn.
-        leads: hours; at most MOST_TILES of them are shown, the first and the last among them.
-        model: ours.
-        ceiling: scores beside the ceiling's.
-    """
-    places = np.linspace(0, len(leads) - 1, min(len(leads), MOST_TILES)).round().astype(int)
-    found = []
-    for lead in [leads[i] for i in np.unique(places)]:
-        scores = [
-            sentences.lookup(sentences.select(frame, channel=c), model=model, lead=lead, metric="skill")
-            for c in channels
-        ]
-        tone, text = _claim(scores)
-        against = [
-            sentences.lookup(sentences.select(frame, channel=c), model=model, lead=lead, metric="skill_persistence")[0]
-            for c in channels
-        ]
-        lost = sum(value < 0 for value in against)
-        beaten = f"; RMSE above persistence's in {lost} of {len(channels)}" if lost else ""
-        tile: dict[str, Any] = {
-            "lead": lead_title(lead), "text": text + beaten, "tone": tone, "known": "", "bar": None,
-            "more": f"{parse_channel(channels[0]).title}: skill {style.score(scores[0][0])}",
-        }  # fmt: skip
-        if ceiling is not None:
-            stands = [ceiling.stand(c, lead, "acc") for c in channels]
-            best = f"the ceiling's {style.score(stands[0].ceiling)} on {ceiling.sample}"
-            tile["more"] += f"; ACC {style.score(stands[0].model)} of {best}"
-            tile["known"], known = _known(stands)
-            low, high = (float(np.clip(f(known), 0, 1)) if known else 0.0 for f in (min, max))
-            tile["bar"] = {"left": round(100 * low, 1), "width": round(100 * (high - low), 1), "empty": not known}
-        found.append(tile)
-    return found
-
-
-def _known(stands: Sequence[Stand]) -> tuple[str, list[float]]:
-    """What is known of what could be known, in words, and the shares that are beyond doubt."""
-    sure = [s.share for s in stands if s.low > 0]
-    known = sure or [s.share for s in stands if s.share > 0 and not np.isfinite(s.low)]
-    if not known:
-        return "Knows nothing for sure of what could be known", []
-    if 0 < 2 * len(sure) < len(stands):  # one of several beyond doubt is what chance gives
-        return f"Knows nothing for sure in {len(stands) - len(sure)} of {len(stands)} variables", []
-    low, high = style.percent(min(known)), style.percent(max(known))
-    span = low if low == high else f"{low.removesuffix('%')} to {high}"
-    text = f"Knows {span} of what could be known"
-    if not sure:
-        return f"{text}, if init times are enough", known
-    return text + (f" in {len(sure)} of {len(stands)} variables" if len(sure) < len(stands) else ""), known
-
-
-def _claim(scores: Sequence[tuple[float, float, float]]) -> tuple[str, str]:
-    """Tone and words for the skills of several variables at one lead."""
-    total = len(scores)
-    if not all(np.isfinite(low) for _, low, _ in scores):
-        above = sum(value > 0 for value, _, _ in scores)
-        text = f"Ahead of climatology in {above}" if above else f"Behind climatology in {total}"
-        return "", f"{text} of {total} variables, from too few init times to be sure"
-    tones = [sentences.tone(low, high) for _, low, high in scores]
-    good, bad = tones.count("good"), tones.count("bad")
-    if good:
-        return "good", f"Better than climatology in {good} of {total} variables" + (f", worse in {bad}" if bad else "")
-    if bad:
-        return "bad", f"Worse than climatology in {bad} of {total} variables"
-    return "", "No better than climatology beyond doubt"
-
-
-def headline(
-    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, baselines: Sequence[str],
-    ceiling: Ceiling | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The headline table (`sentences.headline`); with a ceiling its rows and a column of shares too."""
-    groups = sentences.headline(frame, channels=channels, leads=leads, model=model, baselines=baselines)
-    if ceiling is None:
-        return groups
-    for channel, group in zip(channels, groups, strict=True):
-        rows = sentences.select(ceiling.frame, channel=channel)
-        present = rows["model"].unique().tolist()
-        extended = []
-        for lead, row in zip(leads, group["rows"], strict=True):
-            row["cells"].append(_share(ceiling, channel, lead, model))
-            extended.append(row)
-            for name, title in (("coarse", "coarse core"), (CEILING, "ceiling")):
-                if name in present:
-                    again = sentences.headline(
-                        ceiling.frame, channels=[channel], leads=[lead], model=name, baselines=[]
-                    )
-                    rmse, skill, acc, bias, activity = again[0]["rows"][0]["cells"]
-                    blank = {"value": "", "interval": "", "tone": ""}
-                    cells = [rmse, *[blank] * len(baselines), skill | {"tone": ""}, acc]
-                    cells += [*[blank] * ("persistence" in baselines), bias, activity]
-                    end = {**blank, "value": "100%"} if name == CEILING else _share(ceiling, channel, lead, name)
-                    extended.append({"lead": title, "cells": [*cells, end], "reference": True})
-        group["rows"] = extended
-    return groups
-
-
-def _share(ceiling: Ceiling, channel: str, lead: int, model: str) -> dict[str, Any]:
-    """A cell with a share of the ceiling's ACC."""
-    rows = sentences.select(ceiling.shares, channel=channel)
-    value, low, high = sentences.lookup(rows, model=model, lead=lead, metric="acc")
-    cell: dict[str, Any] = {"value": style.percent(value), "interval": "", "tone": ""}
-    if np.isfinite(value):
-        cell["bar"] = round(100 * float(np.clip(value, 0, 1)), 1)
-        cell["interval"] = f"{style.percent(low)} … {style.percent(high)}" if np.isfinite(low) else ""
-    return cell
-
-
-def standing(
-    frame: pd.DataFrame, *, channels: Sequence[str], leads: Sequence[int], model: str, metric: str,
-    ceiling: Ceiling | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """A score of every model by channel and lead.
-
-    Args:
-        frame: scores.csv, or those on common init times, level as text.
-        channels: short names.
-        leads: hours.
-        model: ours.
-        metric: "acc" or "skill".
-        ceiling: scores beside the ceiling's; then the model's share of its ACC is the last column of the ACC table.
-
-    Returns:
-        Number of init times, column titles, and rows grouped by channel.
-    """
-    models = order([str(m) for m in frame["model"].unique()], model=model)
-    shares = ceiling if metric == "acc" else None
-    groups = []
-    for channel in channels:
-        rows = sentences.select(frame, channel=channel)
-        lines = []
-        for lead in leads:
-            cells: list[dict[str, Any]] = [
-                {"value": style.score(v), "interval": f"{style.score(a)} … {style.score(b)}" if np.isfinite(a) else "",
-                 "tone": sentences.tone(a, b).replace("level", "") if metric == "skill" else ""}
-                for v, a, b in (sentences.lookup(rows, model=m, lead=lead, metric=metric) for m in models)
-            ]  # fmt: skip
-            if shares is not None:
-                cells.append(_share(shares, channel, lead, model))
-            lines.append({"lead": lead_title(lead), "cells": cells})
-        groups.append({"title": parse_channel(channel).title, "rows": lines})
-    columns = [style.model_title(m) if m != model else "model" for m in models]
-    return {
-        "n_init": int(frame["n_init"].min()) if len(frame) else 0,
-        "columns": columns + (["model, share of ceiling"] if shares is not None else []),
-        "groups": groups,
-    }
-
-
-def note(facts: Mapping[str, Any]) -> str:
-    """What the references are, and on how many init times they stand."""
-    twins = facts.get("twins")
-    parts = []
+def note(facts: ScoreFacts) -> str:
+    """What the references are, and on how many init times they were scored."""
+    twins, parts = facts.twins, []
     if twins:
         parts.append(
-            f"Ceiling and coarse core are costly: all models are compared here on the {twins['n_init']} of "
-            f"{twins['of']} init times that these have, every {twins['init_spacing_hours'] / 24:g} days."
+            f"Ceiling and coarse core are expensive: all models are compared here on the {twins.n_init} of "
+            f"{twins.of} init times that these have, every {twins.init_spacing_hours / 24:g} days."
         )
-    if twins or any(m in facts.get("models", {}) for m in (CEILING, "coarse")):
+    if twins or {CEILING, "coarse"} & set(facts.models):
         parts.append(
             "Ceiling: the simulated atmosphere itself, restarted from states with an analysis error. Coarse core: the "
             "same equations at a lower truncation from the true states. Both are single runs, not damped towards the "

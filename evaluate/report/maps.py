@@ -1,17 +1,16 @@
 """Maps of scores and of fields on the whole globe.
 
-Contract: a panel is one picture with its own title, colour bar, unit, lead, dates, sample size and the
-data's name, so that it stands alone anywhere; panels that belong together share their scale. Cells are
-drawn where they are: the seam of the map lies on a cell edge, so the ring of longitudes is closed.
-Coastlines are the 0.5 contour of the data's own land-sea mask; nothing is downloaded.
+Contract: a panel is one picture with its own title, colour bar, unit, lead, dates, sample size and the name of the
+data, so that it stands alone anywhere; panels that belong together share their scale. Cells are drawn where they are:
+the seam of the map lies on a cell edge, so the ring of longitudes is closed. Coastlines are the 0.5 contour of the
+data's own land-sea mask; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from evaluate.report import gauge, style
 from pipeline.grid import Grid
 
 SIZE = (4.5, 3.15)
-"""Inches; text stays readable at the width of a telephone."""
+"""Inches; text stays readable at the width of a phone."""
 HATCH_LINES = 58
 """Over the width of a map."""
 LEAST_SKILL = 0.2
@@ -68,11 +67,41 @@ def scale_for(metric: str, values: NDArray[np.floating]) -> Scale:
         high = style.nice_ceiling(size)
         if metric.startswith("skill"):
             high = float(np.clip(high, LEAST_SKILL, 1.0))
-        ends = ("min" if finite.min() < -high else "", "max" if finite.max() > high else "")
-        extend = {("", ""): "neither", ("min", ""): "min", ("", "max"): "max"}.get(ends, "both")
+        ends = [end for end, beyond in (("min", finite.min() < -high), ("max", finite.max() > high)) if beyond]
+        extend = "both" if len(ends) == 2 else "".join(ends) or "neither"
         return Scale(-high, high, style.SKILL if metric.startswith("skill") else style.BIAS, extend)
     high = style.nice_ceiling(size)
     return Scale(0.0, high, style.ERROR, "max" if finite.max() > high else "neither")
+
+
+@dataclass(frozen=True, eq=False)
+class MapPanel:
+    """One map with everything on it.
+
+    Args:
+        values: shape (latitude, longitude).
+        scale: of the colours.
+        labels: what is written on it.
+        doubtful: cells to hatch.
+        contours: a field whose contours are drawn over the colours.
+        strip: drawn below, in a taller figure.
+    """
+
+    values: NDArray[Any]
+    scale: Scale
+    labels: style.Labels
+    doubtful: NDArray[np.bool_] | None = None
+    contours: NDArray[Any] | None = None
+    strip: gauge.Strip | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SmallMap:
+    """One of many maps in a table: values (latitude, longitude), cells to hatch, a line of text below."""
+
+    values: NDArray[Any]
+    doubtful: NDArray[np.bool_] | None = None
+    note: str = ""
 
 
 @dataclass
@@ -86,12 +115,6 @@ class Globe:
 
     grid: Grid
     land_sea_mask: NDArray[np.floating] | None = None
-    projection: Any = field(init=False)
-    _order: NDArray[np.int64] = field(init=False)
-    _corners: tuple[Any, Any] = field(init=False)
-    _centres: tuple[Any, Any] = field(init=False)
-    _coast: list[Any] = field(init=False)
-    _graticule: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         edges, lat = self.grid.longitude_edges, self.grid.latitude_edges
@@ -105,12 +128,11 @@ class Globe:
         lon = start + np.concatenate([[0.0], np.cumsum(widths)])
         middle = 0.5 * (lon[0] + lon[-1])
         self._order = order
-        self.projection = crs.Robinson(central_longitude=middle)
+        self.projection: Any = crs.Robinson(central_longitude=middle)
         self._west, self._east = lon[0], lon[-1]
         self._edges = lon
         self._corners = self._project(*np.meshgrid(lon, lat))
         self._centre_lon = 0.5 * (lon[1:] + lon[:-1])
-        self._centres = self._project(*np.meshgrid(self._centre_lon, self.grid.latitude))
         self._graticule = [self._project(np.full(91, x), np.linspace(-90, 90, 91)) for x in range(-120, 181, 60)]
         span = np.linspace(lon[0], lon[-1], 181)
         self._graticule += [self._project(span, np.full(181, float(y))) for y in (-60, -30, 0, 30, 60)]
@@ -155,12 +177,10 @@ class Globe:
         back = self.projection.transform_points(crs.PlateCarree(), points[..., 0], points[..., 1])
         on_map &= (np.abs(back[..., 0] - x) < 0.1 * step) & (np.abs(back[..., 1] - y) < 0.1 * step)
         lon, lat = np.where(on_map, points[..., 0], 0.0), np.where(on_map, points[..., 1], 0.0)
-        edges = self._edges
+        edges, bounds = self._edges, self.grid.latitude_edges
         column = np.searchsorted(edges, (lon - edges[0]) % 360.0 + edges[0], side="right") - 1
-        bounds = self.grid.latitude_edges
-        row = (
-            np.searchsorted(bounds if bounds[0] < bounds[-1] else -bounds, lat if bounds[0] < bounds[-1] else -lat) - 1
-        )
+        northward = 1 if bounds[0] < bounds[-1] else -1
+        row = np.searchsorted(northward * bounds, northward * lat) - 1
         inside = on_map & (column < self.grid.shape[1]) & (row >= 0) & (row < self.grid.shape[0])
         return x, y, np.where(inside, row * self.grid.shape[1] + np.minimum(column, self.grid.shape[1] - 1), -1)
 
@@ -171,85 +191,60 @@ class Globe:
         inside[:, -1] = False
         return np.where(inside, x, np.nan).ravel(), y.ravel()
 
-    def draw(
-        self, values: NDArray[Any], path: Path, *, scale: Scale, text: style.Text,
-        doubtful: NDArray[np.bool_] | None = None, lines: NDArray[Any] | None = None, pdf: bool = True,
-        strip: gauge.Strip | None = None,
-    ) -> bytes:  # fmt: skip
-        """Draw one panel.
+    @style.look()
+    def draw(self, panel: MapPanel) -> Any:
+        """Draw one panel; returns the figure."""
+        figure, upper = gauge.figure_with(panel.strip, SIZE)
+        axes: Any = upper.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
+        mesh = self.paint(axes, panel.values, panel.scale, doubtful=panel.doubtful)
+        if panel.contours is not None:
+            for level in self.contours(panel.contours, _contour_levels(panel.contours)):
+                for x, y in level:
+                    axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
+        style.write_labels(upper, panel.labels)
+        colour_bar(upper, mesh, (0.12, 0.135, 0.76, 0.034), extend=panel.scale.extend, label=panel.labels.unit)
+        return figure
 
-        Args:
-            values: shape (latitude, longitude).
-            path: where to write, without suffix: PNG and PDF.
-            scale: of the colours.
-            text: the words.
-            doubtful: cells to hatch.
-            lines: a field whose contours are drawn over the colours.
-            pdf: also write a PDF.
-            strip: drawn below, in a taller figure.
-
-        Returns:
-            The PNG.
-        """
-        with style.look():
-            figure, panel = gauge.panel(SIZE, strip)
-            axes: Any = panel.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
-            mesh = self.paint(axes, values, scale, doubtful=doubtful)
-            if lines is not None:
-                for level in self.contours(lines, _contour_levels(lines)):
-                    for x, y in level:
-                        axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
-            style.write_words(panel, text)
-            colour_bar(panel, mesh, (0.12, 0.135, 0.76, 0.034), extend=scale.extend, label=text.unit)
-        return style.save(figure, path, colours=scale.colours, pdf=pdf)
-
-    def draw_table(
-        self, rows: Mapping[str, Mapping[str, NDArray[Any]]], path: Path, *, scale: Scale, text: style.Text,
-        doubtful: Mapping[str, Mapping[str, NDArray[np.bool_]]] | None = None, pdf: bool = True,
-        notes: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> bytes:  # fmt: skip
+    @style.look()
+    def draw_table(self, rows: Mapping[str, Mapping[str, SmallMap]], scale: Scale, labels: style.Labels) -> Any:
         """Many small maps with one scale: rows of variables, columns of leads.
 
         Args:
-            rows: row name -> column name -> field (latitude, longitude).
-            path: where to write, without suffix: PNG and PDF.
+            rows: row name -> column name -> map.
             scale: of the colours.
-            text: the words; the note is left out.
-            doubtful: cells to hatch, by the same names.
-            pdf: also write a PDF.
-            notes: a line of words under each map, by the same names.
+            labels: what is written on it; the note is left out.
+
+        Returns:
+            The figure.
         """
         columns = list(next(iter(rows.values())))
-        line = 0.24 if notes else 0.0
+        line = 0.24 if any(m.note for maps in rows.values() for m in maps.values()) else 0.0
         width, height = 10.0, 0.95 + (10.0 / len(columns) * 0.5 + line) * len(rows) + 0.75
-        with style.look():
-            figure = plt.figure(figsize=(width, height))
-            left, top, bottom = 0.04, 1 - 0.95 / height, 0.75 / height
-            wide, high = (0.995 - left) / len(columns), (top - bottom) / len(rows)
-            mesh: Any = None
-            for i, (row, fields) in enumerate(rows.items()):
-                low = top - (i + 1) * high
-                figure.text(left * 0.5, low + high / 2, row, fontsize=12, rotation=90, ha="center", va="center")
-                for j, (column, values) in enumerate(fields.items()):
-                    share = line / height / high
-                    place = (left + j * wide, low + (0.02 + share) * high, wide * 0.985, high * (0.96 - share))
-                    axes = figure.add_axes(place, projection=self.projection)
-                    mesh = self.paint(axes, values, scale, doubtful=doubtful[row][column] if doubtful else None)
-                    if notes:
-                        told = notes[row][column]
-                        figure.text(left + (j + 0.5) * wide, low + 0.5 * line / height, told, fontsize=8.8,
-                                    color=style.MUTED, ha="center", va="center")  # fmt: skip
-                    if i == 0:
-                        figure.text(left + (j + 0.5) * wide, top + 0.06 / height, column, fontsize=12.5,
-                                    fontweight="bold", ha="center", va="bottom")  # fmt: skip
-            figure.text(0.015, 1 - 0.26 / height, text.title, fontsize=15, fontweight="bold", va="center")
-            figure.text(0.015, 1 - 0.52 / height, text.subtitle, fontsize=10, color=style.MUTED, va="center")
-            bar = colour_bar(
-                figure, mesh, (0.27, 0.47 / height, 0.5, 0.13 / height), extend=scale.extend, label=text.unit
-            )
-            bar.ax.tick_params(labelsize=10)
-            bar.ax.xaxis.label.set_size(10.5)
-        return style.save(figure, path, colours=scale.colours, pdf=pdf)
+        figure = plt.figure(figsize=(width, height))
+        left, top, bottom = 0.04, 1 - 0.95 / height, 0.75 / height
+        wide, high = (0.995 - left) / len(columns), (top - bottom) / len(rows)
+        share = line / height / high
+        centred: dict[str, Any] = {"ha": "center", "va": "center"}
+        heading: dict[str, Any] = {"fontsize": 12.5, "fontweight": "bold", "ha": "center", "va": "bottom"}
+        mesh: Any = None
+        for j, column in enumerate(columns):
+            figure.text(left + (j + 0.5) * wide, top + 0.06 / height, column, **heading)
+        for i, (row, maps) in enumerate(rows.items()):
+            low = top - (i + 1) * high
+            figure.text(left * 0.5, low + high / 2, row, fontsize=12, rotation=90, **centred)
+            for j, small in enumerate(maps.values()):
+                place = (left + j * wide, low + (0.02 + share) * high, wide * 0.985, high * (0.96 - share))
+                axes = figure.add_axes(place, projection=self.projection)
+                mesh = self.paint(axes, small.values, scale, doubtful=small.doubtful)
+                middle = left + (j + 0.5) * wide, low + 0.5 * line / height
+                figure.text(*middle, small.note, fontsize=8.8, color=style.MUTED, **centred)
+        figure.text(0.015, 1 - 0.26 / height, labels.title, fontsize=15, fontweight="bold", va="center")
+        figure.text(0.015, 1 - 0.52 / height, labels.subtitle, fontsize=10, color=style.MUTED, va="center")
+        place = (0.27, 0.47 / height, 0.5, 0.13 / height)
+        bar = colour_bar(figure, mesh, place, extend=scale.extend, label=labels.unit)
+        bar.ax.tick_params(labelsize=10)
+        bar.ax.xaxis.label.set_size(10.5)
+        return figure
 
     def in_order(self, values: NDArray[Any]) -> NDArray[Any]:
         """A field with its columns in the order of the map, from the western edge."""
@@ -259,10 +254,8 @@ class Globe:
         """Colours, hatching, graticule and coast on one pair of axes."""
         axes.set_global()
         axes.grid(False)
-        mesh = axes.pcolormesh(
-            *self._corners, self.in_order(values), cmap=scale.colours,
-            norm=Normalize(scale.low, scale.high), rasterized=True,
-        )  # fmt: skip
+        colours: Any = {"cmap": scale.colours, "norm": Normalize(scale.low, scale.high)}
+        mesh = axes.pcolormesh(*self._corners, self.in_order(values), rasterized=True, **colours)
         if doubtful is not None and doubtful.any():
             axes.plot(*self._hatching(doubtful), color=style.MUTED, linewidth=0.4, alpha=0.8, zorder=2.5)
         for x, y in self._graticule:

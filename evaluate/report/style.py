@@ -1,15 +1,15 @@
-"""How figures look: colours, colour maps, words and file writing.
+"""How figures look: fonts, colours, colour maps, and how they are written to files.
 
-Contract: one place decides fonts, colours and units in words. Colour maps are perceptually even; the
-diverging ones are symmetric in lightness about their centre (built in OKLab). Figures are written as
-palette PNG, small enough to be inlined, and as PDF, each under a temporary name first.
+Contract: one place decides fonts and colours. Colour maps are perceptually even; the diverging ones are symmetric in
+lightness about their centre (built in OKLab). Figures are written as palette PNG, small enough to be inlined, and as
+PDF, each under a temporary name first.
 """
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,19 +32,34 @@ UNDER = "#f6cfae"
 """Colour of values below a scale that starts at zero skill."""
 
 COLOURS = ("#0a6bc2", "#008f6b", "#a33ea1", "#b8860b", "#3f3f95")
-"""Models, in order."""
-REFERENCES = {
-    "damped_persistence": "#e08a4f", "linear": "#9a6a00", "resnet": "#7b5ea7", "unet": "#b0609a",
-    "coarse": "#5f9c3f", "ceiling": "#1d6b34",
-}  # fmt: skip
-"""Colours of further models that everybody knows."""
+"""Networks, in order."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How lines of a model look, and what legends and tables call it; without dashes a line is solid."""
+
+    colour: str
+    title: str
+    dashes: tuple[float, ...] = ()
+
+
+LOOKS = {
+    "truth": Look(INK, "truth"),
+    "climatology": Look("#68717d", "climatology", (4, 2)),
+    "persistence": Look("#d1571b", "persistence", (1.2, 1.4)),
+    "damped_persistence": Look("#e08a4f", "damped persistence", (3, 1, 1, 1)),
+    "linear": Look("#9a6a00", "linear regression", (6, 1.5)),
+    "resnet": Look("#7b5ea7", "ResNet"),
+    "unet": Look("#b0609a", "U-Net"),
+    "coarse": Look("#5f9c3f", "coarse core", (5, 1, 1, 1, 1, 1)),
+    "ceiling": Look("#1d6b34", "ceiling (perfect model)", (2, 1)),
+}
+"""Models with a look of their own; others take COLOURS in order."""
+BASELINES = ("persistence", "climatology")
+"""In every table and curve where they were scored."""
 FAR = ("coarse", "ceiling")
 """Models whose skill would dwarf that of all others in one panel."""
-MODEL_TITLES = {
-    "damped_persistence": "damped persistence", "linear": "linear regression", "resnet": "ResNet", "unet": "U-Net",
-    "coarse": "coarse core", "ceiling": "ceiling (perfect model)",
-}  # fmt: skip
-BASELINES = {"persistence": "#d1571b", "climatology": "#68717d", "truth": "#1c2430"}
 
 RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -75,15 +90,8 @@ RC: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Text:
-    """The words of a panel.
-
-    Args:
-        title: what is shown, and the lead or the region.
-        subtitle: variable, dates, sample size.
-        note: what the data are called.
-        unit: of what is shown, in words, for the axis or the colour bar.
-    """
+class Labels:
+    """What is written on a panel: what is shown; variable, dates and sample; the data; the unit of axis or colours."""
 
     title: str
     subtitle: str
@@ -91,110 +99,51 @@ class Text:
     unit: str
 
 
-def look() -> Any:
-    """A context in which matplotlib draws in the project's style."""
+@contextmanager
+def look() -> Iterator[None]:
+    """A context, or a decorator, in which matplotlib draws in the project's style."""
     settings: Any = RC
-    return plt.rc_context(settings)
+    with plt.rc_context(settings):
+        yield
 
 
-def write_words(figure: Any, text: Text) -> None:
+def write_labels(figure: Any, labels: Labels) -> None:
     """Title, subtitle and note of a panel."""
-    figure.text(0.03, 0.95, text.title, fontsize=11, fontweight="bold", va="center")
-    figure.text(0.03, 0.89, text.subtitle, fontsize=7.6, color=MUTED, va="center")
-    figure.text(0.97, 0.95, text.note, fontsize=7.6, color=MUTED, va="center", ha="right")
+    figure.text(0.03, 0.95, labels.title, fontsize=11, fontweight="bold", va="center")
+    figure.text(0.03, 0.89, labels.subtitle, fontsize=7.6, color=MUTED, va="center")
+    figure.text(0.97, 0.95, labels.note, fontsize=7.6, color=MUTED, va="center", ha="right")
 
 
-def pretty_unit(unit: str) -> str:
-    """A unit for people: "m2 s-2" becomes "m² s⁻²"; "1" becomes nothing.
-
-    >>> pretty_unit("m2 s-2"), pretty_unit("kg kg-1"), pretty_unit("1"), pretty_unit("(m s-1)^2")
-    ('m² s⁻²', 'kg kg⁻¹', '', '(m s⁻¹)²')
-    """
-    if unit == "1":
-        return ""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return re.sub(r"(?:(?<=[A-Za-z])|\^)(-?\d+)", lambda m: m.group(1).translate(raised), unit)
+def looks(models: Sequence[str]) -> dict[str, Look]:
+    """The look of every model."""
+    others = [m for m in models if m not in LOOKS]
+    return {**LOOKS, **{m: Look(COLOURS[i % len(COLOURS)], m) for i, m in enumerate(others)}}
 
 
-def squared(unit: str) -> str:
-    """The square of a unit, for people.
-
-    >>> squared("K"), squared("m s-1")
-    ('K²', '(m s⁻¹)²')
-    """
-    return f"{unit}²" if unit.isalpha() else f"({pretty_unit(unit)})²"
+def shades(count: int) -> Any:
+    """Colours for lines that differ in one ordered thing, such as the lead."""
+    return plt.get_cmap("viridis")(np.linspace(0.15, 0.8, count))
 
 
-def number(value: float, *, digits: int = 3) -> str:
-    """A number for people: three significant digits, no trailing exponent, a dash for NaN.
-
-    >>> number(1234.6), number(0.1234), number(-0.00001234), number(float("nan")), number(2)
-    ('1235', '0.123', '−1.23 × 10⁻⁵', '–', '2.00')
-    """
-    if not np.isfinite(value):
-        return "–"
-    sign, size = ("−" if value < 0 else ""), abs(float(value))
-    if size == 0:
-        return "0"
-    power = int(np.floor(np.log10(float(f"{size:.{digits - 1}e}"))))
-    if -4 < power < digits:
-        return f"{sign}{size:.{digits - 1 - power}f}"
-    if 0 < power < 6:
-        return f"{sign}{size:.0f}"
-    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{sign}{size / 10.0**power:.{digits - 1}f} × 10{raised}"
-
-
-def score(value: float) -> str:
-    """A dimensionless score for people: two decimals, three where it is small, and a true minus sign.
-
-    >>> score(0.4249), score(-0.4249), score(0.0042), score(0.0), score(float("nan"))
-    ('0.42', '−0.42', '0.004', '0.00', '–')
-    """
-    if not np.isfinite(value):
-        return "–"
-    digits = 3 if 0 < abs(value) < 0.0995 else 2
-    text = f"{abs(value):.{digits}f}"
-    return f"−{text}" if value < 0 and float(text) > 0 else text
-
-
-def percent(share: float) -> str:
-    """A share for people.
-
-    >>> percent(0.296), percent(-0.031), percent(-0.001), percent(float("nan"))
-    ('30%', '−3%', '0%', '–')
-    """
-    return f"{round(100 * share)}%".replace("-", "−") if np.isfinite(share) else "–"
-
-
-def data_phrase(label: str) -> str:
-    """The same inside a sentence."""
-    return "the simulated atmosphere" if label == "simulated" else label
-
-
-def model_title(model: str) -> str:
-    """What tables and legends call a model.
-
-    >>> model_title("linear"), model_title("mine")
-    ('linear regression', 'mine')
-    """
-    return MODEL_TITLES.get(model, model)
-
-
-def model_colours(models: list[str]) -> Mapping[str, str]:
-    """A colour for every model; baselines keep theirs."""
-    own = [m for m in models if m not in BASELINES and m not in REFERENCES]
-    return {**BASELINES, **REFERENCES, **{m: COLOURS[i % len(COLOURS)] for i, m in enumerate(own)}}
+_LAB_TO_CONE = np.array(
+    [
+        [1, 1, 1],
+        [0.3963377774, -0.1055613458, -0.0894841775],
+        [0.2158037573, -0.0638541728, -1.2914855480],
+    ]
+)
+_CONE_TO_RGB = np.array(
+    [
+        [4.0767416621, -1.2684380046, -0.0041960863],
+        [-3.3077115913, 2.6097574011, -0.7034186147],
+        [0.2309699292, -0.3413193965, 1.7076147010],
+    ]
+)
 
 
 def _from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     """Clipped sRGB (..., 3) from OKLab (Ottosson 2020)."""
-    cone = lab @ np.array([[1, 1, 1], [0.3963377774, -0.1055613458, -0.0894841775],
-                           [0.2158037573, -0.0638541728, -1.2914855480]])  # fmt: skip
-    linear = cone**3 @ np.array([[4.0767416621, -1.2684380046, -0.0041960863],
-                                 [-3.3077115913, 2.6097574011, -0.7034186147],
-                                 [0.2309699292, -0.3413193965, 1.7076147010]])  # fmt: skip
-    linear = np.clip(linear, 0.0, 1.0)
+    linear = np.clip((lab @ _LAB_TO_CONE) ** 3 @ _CONE_TO_RGB, 0.0, 1.0)
     return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
@@ -223,7 +172,7 @@ SKILL = diverging(55.0, 185.0, name="skill")
 """Orange (worse than the reference) over white to teal (better)."""
 ERROR = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.02, 0.9, 256)), name="error")
 CORRELATION = sequential(150.0, 268.0, name="correlation").with_extremes(under=UNDER)
-"""White (no correlation) over green to deep blue; below zero in another hue altogether."""
+"""White (no correlation) over green to deep blue; below zero in another hue."""
 
 MAPS = {colours.name: colours for colours in (BIAS, SKILL, ERROR, CORRELATION)}
 """All colour maps of figures, by name."""
@@ -267,7 +216,7 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
     return small.getvalue()
 
 
-_INKS = (INK, MUTED, UNDER, GRID, "#cfd6de", COLOURS[0], "#6ca6db", REFERENCES["ceiling"], "#7aa486")
+_INKS = (INK, MUTED, UNDER, GRID, "#cfd6de", COLOURS[0], "#6ca6db", LOOKS["ceiling"].colour, "#7aa486")
 
 
 def _palette(colours: Colormap) -> NDArray[np.uint8]:

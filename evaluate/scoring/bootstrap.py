@@ -1,12 +1,11 @@
-"""How sure a score is: moving-block bootstrap over init times.
+"""How certain a score is: moving-block bootstrap over init times.
 
-Contract: neighbouring init times see the same weather, so whole blocks of them are drawn, with
-replacement, and the score is taken anew from each draw. All models share the draws, which makes every
-ratio and difference of models a paired one. The interval is the percentile interval, stretched about
-the score by what the small number n / block of independent blocks asks for (the factor of Hesterberg's
-2015 expanded percentile interval: Student's t against the normal). The block length follows from the
-data (Politis & White 2004, with the correction of Patton, Politis & White 2009) and is written with
-every score. docs/metrics.md says what the intervals cover.
+Contract: neighbouring init times see the same weather, so whole blocks of them are drawn, with replacement, and the
+score is computed from each draw. All models share the draws, which makes every ratio and difference of models a paired
+one. The interval is the percentile interval, widened about the score as the small number n / block of independent
+blocks requires (the factor of Hesterberg's 2015 expanded percentile interval: Student's t against the normal). The
+block length follows from the data (Politis & White 2004, with the correction of Patton, Politis & White 2009) and is
+written with every score. docs/metrics.md says what the intervals cover.
 """
 
 from __future__ import annotations
@@ -29,15 +28,6 @@ STRETCH = 3.0
 more noise, that is with longer blocks (measured in docs/metrics.md)."""
 
 
-def autocorrelation(series: ArrayLike, *, num_lags: int) -> Array:
-    """Autocorrelation at lags 0 .. num_lags of each column, shape (num_lags + 1, ...); 0 for a constant series."""
-    x = np.asarray(series, dtype=np.float64)
-    x = x - x.mean(axis=0)
-    n = x.shape[0]
-    covariance = np.stack([(x[: n - k] * x[k:]).sum(axis=0) / n for k in range(num_lags + 1)])
-    return np.asarray(covariance / np.where(covariance[0] > 0, covariance[0], 1.0))
-
-
 def block_length(series: ArrayLike, *, shortest: int = 1) -> int:
     """Block length that suits the autocorrelation of one or more series.
 
@@ -56,7 +46,9 @@ def block_length(series: ArrayLike, *, shortest: int = 1) -> int:
         return shortest
     quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
     longest = min(math.ceil(math.sqrt(n)) + quiet, n - 1)
-    rho = autocorrelation(x, num_lags=longest)
+    x = x - x.mean(axis=0)
+    covariance = np.stack([(x[: n - k] * x[k:]).sum(axis=0) / n for k in range(longest + 1)])
+    rho = covariance / np.where(covariance[0] > 0, covariance[0], 1.0)  # 0 for a constant series
     bound = 2.0 * math.sqrt(math.log10(n) / n)
     lengths = []
     for column in rho.T:
@@ -155,9 +147,7 @@ def sign_test(block_means: ArrayLike, *, counts: ArrayLike, rate: float = 0.1) -
     x = x[n >= 0.5 * n.max()]
     if x.shape[0] < 3:
         return np.zeros(x.shape[1:], bool)
-    mean, spread = x.mean(axis=0), x.std(axis=0, ddof=1)
-    t = np.abs(mean) / np.where(spread > 0, spread / math.sqrt(x.shape[0]), np.inf)
+    mean, std = x.mean(axis=0), x.std(axis=0, ddof=1)
+    t = np.abs(mean) / np.where(std > 0, std / math.sqrt(x.shape[0]), np.inf)
     p = 2.0 * stats.t.sf(t, df=x.shape[0] - 1)
-    ordered = np.sort(p.ravel())
-    passed = np.flatnonzero(ordered <= rate * np.arange(1, ordered.size + 1) / ordered.size)
-    return np.asarray(p <= ordered[passed[-1]]) if passed.size else np.zeros(p.shape, bool)
+    return np.asarray(stats.false_discovery_control(p, axis=None).reshape(p.shape) <= rate)

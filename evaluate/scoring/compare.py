@@ -1,9 +1,9 @@
 """Comparison runs: which forecasts are scored together, and every reason why they may not be.
 
-Contract: each model is a forecast store under its own name. Nothing is scored before all of them have
-passed: same grid, units, channels, store and leads, no init time twice, common init times, valid times
-outside every training period that is known. What does not fit is refused in one error that lists every
-fault of every model, and nothing is cut to fit except init times, which are counted and listed.
+Contract: each model is a forecast store under its own name. Nothing is scored before all of them have passed: same
+grid, units, channels, store and leads, no init time twice, common init times, valid times outside every training period
+that is known. What does not fit is refused in one error that lists every fault of every model, and nothing is cut to
+fit except init times, which are counted and listed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import xarray as xr
 from evaluate.baselines import simple
 from evaluate.reading import align, weatherbench
 from evaluate.reading.align import Alignment
+from evaluate.reading.faults import ComparisonError, Fault
 from pipeline import files, store
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.sections_evaluation import Compared
 
 TRAINED_ON = "trained_on"
 """Attribute of an opened forecast: periods that its user says it was fitted on."""
@@ -42,69 +42,49 @@ def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
         raise ValueError(f"model names must differ from the baselines', got {taken}; rename the experiment")
     for name, path in config.paths.network_forecasts.items():
         models[name] = store.open_store(path, stage="python -m pipeline baselines")
-    faults: list[str] = []
+    faults: list[Fault] = []
     for entry in config.evaluation.compare:
         if entry.name in {*models, *simple.NAMES, *simple.TWINS}:
-            faults.append(f"{entry.name}: the name is taken by another model; choose another")
+            faults.append(Fault("name", "taken by another model; choose another", entry.name))
             continue
         try:
-            models[entry.name] = open_compared(entry)
+            ds = weatherbench.open_forecast(entry.path, name=entry.name)
+            trained_on = [{"start": p.start.isoformat(), "end": p.end.isoformat()} for p in entry.trained_on]
+            models[entry.name] = ds.assign_attrs({TRAINED_ON: trained_on})
         except (ValueError, OSError) as error:
-            faults.append(f"{entry.name}: {error}")
+            faults.append(Fault("store", str(error), entry.name))
     if faults:
-        raise ValueError(
-            f"evaluation.compare must name forecasts that can be read, got {len(faults)} fault(s):\n"
-            + "\n".join(f"  {fault}" for fault in faults)
-        )
+        raise ComparisonError("evaluation.compare must name forecasts that can be read", faults)
     return models
-
-
-def open_twins(config: WeatherConfig) -> dict[str, xr.Dataset]:
-    """The forecasts of evaluation.twins, by name.
-
-    Raises:
-        ValueError: they have not been made.
-    """
-    return {n: store.open_store(p, stage="python -m pipeline twins") for n, p in config.paths.twins.items()}
-
-
-def open_compared(entry: Compared) -> xr.Dataset:
-    """A forecast from elsewhere: a store of this project, or in the WeatherBench 2 layout.
-
-    Args:
-        entry: its name, path and training periods.
-
-    Raises:
-        ValueError: nothing there, not finished, or in no layout that is known.
-    """
-    ds = weatherbench.open_forecast(entry.path, name=entry.name)
-    ds.attrs[TRAINED_ON] = [{"start": p.start.isoformat(), "end": p.end.isoformat()} for p in entry.trained_on]
-    return ds
 
 
 def fingerprint(path: Path) -> str:
     """What tells a forecast from another one that was put in its place.
 
-    A store of this project: its manifest, which holds the SHA-256 of every slab. A file, or a Zarr store of
-    somebody else's: names, sizes and times of change of all files, so that nothing need be read; a copy of the same
+    A store of this project: its manifest, which holds the SHA-256 of every slab. A file, or a Zarr store from
+    elsewhere: names, sizes and modification times of all files, so that nothing need be read; a copy of the same
     content counts as another one. Nothing there: an empty text.
     """
     manifest = store.manifest_path(path)
     if manifest.exists():
         content = files.read_json(manifest)
-        told: Any = {k: v for k, v in content.items() if k != "facts"}
+        identity: Any = {k: v for k, v in content.items() if k != "facts"}
     elif path.exists():
-        found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        told = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in found]
+        parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        identity = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in parts]
     else:
         return ""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_comparable(
-    forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, normals: Normals, *, leads: Sequence[int],
-    names: Sequence[str] = (), channels: Sequence[str] = (),
-) -> Alignment:  # fmt: skip
+    forecasts: Mapping[str, xr.Dataset],
+    truth: xr.Dataset,
+    normals: Normals,
+    *,
+    leads: Sequence[int],
+    channels: Sequence[str] = (),
+) -> Alignment:
     """Check everything that can be known before a field is read.
 
     Args:
@@ -112,64 +92,49 @@ def require_comparable(
         truth: training store.
         normals: of the training periods.
         leads: hours.
-        names: baselines, whose names are taken.
         channels: that are scored; the first model's when empty.
 
     Returns:
         Common init times, and what was left out for which reason.
 
     Raises:
-        ValueError: every fault of every forecast at once.
+        ComparisonError: every fault of every forecast at once.
     """
-    faults: list[str] = []
-    taken = sorted(set(forecasts) & {*names, *simple.NAMES})
-    if taken:
-        faults.append(f"model names must differ from the baselines', got {taken}; rename the experiment")
+    faults = [
+        Fault("name", "taken by a baseline; rename the experiment", name) for name in forecasts if name in simple.NAMES
+    ]
     grid = Grid.from_dataset(truth)
     if not normals.grid.allclose(grid):
-        faults.append(f"normals must lie on the store's grid {grid}, got {normals.grid}; run the normals stage again")
-    sound: dict[str, Any] = {}
+        faults.append(Fault("grid", f"normals on {normals.grid}, the store on {grid}; run the normals stage again"))
+    init_times: dict[str, Any] = {}
     for name, ds in forecasts.items():
-        found = align.store_faults(ds, truth, leads=leads, name=name)
+        faults += align.store_faults(ds, truth, leads=leads, name=name)
         if "channel" in ds.coords:
             channels = channels or list(map(str, ds["channel"].values))
             lacking = [c for c in channels if c not in ds["channel"].values]
             if lacking:
-                found.append(
-                    f"forecast {name!r} must have the channels of the others, got none of {lacking}; list those that "
-                    "all of them have in evaluation.channels"
-                )
-        faults += [fault if " must " in fault else f"forecast {name!r}: {fault}" for fault in found]
+                reason = f"lacks {lacking}, which others have; list those that all have in evaluation.channels"
+                faults.append(Fault("channels", reason, name))
         if "init_time" in ds.coords:
-            sound[name] = ds["init_time"].values
+            init_times[name] = ds["init_time"].values
     alignment = None
     try:
-        alignment = align.common_init_times(sound, truth["time"].values, leads=leads) if sound else None
-    except ValueError as error:
-        faults.append(str(error))
-    if alignment is not None:
-        faults += _overlaps(alignment, forecasts, normals)
-    if not faults and alignment is not None:
-        return alignment
-    if len(faults) == 1:
-        text = faults[0]
-        raise ValueError(text if " must " in text else f"forecasts must be comparable with the store, got {text}")
-    raise ValueError(
-        f"forecasts must be comparable with the store and with one another, got {len(faults)} faults:\n"
-        + "\n".join(f"  {fault}" for fault in faults)
-    )
+        if init_times:
+            alignment = align.common_init_times(init_times, truth["time"].values, leads=leads)
+            faults += _training_faults(alignment, forecasts, normals)
+    except ComparisonError as error:
+        faults += error.faults
+    if faults or alignment is None:
+        raise ComparisonError("forecasts must be comparable with the store and with one another", faults)
+    return alignment
 
 
-def _overlaps(alignment: Alignment, forecasts: Mapping[str, xr.Dataset], normals: Normals) -> list[str]:
+def _training_faults(alignment: Alignment, forecasts: Mapping[str, xr.Dataset], normals: Normals) -> list[Fault]:
     """Valid times inside training periods: of the climatology, and of every model that says what it was fitted on."""
-    periods: list[tuple[str, Any]] = [("the climatology", normals.contract.get("train", []))]
+    valid, shared = alignment.valid_times, normals.contract.get("train", [])
+    faults = align.training_faults(valid, shared)
     for name, ds in forecasts.items():
-        said = [*(ds.attrs.get("contract", {}).get("train") or []), *ds.attrs.get(TRAINED_ON, [])]
-        periods.append((repr(name), [p for p in said if p not in periods[0][1]]))
-    faults = []
-    for who, spans in periods:
-        try:
-            align.check_outside(alignment.valid_times, spans, who=who)
-        except ValueError as error:
-            faults.append(str(error))
+        trained_on = [*(ds.attrs.get("contract", {}).get("train") or []), *ds.attrs.get(TRAINED_ON, [])]
+        unshared = [p for p in trained_on if p not in shared]
+        faults += align.training_faults(valid, unshared, who=repr(name), model=name)
     return faults

@@ -1,9 +1,9 @@
 """The sums behind all scores, taken over init times in bounded memory.
 
-Contract: elementwise work is done in the stores' own float32, errors before anomalies so that
-differences of close numbers are exact; sums over init times are in float64, sums over cells as
-`evaluate.scoring.regional` says. The sums of a batch of init times do not depend on other batches, and merge
-exactly, so any split over batches or workers gives the same scores.
+Contract: elementwise work is done in the stores' own float32, errors before anomalies so that differences of close
+numbers are exact; sums over init times are in float64, sums over cells as `evaluate.scoring.regional` says. The sums of
+a batch of init times do not depend on other batches, and merge exactly, so any split over batches or workers gives the
+same scores.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate.baselines.simple import Batch, Predictor
-from evaluate.scoring.aggregation import AggregationState
+from evaluate.aggregation import AggregationState
+from evaluate.reading.batch import Batch, Field, Predictor
 from evaluate.scoring.regional import RegionalSums
-from evaluate.scoring.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
+from evaluate.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
+from evaluate.text import iso_hour
 from pipeline.grid import Grid
 
 Array = NDArray[np.float64]
+Arrays = dict[str, Array]
+"""By statistic."""
 
 MAP_STATISTICS = ("error", "squared_error", "forecast_anomaly_squared", "anomaly_product", "truth_anomaly_squared")
+SPECTRUM_BAND = (30.0, 60.0)
+"""Latitudes of the zonal spectra, both hemispheres, degrees."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Sums:
     blocks: AggregationState
     spectra: AggregationState
 
+    @property
+    def models(self) -> list[str]:
+        """Names of all models, in order."""
+        return [str(m) for m in self.regional.sums["model"].values]
+
     @classmethod
     def merge(cls, parts: Iterable[Sums]) -> Sums:
         """Init times side by side, everything else added; parts are used up one by one, in order."""
@@ -61,47 +71,45 @@ class Sums:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
-        for f in fields(self):
-            state: AggregationState = getattr(self, f.name)
-            ds = state.sums.assign(weight=state.weights)
-            ds.to_netcdf(temporary, group=f.name, mode="a", engine="netcdf4")
+        for name, state in vars(self).items():
+            state.sums.assign(weight=state.weights).to_netcdf(temporary, group=name, mode="a", engine="netcdf4")
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Sums:
         """Read what `save` wrote."""
-        states = {}
-        for f in fields(cls):
-            with xr.open_dataset(path, group=f.name, engine="netcdf4") as ds:
-                whole = ds.load()
-            states[f.name] = AggregationState(whole.drop_vars("weight"), whole["weight"].rename(None))
+        groups = {f.name: xr.load_dataset(path, group=f.name, engine="netcdf4") for f in fields(cls)}
+        states = {n: AggregationState(ds.drop_vars("weight"), ds["weight"].rename(None)) for n, ds in groups.items()}
         return cls(**states)
 
 
+@dataclass
 class Kernel:
-    """Turns a batch into sums.
+    """Turns a batch into sums: the one piece of work that is done for every init time, in any process.
 
     Args:
         models: predictors by name.
+        regions: from `evaluate.scoring.regions.region_weights`.
         channels: short names, the order of the fields' channel axis.
         leads: hours.
-        regions: from `evaluate.scoring.regions.region_weights`.
         map_channels: short names of the channels with maps and spectra.
         block_of: block number of every init time, shape (all init times,).
-        spectrum_rows: weight of each latitude in the spectra, shape (latitude,).
     """
 
-    def __init__(
-        self, models: Mapping[str, Predictor], *, channels: Sequence[str], leads: Sequence[int],
-        regions: xr.DataArray, map_channels: Sequence[str], block_of: NDArray[np.int64], spectrum_rows: Array,
-    ) -> None:  # fmt: skip
-        self.models, self.channels, self.leads = dict(models), list(channels), [int(h) for h in leads]
-        self.map_channels, self.block_of = list(map_channels), block_of
-        self._drawn = np.array([self.channels.index(c) for c in map_channels], dtype=np.int64)
-        self._region_names = regions["region"].values
-        self._area = RegionalSums(regions)
-        self._grid = Grid.from_dataset(regions)
-        self._rows = spectrum_rows / spectrum_rows.sum()
+    models: Mapping[str, Predictor]
+    regions: xr.DataArray
+    channels: Sequence[str]
+    leads: Sequence[int]
+    map_channels: Sequence[str]
+    block_of: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        self._mapped = np.array([list(self.channels).index(c) for c in self.map_channels], dtype=np.int64)
+        self._area = RegionalSums(self.regions)
+        self._grid = Grid.from_dataset(self.regions)
+        latitude = np.abs(self._grid.latitude)
+        band = (latitude >= SPECTRUM_BAND[0]) & (latitude <= SPECTRUM_BAND[1])
+        self._rows = self._grid.cell_area.sum(axis=1) * (band if band.any() else 1.0)
 
     def __call__(self, batch: Batch) -> Sums:
         """Sums of a batch.
@@ -110,46 +118,45 @@ class Kernel:
             ValueError: a value is not finite; the message names model, channel and time.
         """
         times, leads = batch.valid_times.shape
-        channels, drawn, models = len(self.channels), self._drawn, len(self.models)
-        regions, cells = self._area.totals.size, self._grid.size
+        channels, models, regions = len(self.channels), len(self.models), self._area.totals.size
         regional = {s: np.empty((models, times, leads, channels, regions)) for s in MODEL_STATISTICS}
         regional |= {s: np.empty((times, leads, channels, regions)) for s in TRUTH_STATISTICS}
-        shown = np.empty((models + 2, times, leads, drawn.size, cells), np.float32)
+        mapped = np.empty((models + 2, times, leads, self._mapped.size, self._grid.size), np.float32)
         for t in range(times):
             for lead in range(leads):
                 o, c = batch.truth(t, lead), batch.climatology(t, lead)
-                fields = [predictor(batch, t, lead) for predictor in self.models.values()]
-                found = self._area(o, c, fields)
-                for s, values in found.models.items():
+                forecasts = {name: predict(batch, t, lead) for name, predict in self.models.items()}
+                sums = self._area(o, c, list(forecasts.values()))
+                for s, values in sums.models.items():
                     regional[s][:, t, lead] = values
-                for s, values in found.truth.items():
+                for s, values in sums.truth.items():
                     regional[s][t, lead] = values
-                bad = ~np.isfinite(found.models["squared_error"]).all(axis=(1, 2))
+                bad = ~np.isfinite(sums.models["squared_error"]).all(axis=(1, 2))
                 if bad.any():
-                    m = int(np.flatnonzero(bad)[0])
-                    raise ValueError(_not_finite(list(self.models)[m], fields[m], o, c, batch, t, lead, self.channels))
-                for m, whole in enumerate((*fields, o, c)):
-                    np.take(whole, drawn, axis=0, out=shown[m, t, lead])
-        block = self.block_of[batch.start : batch.start + times]
-        counts = np.bincount(block, minlength=int(self.block_of.max()) + 1)
-        maps, blocks = self._maps(shown, block, len(counts))
-        spectra = np.stack([self._power(field).sum(axis=0) for field in shown[:-1]])
-        return self._label(batch, regional, maps, blocks, spectra, counts.astype(np.float64))
+                    model = list(forecasts)[int(np.flatnonzero(bad)[0])]
+                    raise ValueError(self._not_finite(model, forecasts[model], batch, t, lead))
+                for m, whole in enumerate((*forecasts.values(), o, c)):
+                    np.take(whole, self._mapped, axis=0, out=mapped[m, t, lead])
+        maps, blocks = self._maps(mapped, self._blocks(batch))
+        spectra = np.stack([zonal_power(field, self._grid, self._rows).sum(axis=0) for field in mapped[:-1]])
+        return self._labelled(batch, regional, maps, blocks, spectra)
 
-    def _maps(self, shown: Any, block: Any, num_blocks: int) -> tuple[dict[str, Array], Array]:
+    def _blocks(self, batch: Batch) -> NDArray[np.int64]:
+        return self.block_of[batch.start : batch.start + len(batch.init_times)]
+
+    def _maps(self, mapped: Any, block: NDArray[np.int64]) -> tuple[Arrays, Array]:
         """Sums over init times at each cell, and the squared errors of each block.
 
         Args:
-            shown: forecasts, truth and climatology, shape (model + 2, time, lead, channel, cell).
+            mapped: forecasts, truth and climatology, shape (model + 2, time, lead, channel, cell).
             block: block number of each init time.
-            num_blocks: of all init times.
         """
-        o, c = shown[-2], shown[-1]
-        shape = shown.shape[2:]
+        o, c = mapped[-2], mapped[-1]
+        shape = mapped.shape[2:]
         anomaly = o - c
         maps = {s: np.empty(shape if _of_truth(s) else (len(self.models), *shape)) for s in MAP_STATISTICS}
-        blocks = np.zeros((num_blocks, len(self.models), *shape))
-        for m, f in enumerate(shown[:-2]):
+        blocks = np.zeros((int(self.block_of.max()) + 1, len(self.models), *shape))
+        for m, f in enumerate(mapped[:-2]):
             pair = Pair(f - o, f - c, anomaly)
             for s in MAP_STATISTICS:
                 if s == "squared_error":
@@ -157,69 +164,65 @@ class Kernel:
                     for b in np.unique(block):
                         blocks[b, m] = values[block == b].sum(axis=0, dtype=np.float64)
                     maps[s][m] = blocks[:, m].sum(axis=0)
-                elif not _of_truth(s):
-                    maps[s][m] = STATISTICS[s].compute(pair).sum(axis=0, dtype=np.float64)
-                elif m == 0:
-                    maps[s][:] = STATISTICS[s].compute(pair).sum(axis=0, dtype=np.float64)
+                elif m == 0 or not _of_truth(s):
+                    maps[s][... if _of_truth(s) else m] = STATISTICS[s].compute(pair).sum(axis=0, dtype=np.float64)
         return maps, blocks
 
-    def _power(self, values: Any) -> Array:
-        """Mean power by zonal wavenumber of fields (..., cell); sums to the mean square along a latitude."""
-        rows, columns = self._grid.shape
-        used = np.flatnonzero(self._rows)
-        fields = values.reshape(*values.shape[:-1], rows, columns)[..., used, :]
-        waves = np.fft.rfft(fields, axis=-1) / columns
-        power = np.einsum("...rk,r->...k", waves.real**2 + waves.imag**2, self._rows[used])
-        power[..., 1 : (columns + 1) // 2] *= 2.0
-        return np.asarray(power)
+    def _labelled(self, batch: Batch, regional: Arrays, maps: Arrays, blocks: Array, spectra: Array) -> Sums:
+        counts = np.bincount(self._blocks(batch), minlength=len(blocks)).astype(np.float64)
+        model, space = list(self.models), {"latitude": self._grid.latitude, "longitude": self._grid.longitude}
+        where: dict[str, Any] = {"lead": self.leads, "channel": self.channels, "region": self.regions["region"].values}
+        of_maps: dict[str, Any] = {"lead": self.leads, "channel": self.map_channels}
 
-    def _label(
-        self, batch: Batch, regional: dict[str, Array], maps: dict[str, Array], blocks: Array, spectra: Array,
-        counts: Array,
-    ) -> Sums:  # fmt: skip
-        names, lead = list(self.models), ("lead", self.leads)
-        axes: dict[str, Any] = {
-            "model": names, "init_time": batch.init_times, "lead": self.leads, "channel": self.channels,
-            "region": self._region_names,
-        }  # fmt: skip
-        space = {"latitude": self._grid.latitude, "longitude": self._grid.longitude}
-        drawn: dict[str, Any] = {"lead": lead[1], "channel": self.map_channels}
+        def array(values: Array, coords: Mapping[str, Any]) -> xr.DataArray:
+            return xr.DataArray(values.reshape([len(v) for v in coords.values()]), dict(coords), list(coords))
 
-        def array(values: Array, coords: dict[str, Any]) -> xr.DataArray:
-            return xr.DataArray(values.reshape([len(v) for v in coords.values()]), coords, list(coords))
-
-        def state(values: dict[str, Array], coords: dict[str, Any], weights: xr.DataArray) -> AggregationState:
-            without = {k: v for k, v in coords.items() if k != "model"}
-            ds = {s: array(v, without if s in STATISTICS and _of_truth(s) else coords) for s, v in values.items()}
+        def state(values: Mapping[str, Array], coords: Mapping[str, Any], weights: xr.DataArray) -> AggregationState:
+            shared = {k: v for k, v in coords.items() if k != "model"}
+            ds = {s: array(v, shared if s in STATISTICS and _of_truth(s) else coords) for s, v in values.items()}
             return AggregationState(xr.Dataset(ds), weights)
 
-        block = {"block": np.arange(blocks.shape[0])}
-        total = xr.DataArray(counts.sum())
-        wavenumber = {"zonal_wavenumber": np.arange(spectra.shape[-1])}
+        block, wavenumber = {"block": np.arange(len(blocks))}, {"zonal_wavenumber": np.arange(spectra.shape[-1])}
+        total, area = xr.DataArray(counts.sum()), array(self._area.totals, {"region": where["region"]})
         return Sums(
-            state(regional, axes, xr.DataArray(self._area.totals, {"region": self._region_names}, ["region"])),
-            state(maps, {"model": names, **drawn, **space}, total),
-            state({"squared_error": blocks}, {**block, "model": names, **drawn, **space}, array(counts, block)),
-            state({"power": spectra}, {"model": [*names, "truth"], **drawn, **wavenumber}, total),
+            state(regional, {"model": model, "init_time": batch.init_times, **where}, area),
+            state(maps, {"model": model, **of_maps, **space}, total),
+            state({"squared_error": blocks}, {**block, "model": model, **of_maps, **space}, array(counts, block)),
+            state({"power": spectra}, {"model": [*model, "truth"], **of_maps, **wavenumber}, total),
         )
+
+    def _not_finite(self, model: str, f: Field, batch: Batch, t: int, lead: int) -> str:
+        init, valid = iso_hour(batch.init_times[t]), iso_hour(batch.valid_times[t, lead])
+        for what, values, when in (
+            ("truth", batch.truth(t, lead), f"at {valid}"),
+            ("climatology", batch.climatology(t, lead), f"at {valid}"),
+            (f"forecast {model!r}", f, f"issued {init} for {valid}"),
+        ):
+            bad = ~np.isfinite(values).all(axis=1)
+            if bad.any():
+                return (
+                    f"{what} must be finite, got {int((~np.isfinite(values[bad])).sum())} values that are not, first "
+                    f"in {self.channels[int(np.flatnonzero(bad)[0])]} {when}; run the stage that wrote it again"
+                )
+        return f"squared error must be finite, got an overflow in forecast {model!r} issued {init} for {valid}"
+
+
+def zonal_power(fields: Any, grid: Grid, row_weights: Array) -> Array:
+    """Mean power by zonal wavenumber of fields (..., cell); sums to the mean square along a latitude.
+
+    Args:
+        fields: shape (..., cell).
+        grid: of the cells.
+        row_weights: weight of each latitude, shape (latitude,).
+    """
+    rows, columns = grid.shape
+    used = np.flatnonzero(row_weights)
+    weights = row_weights / row_weights.sum()
+    waves = np.fft.rfft(fields.reshape(*fields.shape[:-1], rows, columns)[..., used, :], axis=-1) / columns
+    power = np.einsum("...rk,r->...k", waves.real**2 + waves.imag**2, weights[used])
+    power[..., 1 : (columns + 1) // 2] *= 2.0
+    return np.asarray(power)
 
 
 def _of_truth(statistic: str) -> bool:
     return STATISTICS[statistic].of_truth
-
-
-def _not_finite(model: str, f: Any, o: Any, c: Any, batch: Batch, t: int, lead: int, channels: Sequence[str]) -> str:
-    init = np.datetime_as_string(batch.init_times[t], "h")
-    valid = np.datetime_as_string(batch.valid_times[t, lead], "h")
-    for what, values, when in (
-        ("truth", o, f"at {valid}"),
-        ("climatology", c, f"at {valid}"),
-        (f"forecast {model!r}", f, f"issued {init} for {valid}"),
-    ):
-        bad = ~np.isfinite(values).all(axis=1)
-        if bad.any():
-            return (
-                f"{what} must be finite, got {int((~np.isfinite(values[bad])).sum())} values that are not, first in "
-                f"{channels[int(np.flatnonzero(bad)[0])]} {when}; make that output anew"
-            )
-    return f"squared error must be finite, got an overflow in forecast {model!r} issued {init} for {valid}"

@@ -1,11 +1,11 @@
 """Area-weighted sums over the cells of every region, of one truth and all forecasts of it at once.
 
-Contract: a cell counts with its area in each region it belongs to. Fields are multiplied by the root of the
-area, so that a weighted square is a plain dot product and no product is ever stored. Regions that are bands of
-latitude are summed where their cells lie; cells of the others are gathered, in the order of the set of regions
-they belong to, and a region of more than half the cells is the whole minus the rest. Differences are taken
-first, in the stores' own float32; dot products run over at most PIECE cells in float32 and on from there in
-float64, which agrees with float64 throughout to 1e-6.
+Contract: a cell counts with its area in each region it belongs to. Fields are multiplied by the root of the area, so
+that a weighted square is a plain dot product and no product is ever stored. Regions that are bands of latitude are
+summed where their cells lie; cells of the others are gathered, in the order of the set of regions they belong to, and a
+region of more than half the cells is the whole minus the rest. Differences are taken first, in the stores' own float32;
+dot products run over at most PIECE cells in float32 and on from there in float64, which agrees with float64 throughout
+to 1e-6.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate.scoring.statistics import MODEL_STATISTICS, TRUTH_STATISTICS
+from evaluate.reading.batch import Field
+from evaluate.statistics import MODEL_STATISTICS, TRUTH_STATISTICS
 
 Array = NDArray[np.float64]
-Field = NDArray[np.float32]
 
 PIECE = 512
 """Cells summed in float32."""
@@ -33,8 +33,8 @@ _MOST_RUNS = 2
 
 
 @dataclass(frozen=True)
-class Found:
-    """Sums by region.
+class SumsByRegion:
+    """Of one valid time.
 
     Args:
         models: statistic -> shape (model, channel, region).
@@ -84,21 +84,21 @@ class RegionalSums:
         self.totals: Array = np.array([squared[m].sum() for m in member])
         self._buffer: Field = np.empty(0, np.float32)
 
-    def __call__(self, truth: Field, climatology: Field, forecasts: Sequence[Field]) -> Found:
+    def __call__(self, truth: Field, climatology: Field, forecasts: Sequence[Field]) -> SumsByRegion:
         """All statistics of `evaluate.scoring.statistics` that scoring sums.
 
         Args:
             truth: shape (channel, cell).
             climatology: at the same valid time.
-            forecasts: of the truth; the climatology itself (the same object) is told from the truth's own sums.
+            forecasts: of the truth; the sums of the climatology itself (the same object) follow from the truth's.
         """
-        own = [i for i, f in enumerate(forecasts) if f is not climatology]
-        M, C, P = len(own), truth.shape[0], len(self._matrix)
+        others = [i for i, f in enumerate(forecasts) if f is not climatology]
+        M, C, P = len(others), truth.shape[0], len(self._matrix)
         linear, squares = np.empty((2 * M + 2, C, P)), np.empty((2 * M + 1, C, P))
         products = np.empty((M, C, P))
         for part, rows, gathered in self._parts(C, models=M):
             k = 0
-            self._fill(rows, truth[part], climatology[part], [forecasts[i][part] for i in own])
+            self._fill(rows, truth[part], climatology[part], [forecasts[i][part] for i in others])
             np.take(rows, self._gathered, axis=2, out=gathered, mode="clip")
             for values, (root, pieces) in zip((rows, gathered), self._stretches, strict=True):
                 for piece in pieces:
@@ -108,17 +108,14 @@ class RegionalSums:
                     products[:, part, k] = np.vecdot(cut[2 * M + 2 :], cut[2 * M + 1])
                     k += 1
         L, S, X = linear @ self._matrix, squares @ self._matrix, products @ self._matrix
-        shared = dict(zip(TRUTH_STATISTICS, (L[2 * M + 1], S[M]), strict=True))
-        shape = (len(forecasts), C, self.totals.size)
-        found = {name: np.empty(shape) for name in MODEL_STATISTICS}
-        made = {"error": L[M + 1 : 2 * M + 1], "absolute_error": L[:M], "squared_error": S[:M],
-                "forecast_anomaly_squared": S[M + 1 :], "anomaly_product": X}  # fmt: skip
-        same = {"error": -L[2 * M + 1], "absolute_error": L[M], "squared_error": S[M],
-                "forecast_anomaly_squared": 0.0, "anomaly_product": 0.0}  # fmt: skip
-        for name, sums in found.items():
-            sums[:] = same[name]
-            sums[own] = made[name]
-        return Found(found, shared)
+        # of the forecasts in `others`, and of the climatology, whose error is minus the truth's anomaly
+        sums = dict(zip(MODEL_STATISTICS, (L[M + 1 : 2 * M + 1], L[:M], S[:M], S[M + 1 :], X), strict=True))
+        same = dict(zip(MODEL_STATISTICS, (-L[2 * M + 1], L[M], S[M], 0.0, 0.0), strict=True))
+        models = {name: np.empty((len(forecasts), C, self.totals.size)) for name in MODEL_STATISTICS}
+        for name, array in models.items():
+            array[:] = same[name]
+            array[others] = sums[name]
+        return SumsByRegion(models, dict(zip(TRUTH_STATISTICS, (L[2 * M + 1], S[M]), strict=True)))
 
     def _parts(self, channels: int, *, models: int) -> Iterator[tuple[slice, Field, Field]]:
         """Channels a few at a time, with buffers of rows |e|, |o'|, e, o', f': of all cells and of gathered ones."""

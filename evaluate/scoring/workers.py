@@ -1,8 +1,8 @@
-"""The sums of scoring, made by one process or by many.
+"""The sums of scoring, computed by one process or by many.
 
-Contract: `summed` yields the sums of all batches in order, whoever makes them: this process, processes of its own,
-or the workers of a running Dask scheduler, which must see the same files. Batches do not depend on one another and
-merge exactly, so the scores do not depend on the split. Processes of its own end with their parent, however it ends.
+Contract: `summed` yields the sums of all batches in order, whatever computes them: this process, child processes, or
+the workers of a running Dask scheduler, which must see the same files. Batches do not depend on one another and merge
+exactly, so the scores do not depend on the split. Child processes end with their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from evaluate.reading.reader import Reader
 from evaluate.scoring.kernel import Kernel, Sums
 
 MOST_BATCHES = 32
-"""In one piece of work; neighbouring batches share truths, which are read once a piece."""
-_held: list[bytes] = []
+"""In one piece of work; neighbouring batches share truths, which are read once per piece."""
+_payload: list[bytes] = []
 
 
 def summed(
@@ -34,7 +34,7 @@ def summed(
         reader: of all batches.
         kernel: what is summed.
         first: number of the first batch that is wanted.
-        workers: processes; 1 does it here, reading one batch ahead.
+        workers: processes; 1 sums in this one, reading one batch ahead.
         scheduler: address of a Dask scheduler to use instead.
 
     Raises:
@@ -78,8 +78,8 @@ def _connect(scheduler: str, stack: ExitStack) -> Any:
             "evaluation.scheduler must have Dask's distributed package, got none; install chagcast[cluster], or set "
             "evaluation.workers instead"
         ) from None
+    connect: Any = Client
     try:
-        connect: Any = Client
         client = stack.enter_context(connect(scheduler, timeout=20))
     except (OSError, ValueError) as error:
         raise ValueError(
@@ -91,8 +91,8 @@ def _connect(scheduler: str, stack: ExitStack) -> Any:
 
 
 def _start(payload: bytes) -> None:
-    """Begin a process of our own: keep what is needed, and end when the parent does."""
-    _held[:] = [payload]
+    """Begin a child process: keep what is needed, and end when the parent does."""
+    _payload[:] = [payload]
     parent = parent_process()
     assert parent is not None
 
@@ -117,6 +117,6 @@ _busy = threading.Lock()
 def _work(payload: bytes | None, start: int, count: int) -> Sums:
     """The sums of `count` batches from `start` on; one at a time in a process, whose buffers it uses."""
     with _busy:
-        reader, kernel = _loaded(payload if payload is not None else _held[0])
+        reader, kernel = _loaded(payload if payload is not None else _payload[0])
         batches = reader.batches(start)
         return Sums.merge(kernel(next(batches)) for _ in range(count))

@@ -13,9 +13,10 @@ import xarray as xr
 from pipeline import config as configuration
 from pipeline import files, provenance
 from pipeline.config import Config
-from pipeline.store import ArraySpec, SlabStore, open_store
+from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from preprocess.normals.stage import run_normals
+from tests.stores import write_store, write_training_store
 
 CHANNELS = {"z": 2500.0, "t": 6.0, "t2m": 5.0, "u10": 4.0}
 MEANS = {"z": 55000.0, "t": 275.0, "t2m": 288.0, "u10": 1.0}
@@ -52,6 +53,13 @@ def experiment_config(directory: Path, **changes: Any) -> Config:
     return configuration.parse(raw)
 
 
+def second_year_until(end: str) -> dict[str, Any]:
+    """Changes of the experiment that shorten its second year, which is the one tested on."""
+    train = {"start": "2001-01-01", "end": "2001-12-31"}
+    splits = {"train": train, "test": {"start": "2002-01-01", "end": end}}
+    return {"data__period": {"start": "2001-01-01", "end": end}, "data__splits": splits}
+
+
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], *, waves: int = 5) -> np.ndarray:
     """Unit-variance random fields with large scales only; the last two axes are latitude and longitude."""
     rows, columns = shape[-2:]
@@ -82,34 +90,8 @@ def write_truth(config: Config, *, seed: int = 0, gap: slice | None = None) -> x
     if gap is not None:
         keep[gap] = False
     lsm = (smooth_noise(rng, grid.shape) > 0.3).astype(np.float32)
-    coords = xr.Dataset(
-        {"static": (("static_channel", "latitude", "longitude"), lsm[None])},
-        coords={
-            "time": times[keep],
-            "channel": [c.name for c in channels],
-            "variable": ("channel", [c.variable for c in channels]),
-            "level": ("channel", [-1 if c.level is None else c.level for c in channels]),
-            "unit": ("channel", [c.spec.unit for c in channels]),
-            "static_channel": ["lsm"],
-            "latitude": grid.latitude,
-            "longitude": grid.longitude,
-        },
-    )
-    spec = ArraySpec(("time", "channel", "latitude", "longitude"), (int(keep.sum()), *shape), (1, *shape))
-    label = "simulated" if config.simulated else getattr(config.source, "label", "")
-    contract = {
-        "kind": "training store",
-        "channels": [c.name for c in channels],
-        "static_channels": ["lsm"],
-        "grid": grid.describe(),
-        "step_hours": config.data.step_hours,
-        "source": {"kind": config.source.kind, "label": label},
-        "regrid": {"method": "bilinear", "engine": "builtin"},
-    }
     missing = [str(t) for t in np.datetime_as_string(times[~keep], "h")]
-    fill_store(config.paths.store, spec, coords, "time", 64, contract, state[keep], {"missing_times": missing})
-    provenance.write_receipt(config, stage="regrid", outputs=[config.paths.store], facts={"missing_times": missing})
-    return coords.assign(state=(("time", "channel", "latitude", "longitude"), state[keep]))
+    return write_training_store(config, times[keep], state[keep], lsm[None], facts={"missing_times": missing})
 
 
 def write_forecast(
@@ -148,7 +130,6 @@ def write_forecast(
     )
     if change is not None:
         ds = change(ds)
-    spec = ArraySpec(ds["state"].dims, ds["state"].shape, (1, *ds["state"].shape[1:]))
     contract = {
         "kind": "forecast",
         "channels": list(ds["channel"].values),
@@ -158,32 +139,9 @@ def write_forecast(
         "checkpoint": "0123456789abcdef",
         "model": config.name,
     }
-    fill_store(config.paths.forecast, spec, ds.drop_vars("state"), "init_time", 16, contract, ds["state"].values, {})
+    write_store(config.paths.forecast, ds, contract)
     provenance.write_receipt(config, stage="forecast", outputs=[config.paths.forecast], facts={"init_times": init.size})
     return ds
-
-
-def fill_store(path, spec, coords, dim, size, contract, state, facts) -> None:
-    """Write a whole store."""
-    with SlabStore(
-        path, arrays={"state": spec}, coords=coords, slab_dim=dim, slab_size=size, contract=contract
-    ) as store:
-        for slab in store.pending():
-            store.write(slab, {"state": state[slab.slice]})
-        store.finish(facts)
-
-
-def write(path: Path, ds: xr.Dataset, **contract: Any) -> None:
-    """A forecast store of this project."""
-    coords = ds.drop_vars("state")
-    spec = ArraySpec(ds["state"].dims, ds["state"].shape, (1, *ds["state"].shape[1:]))
-    with SlabStore(
-        path, arrays={"state": spec}, coords=coords, slab_dim="init_time", slab_size=8,
-        contract={**ds.attrs["contract"], **contract},
-    ) as opened:  # fmt: skip
-        for slab in opened.pending():
-            opened.write(slab, {"state": ds["state"].values[slab.slice]})
-        opened.finish({})
 
 
 def write_ceiling(config: Config, *, every: int = 10) -> xr.Dataset:
@@ -194,9 +152,9 @@ def write_ceiling(config: Config, *, every: int = 10) -> xr.Dataset:
     valid = part["init_time"].values[:, None] + leads.astype("timedelta64[h]")
     exact = truth["state"].sel(time=valid.ravel()).values.reshape(part["state"].shape)
     share = np.exp(-leads / 24 / 60.0)[:, None, None, None]
-    made = part.assign(state=(part["state"].dims, (share * exact + (1 - share) * part["state"].values)))
-    write(config.paths.twins["ceiling"], made, model="ceiling")
-    return made
+    ceiling = part.assign(state=(part["state"].dims, (share * exact + (1 - share) * part["state"].values)))
+    write_store(config.paths.twins["ceiling"], ceiling, {**part.attrs["contract"], "model": "ceiling"})
+    return ceiling
 
 
 def write_training_log(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import xarray as xr
 
 from evaluate.baselines import fit, linear, simple
 from evaluate.baselines.damped import DampingSums
-from evaluate.baselines.excluded_window import OwnWeather
-from evaluate.scoring import stage, tables
+from evaluate.baselines.excluded_window import ExcludedWindow
+from evaluate.scoring import tables
+from evaluate.scoring.stores import ScoringOptions, score_stores
 from pipeline.config import Config
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
@@ -29,7 +31,7 @@ def inputs(config: Config) -> tuple[xr.Dataset, Normals, list[str]]:
 
 def all_fits(truth: xr.Dataset, normals: Normals, channels: list[str], **more) -> dict[str, fit.Fit]:
     """Both fits."""
-    return fit.fit(fit.NAMES, truth, normals, leads=LEADS, channels=channels, **more)
+    return fit.fit(fit.NAMES, fit.Training(truth, normals, LEADS, channels), **more)
 
 
 def test_damping_sums_give_the_least_squares_factor() -> None:
@@ -38,7 +40,7 @@ def test_damping_sums_give_the_least_squares_factor() -> None:
     x = rng.normal(size=(40, 2, 6)).astype(np.float32)
     y = (np.array([0.8, -0.3])[:, None] * x + rng.normal(size=x.shape)).astype(np.float32)
     area = np.linspace(0.2, 2.0, 6)
-    sums = DampingSums(leads=2, area=area)
+    sums = DampingSums(leads=2, channels=2, area=area)
     for a, b in zip(x, y, strict=True):
         sums.add(a, [a, b])
     np.testing.assert_allclose(sums.factors[0], 1.0, rtol=1e-6)
@@ -46,7 +48,6 @@ def test_damping_sums_give_the_least_squares_factor() -> None:
         root = np.sqrt(np.tile(area, 40))
         by_hand = np.linalg.lstsq((root * x[:, channel].ravel())[:, None], root * y[:, channel].ravel(), rcond=None)[0]
         np.testing.assert_allclose(sums.factors[1, channel], by_hand[0], rtol=1e-5)
-    assert sums.pairs == 40
 
 
 def test_patterns_are_the_leading_singular_vectors() -> None:
@@ -90,14 +91,13 @@ def test_cross_validation_leaves_out_what_touches_the_block() -> None:
 
 def test_factors_are_the_autocorrelation_of_the_made_up_weather(experiment: Config) -> None:
     """Red noise of four days: the factors are about exp(-lead / 4 days), and one week is not one day."""
-    found = all_fits(*inputs(experiment))["damped_persistence"]
-    day = fit.fit(["damped_persistence"], *inputs(experiment)[:2], leads=[24], channels=inputs(experiment)[2])
+    truth, normals, channels = inputs(experiment)
+    found = all_fits(truth, normals, channels)["damped_persistence"]
+    day = fit.fit(["damped_persistence"], fit.Training(truth, normals, [24], channels))
     assert set(day) == {"damped_persistence"}
-    sums = stage.score_stores(
-        {"tiny": open_store(experiment.paths.forecast)}, *inputs(experiment)[:2], leads=LEADS,
-        names=["climatology", "persistence", *fit.NAMES], map_channels=["z500"],
-    ).sums  # fmt: skip
-    skill = tables.regional_scores(sums, block=10, resamples=10)["value"].sel(metric="skill", region="globe")
+    options = ScoringOptions(LEADS, ["z500"], baselines=["climatology", "persistence", *fit.NAMES])
+    sums = score_stores({"tiny": open_store(experiment.paths.forecast)}, truth, normals, options).sums
+    skill = tables.regional_scores(tables.Sample(sums, 10, resamples=10))["value"].sel(metric="skill", region="globe")
     one, seven = skill.sel(lead=24), skill.sel(lead=168)
     expected = np.exp(-2 / 4.0)  # skill of damped persistence is the square of the autocorrelation
     np.testing.assert_allclose(one.sel(model="damped_persistence").mean(), expected, atol=0.08)
@@ -124,11 +124,11 @@ def test_anomalies_without_their_own_weather() -> None:
     smooth = np.stack([np.tensordot(np.roll(kernel, s) / kernel.sum(), daily, axes=1) for s in range(365)])
     anomalies = (x - smooth[slots]).astype(np.float32)
     stamps = times[train].astype(np.int64).tolist()
-    own = OwnWeather(times[train], window_days=61, values=400)
-    assert own.largest_share == pytest.approx(1 / 3, abs=0.02)
+    window = ExcludedWindow(times[train], window_days=61, values=400)
+    assert window.largest_share == pytest.approx(1 / 3, abs=0.02)
     for t, a in zip(stamps, anomalies[train], strict=True):
-        own.add(t, a)
-    better = np.stack([own.without(t, a) for t, a in zip(stamps, anomalies[train], strict=True)])
+        window.add(t, a)
+    better = np.stack([window.without(t, a) for t, a in zip(stamps, anomalies[train], strict=True)])
 
     def lagged(a: np.ndarray) -> float:
         return float((a[40:-54] * a[54:-40]).mean() / (a[40:-54] ** 2).mean())
@@ -140,11 +140,11 @@ def test_anomalies_without_their_own_weather() -> None:
 def test_one_long_period_needs_no_correction() -> None:
     """Forty years: a share of 1/40 each, and hardly a change; a hundred: none at all."""
     times = np.arange("1950-01-01", "2050-01-01", 5, dtype="datetime64[D]").astype("datetime64[ns]")
-    own = OwnWeather(times, window_days=61, values=4)
-    assert own.largest_share < 0.02
+    window = ExcludedWindow(times, window_days=61, values=4)
+    assert window.largest_share < 0.02
     field = np.ones((1, 4), np.float32)
-    own.add(int(times[0].astype(np.int64)), field)
-    assert own.without(int(times[0].astype(np.int64)), field) is field
+    window.add(int(times[0].astype(np.int64)), field)
+    assert window.without(int(times[0].astype(np.int64)), field) is field
 
 
 def test_fits_see_training_years_only(experiment: Config) -> None:
@@ -159,31 +159,32 @@ def test_fits_see_training_years_only(experiment: Config) -> None:
     assert np.isnan(values).any()
 
 
-def test_pairs_stay_inside_one_training_period() -> None:
-    """A pair from one period into the next, or over a gap of the store, is none."""
-    times = np.arange("2001-01-01", "2001-03-01", dtype="datetime64[D]").astype("datetime64[ns]")
+def test_pairs_stay_inside_training_periods(experiment: Config) -> None:
+    """A pair that ends between two periods, after the last one, or in a gap of the store, is none."""
+    truth, normals, channels = inputs(experiment)
     periods = [
         {"start": "2001-01-01T00:00", "end": "2001-01-20T23:00"},
-        {"start": "2001-01-21T00:00", "end": "2001-02-28T23:00"},
+        {"start": "2001-01-22T00:00", "end": "2001-02-28T23:00"},
     ]
-    init = fit.training_pairs(np.delete(times, 40), leads=[24, 168], periods=periods)
-    days = init.astype("datetime64[D]").astype(str).tolist()
+    normals = dataclasses.replace(normals, contract={**normals.contract, "train": periods})
+    training = fit.Training(truth.isel(time=[i for i in range(59) if i != 40]), normals, [24, 168], channels)
+    days = training.init.astype("datetime64[D]").astype(str).tolist()
     assert "2001-01-13" in days
     assert not {"2001-01-14", "2001-01-20", "2001-02-09", "2001-02-03", "2001-02-22"} & set(days)
-    with pytest.raises(ValueError, match=r"pairs of times .* apart, got none; leave damped_persistence"):
-        fit.training_pairs(times, leads=[24 * 90], periods=periods)
+    with pytest.raises(ValueError, match="every lead must have at least one pair of times, got none for 2160 h"):
+        fit.fit(["linear"], fit.Training(truth.isel(time=slice(0, 59)), normals, [24 * 90], channels))
 
 
 def test_fits_are_kept_and_made_anew_for_other_settings(experiment: Config, tmp_path: Path, monkeypatch) -> None:
     """The file is used when nothing changed, and not when the leads did."""
     truth, normals, channels = inputs(experiment)
     first = all_fits(truth, normals, channels, folder=tmp_path)
-    make = fit._make
-    monkeypatch.setattr(fit, "_make", None)
+    fresh = fit._fit
+    monkeypatch.setattr(fit, "_fit", None)
     again = all_fits(truth, normals, channels, folder=tmp_path)
     assert {n: (f.digest, f.facts) for n, f in first.items()} == {n: (f.digest, f.facts) for n, f in again.items()}
-    monkeypatch.setattr(fit, "_make", make)
-    other = fit.fit(["linear"], truth, normals, leads=[48], channels=channels, folder=tmp_path)
+    monkeypatch.setattr(fit, "_fit", fresh)
+    other = fit.fit(["linear"], fit.Training(truth, normals, [48], channels), folder=tmp_path)
     assert other["linear"].digest != first["linear"].digest
     assert len(other["linear"].facts["ridge_strength"]) == 1
 
@@ -198,8 +199,8 @@ def test_linear_forecast_does_not_depend_on_the_batch(experiment: Config) -> Non
     init = truth["time"].values[400:406]
 
     def forecasts(size: int) -> np.ndarray:
-        reader = Reader(truth, normals, {}, channels=channels, alignment=Alignment(init, np.array(LEADS)),
-                        batch_size=size)  # fmt: skip
+        alignment = Alignment(init, np.array(LEADS))
+        reader = Reader(truth, normals, {}, channels=channels, alignment=alignment, batch_size=size)
         return np.stack([predictor(b, t, 1) for b in reader.batches() for t in range(len(b.init_times))])
 
     np.testing.assert_allclose(forecasts(6), forecasts(1), rtol=1e-5, atol=1e-3)

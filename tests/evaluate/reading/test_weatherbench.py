@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from evaluate.reading import weatherbench
+from evaluate.reading.align import FORECAST_DIMS
 from evaluate.reading.weatherbench import open_forecast, to_weatherbench, write_weatherbench
 from pipeline.grid import Grid
 from pipeline.weather import variables
@@ -38,9 +39,9 @@ def forecast() -> xr.Dataset:
         "latitude": grid.latitude,
         "longitude": grid.longitude,
     }
-    state = (weatherbench.DIMS, np.stack(fields, axis=2).astype(np.float32))
-    contract = {"kind": "forecast", "model": "made", "channels": coords["channel"], "store": "abc",
-                "lead_hours": [72, 120], "grid": grid.describe()}  # fmt: skip
+    state = (FORECAST_DIMS, np.stack(fields, axis=2).astype(np.float32))
+    contract = {"kind": "forecast", "model": "made", "channels": coords["channel"], "store": "abc"}
+    contract |= {"lead_hours": [72, 120], "grid": grid.describe()}
     return xr.Dataset({"state": state}, coords, {"contract": contract, "title": "Forecasts of made"})
 
 
@@ -122,7 +123,7 @@ def test_only_what_is_asked_for_in_that_order(forecast: xr.Dataset, tmp_path: Pa
         (lambda ds: ds.assign(t2m=ds["t2m"].assign_attrs(units="furlong")), ["t2m", "furlong"]),
         (lambda ds: ds.assign(t2m=ds["t2m"].where(ds["lat"] > 0)), ["t2m", "nan"]),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_understood_is_refused(
     forecast: xr.Dataset, tmp_path: Path, change: Any, words: list[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Opens a page in headless Chromium and tells what a reader would meet."""
+"""Opens a page in headless Chromium and reports what a reader would see."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SPY = """<script>addEventListener("load", () => setTimeout(() => {
 }, 200));</script>"""
 
 FRAME = """<html><body><iframe src="spied.html" style="width:{width}px;height:900px;border:0"></iframe>
-<p id="told"></p><script>
-addEventListener("message", e => document.getElementById("told").textContent = e.data);
+<p id="report"></p><script>
+addEventListener("message", e => document.getElementById("report").textContent = e.data);
 </script></body></html>"""
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr",
-    "--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom",
-)  # fmt: skip
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr"),
+    *("--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom"),
+)
 
 
 def browse(page: str, tmp_path: Path, *, width: int) -> dict[str, Any]:
@@ -44,12 +44,12 @@ def browse(page: str, tmp_path: Path, *, width: int) -> dict[str, Any]:
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     command = [browser, *FLAGS, f"--user-data-dir={tmp_path}/profile", (tmp_path / "frame.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    found = re.search(r'<p id="told">(\{.*?\})</p>', done.stdout)
+    found = re.search(r'<p id="report">(\{.*?\})</p>', done.stdout)
     assert found, done.stdout[-500:]
-    told: dict[str, Any] = json.loads(found.group(1))
-    assert told["broken"] == 0
-    assert told["requests"] == []
-    assert told["wide"] == []
-    assert told["scroll"] <= told["width"] == width
+    seen: dict[str, Any] = json.loads(found.group(1))
+    assert seen["broken"] == 0
+    assert seen["requests"] == []
+    assert seen["wide"] == []
+    assert seen["scroll"] <= seen["width"] == width
     assert "CONSOLE" not in done.stderr
-    return told
+    return seen

@@ -10,7 +10,7 @@ import pytest
 from evaluate.report import maps, style
 from pipeline.grid import Grid
 
-TEXT = style.Text(
+LABELS = style.Labels(
     "Skill, 7 days", "Geopotential at 500 hPa · 205 init times, 1 Jan – 1 Aug 2004", "made-up data", "skill [1]"
 )
 
@@ -44,7 +44,7 @@ def test_a_value_is_drawn_at_its_own_place() -> None:
     values[row, column] = 1.0
     globe = maps.Globe(grid)
     scale = maps.Scale(-1.0, 1.0, style.SKILL)
-    png = globe.draw(values, _tmp() / "a", scale=scale, text=TEXT, pdf=False)
+    png = style.save(globe.draw(maps.MapPanel(values, scale, LABELS)), _tmp() / "a", colours=scale.colours, pdf=False)
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float)
     map_part = image[: int(0.78 * image.shape[0])]
     teal = np.array(style.SKILL(1.0)[:3]) * 255
@@ -128,7 +128,8 @@ def test_png_keeps_its_colours_and_is_small() -> None:
 
     grid = Grid.regular(5.625)
     field = np.sin(np.deg2rad(grid.latitude))[:, None] * np.ones(grid.shape)
-    png = maps.Globe(grid).draw(field, _tmp() / "b", scale=maps.Scale(-1, 1, style.BIAS), text=TEXT, pdf=False)
+    figure = maps.Globe(grid).draw(maps.MapPanel(field, maps.Scale(-1, 1, style.BIAS), LABELS))
+    png = style.save(figure, _tmp() / "b", colours=style.BIAS, pdf=False)
     assert len(png) < 120_000
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert tuple(image[0, 0]) == (255, 255, 255)

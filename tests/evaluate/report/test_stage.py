@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import html.parser
 import re
@@ -14,33 +15,32 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from evaluate.report import animation, sentences, stage, style
-from evaluate.report.stage import read_scores, run_report
+from evaluate import text
+from evaluate.report import animation, stage
+from evaluate.report import page as report_page
+from evaluate.report.results import Results
+from evaluate.report.stage import run_report
 from evaluate.scoring import print_scores
+from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.score_table import read_scores
 from evaluate.scoring.stage import run_score
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
-from tests.evaluate.conftest import write_ceiling
+from tests.evaluate.conftest import second_year_until, write_ceiling
 from tests.evaluate.report.browser import browse
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 
-SHORT = {
-    "data__period": {"start": "2001-01-01", "end": "2002-04-30"},
-    "data__splits": {
-        "train": {"start": "2001-01-01", "end": "2001-12-31"},
-        "test": {"start": "2002-01-01", "end": "2002-04-30"},
-    },
-}
+SHORT = second_year_until("2002-04-30")
 
 
 @pytest.fixture(scope="module")
 def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A simulated experiment with a ceiling on every tenth init time, scored and reported."""
-    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5,
-             "twins": {"models": ["ceiling"], "init_step_hours": 240}}  # fmt: skip
+    twins = {"models": ["ceiling"], "init_step_hours": 240}
+    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5, "twins": twins}
     config = build_experiment(
         tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, evaluation=shown, **SHORT
     )
@@ -115,8 +115,8 @@ def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported
     assert set(shares["n_init"]) == {12}
     value = shares.query("variable == 't2m' and lead == 168 and region == 'globe'")["value"].item()
     assert 0 < value < 1
-    assert f">{style.percent(value)}<span" in page
-    assert f"{style.percent(value)} at 7 days of the way from climatology to ceiling" in page
+    assert f">{text.percent(value)}<span" in page
+    assert f"{text.percent(value)} at 7 days of the gap between climatology and ceiling" in page
     assert page.count('<tr class="reference">') == 2 * 2
     assert "of the ceiling</th>" in page
     with xr.open_dataset(reported.paths.figures / "spectra" / "z500.nc") as ds:
@@ -125,13 +125,14 @@ def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported
 
 def test_typical_case_is_one_that_the_ceiling_has(reported: Config, page: str) -> None:
     """Catches a chosen forecast beside which no ceiling can stand, while there are others."""
-    sums, chosen = reported.paths.scores / "sums.nc", {"model": "tiny", "channel": "z500", "lead": 24}
+    sums, model = reported.paths.scores / "sums.nc", "tiny"
     ceiling = open_store(reported.paths.twins["ceiling"])["init_time"].values
-    anywhere = stage.typical_init(sums, **chosen)
-    among = stage.typical_init(sums, **chosen, among=ceiling)
-    assert anywhere not in ceiling
+    cases = [{"channel": c, "lead": h} for c in ("z500", "t2m") for h in (24, 168)]
+    anywhere = [stage.typical_init(sums, model=model, **case) for case in cases]
+    assert not set(anywhere) <= set(ceiling)
+    among = stage.typical_init(sums, model=model, **cases[0], among=ceiling)
     assert among in ceiling
-    assert "that the ceiling has" in page
+    assert "among those that the ceiling has" in page
     assert f"z500_24h_{np.datetime_as_string(among, unit='h')}_" in " ".join(
         p.name for p in (reported.paths.figures / "cases").iterdir()
     )
@@ -143,12 +144,12 @@ def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_ex
     images = [a["alt"] or "" for tag, a in outline(page).tags if tag == "img"]
     drawn = [alt for alt in images if not alt.startswith(("Training", "Skill of the validation", "Zonal"))]
     assert all("simulated atmosphere" in alt for alt in drawn)
-    facts = provenance.read_receipt(reported, stage="score")["facts"]
-    assert facts["label"] == "simulated"
-    real = {**facts, "label": "<b>ERA5 & more</b>"}
-    frame, _ = read_scores(reported.paths.scores)
-    empty = {"overview": [], "curves": [], "maps": [], "cases": [], "spectra": [], "training": []}
-    other = stage.render(reported, frame, real, figures=empty, leads=[24], case=np.datetime64("2002-02-01"))
+    facts = ScoreFacts.from_json(provenance.read_receipt(reported, stage="score")["facts"])
+    assert facts.label == "simulated"
+    real = dataclasses.replace(facts, label="<b>ERA5 & more</b>")
+    results = Results(read_scores(reported.paths.scores)[0], "tiny", ["z500", "t2m"], [24, 168])
+    empty = report_page.Figures(np.datetime64("2002-02-01"), "z500 at 1 day")
+    other = report_page.render(reported, results, real, empty)
     assert "SIMULATED" not in other
     assert "&lt;b&gt;ERA5 &amp; more&lt;/b&gt;" in other
     assert "<b>ERA5" not in other
@@ -156,17 +157,14 @@ def test_simulated_data_cannot_be_mistaken(page: str, reported: Config, build_ex
 
 def test_headline_numbers_are_those_of_the_table(page: str, reported: Config) -> None:
     """Each RMSE and skill of the page stands in scores.csv: catches a column or a lead mixed up."""
-    frame, _ = read_scores(reported.paths.scores)
+    scores, _ = read_scores(reported.paths.scores)
     table = page[page.index('id="headline"') : page.index('id="curves"')]
     for channel in reported.evaluation.variables:
-        rows = sentences.select(frame, channel=channel)
         for lead in reported.forecast.lead_hours:
             for model in ("tiny", "persistence", "climatology"):
-                value = sentences.lookup(rows, model=model, lead=lead, metric="rmse")[0]
-                assert style.number(value) in table
-            skill = sentences.lookup(rows, model="tiny", lead=lead, metric="skill")[0]
-            assert f">{style.score(skill)}<" in table
-    assert f"same {frame['n_init'].iloc[0]} init times" in table
+                assert text.number(scores.score(model, channel, lead, "rmse").value) in table
+            assert f">{text.score(scores.score('tiny', channel, lead, 'skill').value)}<" in table
+    assert f"same {scores.frame['n_init'].iloc[0]} init times" in table
 
 
 def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
@@ -192,7 +190,7 @@ def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
 def test_numbers_beside_a_figure_are_those_drawn(reported: Config) -> None:
     """CSV and NetCDF of a map, a curve and a case against scores and stores; catches another lead's or model's."""
     folder = reported.paths.figures
-    frame, scores = read_scores(reported.paths.scores)
+    table_read, scores = read_scores(reported.paths.scores)
     wanted = scores["rmse"].sel(model="tiny", channel="t2m", lead=168)
     with xr.open_dataset(folder / "maps" / "t2m_rmse_168h.nc") as ds:
         np.testing.assert_array_equal(ds["rmse"].values, wanted.values)
@@ -202,8 +200,8 @@ def test_numbers_beside_a_figure_are_those_drawn(reported: Config) -> None:
     np.testing.assert_allclose(table["rmse"], wanted.values.ravel(), rtol=1e-6)
     assert np.array_equal(table["latitude"], np.repeat(wanted["latitude"], wanted["longitude"].size))
     curve = pd.read_csv(folder / "curves" / "t2m_acc.csv")
-    rows = sentences.select(frame, channel="t2m")
-    assert set(curve["model"]) == set(frame["model"]) >= {"tiny", "persistence", "climatology"}
+    rows = table_read.rows("t2m")
+    assert set(curve["model"]) == set(table_read.models) >= {"tiny", "persistence", "climatology"}
     both = curve.merge(rows[rows["metric"] == "acc"], on=["model", "lead"], suffixes=("", "_scored"))
     np.testing.assert_allclose(both["value"], both["value_scored"], rtol=1e-6)
     forecast = open_store(reported.paths.forecast)["state"]
@@ -235,15 +233,12 @@ def test_animation_shows_forecast_and_truth_frame_by_frame(reported: Config, pag
     link = re.search(r"<code>([^<]*\.gif)</code>", page)
     assert link
     assert (reported.paths.report.parent / link[1]).samefile(path)
-    found = animation.collect(
-        open_store(reported.paths.forecast), open_store(reported.paths.store), Normals.open(reported.paths.normals),
-        channel="t2m", lead=168, frames=3,
-    )  # fmt: skip
-    truth = open_store(reported.paths.store)["state"].sel(
-        channel="t2m", time=found.init_times[2] + np.timedelta64(7, "D")
-    )
-    forecast = open_store(reported.paths.forecast)["state"].sel(channel="t2m").isel(init_time=2, lead_time=1)
-    np.testing.assert_allclose(found.forecast[2] - found.truth[2], forecast.values - truth.values, atol=1e-3)
+    forecast, truth = open_store(reported.paths.forecast), open_store(reported.paths.store)
+    normals = Normals.open(reported.paths.normals)
+    found = animation.collect(forecast, truth, normals, channel="t2m", lead=168, frames=3)
+    came = truth["state"].sel(channel="t2m", time=found.init_times[2] + np.timedelta64(7, "D")).values
+    issued = forecast["state"].sel(channel="t2m").isel(init_time=2, lead_time=1).values
+    np.testing.assert_allclose(found.forecast[2] - found.truth[2], issued - came, atol=1e-3)
     with pytest.raises(ValueError, match="lead must be one of"):
         animation.run_animate(reported, lead="3d")
 
@@ -252,8 +247,8 @@ def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Pat
     """--lead and --variable: the rows of scores.csv, and the same numbers scored anew where there is no table."""
     kept = print_scores.run_print_scores(reported, lead="7d", variable="z500")
     assert "Geopotential at 500 hPa [m² s⁻²], 7 days, Globe" in capsys.readouterr().out
-    anew = print_scores._rows(reported, leads=[168], channels=["z500"])[0]
-    assert anew.equals(read_scores(reported.paths.scores)[0])
+    table = print_scores._scores(reported, leads=[168], channels=["z500"])[0]
+    assert table.frame.equals(read_scores(reported.paths.scores)[0].frame)
     hidden = reported.paths.receipt("score").rename(tmp_path / "score.json")
     try:
         fresh = print_scores.run_print_scores(reported, lead="168h", variable="z500")
@@ -273,8 +268,8 @@ def test_some_scores_are_printed_without_a_table(reported: Config, tmp_path: Pat
 
 def test_provenance_and_methods_are_there(page: str) -> None:
     """Receipts of all stages with the commit, the resolved configuration, the formulas and the sample."""
-    for text in ("<summary>regrid", "<summary>normals", "<summary>train", "<summary>forecast", "<summary>score"):
-        assert text in page
+    for name in ("regrid", "normals", "train", "forecast", "score"):
+        assert f"<summary>{name}" in page
     assert "learning_rate: 0.0005" in page
     assert "moving-block bootstrap" in page
     assert "√(Σ w f′² · Σ w o′²)" in page
@@ -302,23 +297,20 @@ def experiment_without_scores(directory: Path) -> Config:
     """Only a configuration."""
     from pipeline import config as configuration
 
-    raw = {
-        "name": "none", "directory": str(directory), "source": {"kind": "simulation"},
-        "data": {"period": {"start": "2001-01-01", "end": "2001-12-31"},
-                 "splits": {"train": {"start": "2001-01-01", "end": "2001-06-30"},
-                            "test": {"start": "2001-08-01", "end": "2001-12-31"}}},
-    }  # fmt: skip
+    splits = {
+        "train": {"start": "2001-01-01", "end": "2001-06-30"},
+        "test": {"start": "2001-08-01", "end": "2001-12-31"},
+    }
+    data = {"period": {"start": "2001-01-01", "end": "2001-12-31"}, "splits": splits}
+    raw = {"name": "none", "directory": str(directory), "source": {"kind": "simulation"}, "data": data}
     return configuration.parse(raw)
 
 
 def test_few_init_times_make_no_claims(build_experiment, tmp_path: Path) -> None:
     """Eight init times, leads in hours, no land-sea regions lost: no interval, no "beats", and the page says why."""
-    config = build_experiment(
-        tmp_path, data__period={"start": "2001-01-01", "end": "2002-01-15"},
-        data__splits={"train": {"start": "2001-01-01", "end": "2001-12-31"},
-                      "test": {"start": "2002-01-01", "end": "2002-01-14"}},
-        forecast={"lead_hours": [24, 72], "init_step_hours": 24}, evaluation={"variables": ["u10"]},
-    )  # fmt: skip
+    forecast = {"lead_hours": [24, 72], "init_step_hours": 24}
+    short = second_year_until("2002-01-14")
+    config = build_experiment(tmp_path, **short, forecast=forecast, evaluation={"variables": ["u10"]})
     run_score(config)
     facts = provenance.read_receipt(config, stage="score")["facts"]
     assert facts["n_init"] < 12

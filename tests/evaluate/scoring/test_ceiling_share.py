@@ -11,11 +11,13 @@ import pytest
 import xarray as xr
 
 from evaluate import metrics
+from evaluate.aggregation import AggregationState
 from evaluate.report import gauge
-from evaluate.report.ceiling import Stand, case
+from evaluate.report.ceiling import Comparison, Fields
 from evaluate.scoring import ceiling_share
-from evaluate.scoring.aggregation import AggregationState
 from evaluate.scoring.kernel import Sums
+from evaluate.scoring.score_table import Score
+from evaluate.scoring.tables import Sample
 
 MODELS = ("mine", "climatology", "ceiling")
 AREA = np.array([0.4, 1.6])
@@ -29,25 +31,22 @@ def sums(num: int, *, knows: dict[str, float], noise: dict[str, float], cells: i
     means = {"error": [], "squared_error": [], "forecast_anomaly_squared": [], "anomaly_product": []}
     for name in MODELS:
         f = knows.get(name, 0.0) * truth + noise.get(name, 0.0) * rng.standard_normal((num, cells))
-        made = {"error": f - truth, "squared_error": (f - truth) ** 2, "forecast_anomaly_squared": f * f,
-                "anomaly_product": f * truth}  # fmt: skip
-        for key, values in made.items():
+        products = {"forecast_anomaly_squared": f * f, "anomaly_product": f * truth}
+        for key, values in {"error": f - truth, "squared_error": (f - truth) ** 2, **products}.items():
             means[key].append((values * weights).sum(-1))
     axes = {"init_time": np.arange(num), "lead": [168], "channel": ["t850"], "region": ["globe"]}
     ours = {"model": list(MODELS), **axes}
-    ds = xr.Dataset(
-        {k: (tuple(ours), np.array(v)[:, :, None, None, None]) for k, v in means.items()}
-        | {k: (tuple(axes), (v * weights).sum(-1)[:, None, None, None])
-           for k, v in {"truth_anomaly": truth, "truth_anomaly_squared": truth**2}.items()},
-        ours,
-    )  # fmt: skip
+    of_truth = {"truth_anomaly": truth, "truth_anomaly_squared": truth**2}
+    arrays = {k: (tuple(ours), np.array(v)[:, :, None, None, None]) for k, v in means.items()}
+    arrays |= {k: (tuple(axes), (v * weights).sum(-1)[:, None, None, None]) for k, v in of_truth.items()}
+    ds = xr.Dataset(arrays, ours)
     state = AggregationState(ds, xr.DataArray([weights.sum()], {"region": ["globe"]}, ["region"]))
     return Sums(state, *[dataclasses.replace(state)] * 3)
 
 
 def table(found: Sums) -> pd.DataFrame:
     """Shares by score."""
-    return ceiling_share.share_table(found, block=1, resamples=200).set_index("metric")
+    return ceiling_share.share_table(Sample(found, 1, resamples=200)).set_index("metric")
 
 
 def test_share_is_the_part_of_the_way_gone() -> None:
@@ -92,23 +91,24 @@ def test_no_share_where_the_ceiling_knows_nothing_or_says_too_much() -> None:
     assert few["ci_low"].isna().all()
 
 
-def test_words_of_a_stand() -> None:
-    """What figures and captions say, with and without a share; catches "−3% of the way" said of a ceiling that is
-    below the climatology."""
-    good = Stand("rmse", "K", 3.2, 3.4, 0.9, 0.08, 0.05, 0.11, "15 common init times")
+def test_sentence_of_a_comparison() -> None:
+    """What figures and captions say, with and without a share; catches "closes −3% of the gap" said of a ceiling that
+    is below the climatology."""
+    good = Comparison("rmse", "K", 3.2, 3.4, 0.9, Score(0.08, 0.05, 0.11), "15 common init times")
     assert good.sentence == (
-        "15 common init times: model 3.20, climatology 3.40, ceiling 0.900 K: 8% [5%, 11%] of the way to the ceiling."
+        "15 common init times: model 3.20, climatology 3.40, ceiling 0.900 K: closes 8% [5%, 11%] of the gap to the "
+        "ceiling."
     )
-    below = Stand("rmse", "K", 3.4, 3.4, 4.5, sample="15 common init times")
-    assert "ceiling is below climatology here (a single run that is not damped)" in below.sentence
+    below = Comparison("rmse", "K", 3.4, 3.4, 4.5, sample="15 common init times")
+    assert "ceiling is worse than climatology here (a single run that is not damped)" in below.sentence
     assert "%" not in below.sentence
-    strip = gauge.strip(below)
-    assert strip.title == "Ceiling is below climatology here"
-    assert math.isnan(strip.share)
-    assert "cannot be told" in Stand("skill", "", 0.1, 0.0, 0.01).way
-    assert "below" in Stand("skill", "", 0.1, 0.0, -0.3).way
-    assert "knows nothing" in Stand("acc", "", 0.1, 0.0, 0.02).way
-    assert Stand("bias", "K", 0.1, 0.2, 0.0, sample="all").sentence.endswith("ceiling 0 K.")
+    strip = gauge.Strip.of(below)
+    assert strip.title == "Ceiling is worse than climatology here"
+    assert math.isnan(strip.share.value)
+    assert "not significantly better" in Comparison("skill", "", 0.1, 0.0, 0.01).verdict
+    assert "worse" in Comparison("skill", "", 0.1, 0.0, -0.3).verdict
+    assert "no significant ACC" in Comparison("acc", "", 0.1, 0.0, 0.02).verdict
+    assert Comparison("bias", "K", 0.1, 0.2, 0.0, sample="all").sentence.endswith("ceiling 0 K.")
 
 
 def test_one_forecast_beside_the_ceilings() -> None:
@@ -117,15 +117,12 @@ def test_one_forecast_beside_the_ceilings() -> None:
     climatology = 280 + rng.standard_normal((6, 9))
     truth = climatology + rng.standard_normal((6, 9))
     weights = np.repeat(np.linspace(0.2, 1.8, 6)[:, None], 9, axis=1)
-    fields = {"mine": climatology + 0.5 * (truth - climatology), "ceiling": truth + 0.1}
-    told = {
-        m: case(m, "K", fields=fields, truth=truth, climatology=climatology, weights=weights, sample="", model="mine")
-        for m in ("rmse", "acc")
-    }
+    fields = Fields(climatology + 0.5 * (truth - climatology), truth, climatology, truth + 0.1)
+    rmse, acc = (fields.compare(metric, "K", weights) for metric in ("rmse", "acc"))
     base = math.sqrt(float((weights * (truth - climatology) ** 2).sum() / weights.sum()))
-    assert told["rmse"].climatology == pytest.approx(base)
-    assert told["rmse"].model == pytest.approx(base / 2)
-    assert told["rmse"].ceiling == pytest.approx(0.1)
-    assert told["rmse"].share == pytest.approx((base / 2) / (base - 0.1))
-    assert told["acc"].model == pytest.approx(1.0)
-    assert told["acc"].share > 1.0
+    assert rmse.climatology == pytest.approx(base)
+    assert rmse.model == pytest.approx(base / 2)
+    assert rmse.ceiling == pytest.approx(0.1)
+    assert rmse.share.value == pytest.approx((base / 2) / (base - 0.1))
+    assert acc.model == pytest.approx(1.0)
+    assert acc.share.value > 1.0

@@ -8,19 +8,20 @@ import xarray as xr
 
 from evaluate import metrics
 from evaluate.reading import align
-from evaluate.scoring import stage
+from evaluate.scoring.stores import ScoringOptions, score_stores
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals, day_slots
 from preprocess.regrid import regrid_weights
+from tests.evaluate.conftest import second_year_until
 
 
 @pytest.mark.slow
 def test_1_normals_use_every_training_year(build_experiment, tmp_path) -> None:
     """ClimaX resets its list under the wrong key, so that pressure levels are normalised by the last year alone."""
-    years = {"train": [{"start": "2001-01-01", "end": "2001-06-30"}, {"start": "2002-01-01", "end": "2002-02-28"}],
-             "test": {"start": "2002-03-01", "end": "2002-07-31"}}  # fmt: skip
+    train = [{"start": "2001-01-01", "end": "2001-06-30"}, {"start": "2002-01-01", "end": "2002-02-28"}]
+    years = {"train": train, "test": {"start": "2002-03-01", "end": "2002-07-31"}}
     config = build_experiment(tmp_path, data__splits=years)
     truth, normals = open_store(config.paths.store)["state"], Normals.open(config.paths.normals)
     weights = xr.DataArray(config.data.regrid.grid.area_weights, dims=("latitude", "longitude"))
@@ -63,16 +64,11 @@ def test_3_climatology_comes_from_training_years() -> None:
 @pytest.mark.slow
 def test_4_pairs_cross_shards(build_experiment, tmp_path) -> None:
     """ClimaX never pairs across its 1095-hour shards: at 30 days two thirds of the starts are lost, unevenly."""
-    config: Config = build_experiment(
-        tmp_path, data__slab_times=8, data__period={"start": "2001-01-01", "end": "2002-04-30"},
-        data__splits={"train": {"start": "2001-01-01", "end": "2001-12-31"},
-                      "test": {"start": "2002-01-01", "end": "2002-04-30"}},
-        forecast={"lead_hours": [720], "init_step_hours": 24}, training={"lead_hours": [720]},
-    )  # fmt: skip
-    forecast, truth, normals = (
-        open_store(config.paths.forecast), open_store(config.paths.store), Normals.open(config.paths.normals),
-    )  # fmt: skip
-    found = stage.score_stores({"tiny": forecast}, truth, normals, leads=[720], map_channels=["z500"])
+    leads = {"forecast": {"lead_hours": [720], "init_step_hours": 24}, "training": {"lead_hours": [720]}}
+    config: Config = build_experiment(tmp_path, data__slab_times=8, **second_year_until("2002-04-30"), **leads)
+    forecast, truth = open_store(config.paths.forecast), open_store(config.paths.store)
+    normals = Normals.open(config.paths.normals)
+    found = score_stores({"tiny": forecast}, truth, normals, ScoringOptions([720], ["z500"]))
     assert len(found.alignment.init_times) == 120 - 30
     np.testing.assert_array_equal(np.diff(found.alignment.init_times), np.timedelta64(24, "h"))
     shard = 1095 // 24  # days
@@ -119,7 +115,7 @@ def test_6_bilinear_and_conservative_are_never_compared(experiment: Config) -> N
     contract = truth.attrs["contract"]
     issued = {**forecast.attrs["contract"], "regrid": contract["regrid"]}
     same = forecast.assign_attrs(contract=issued)
-    align.check_stores(same, truth, leads=[24], name="tiny")
+    assert align.store_faults(same, truth, leads=[24], name="tiny") == []
     other = truth.assign_attrs(contract={**contract, "regrid": {**contract["regrid"], "method": "conservative"}})
-    with pytest.raises(ValueError, match="regrid: method: bilinear against conservative"):
-        align.check_stores(same, other, leads=[24], name="tiny")
+    (fault,) = align.store_faults(same, other, leads=[24], name="tiny")
+    assert (fault.kind, fault.reason) == ("store", "regrid: method: bilinear against conservative")

@@ -7,7 +7,7 @@ import pytest
 
 from evaluate.scoring.regional import RegionalSums
 from evaluate.scoring.regions import region_weights
-from evaluate.scoring.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
+from evaluate.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
 from pipeline.grid import Grid
 
 

@@ -1,9 +1,8 @@
 """What is summed: un-reduced quantities of one forecast field and its truth, each named and computed once.
 
-Contract: a statistic is one NumPy function of the error e = f - o and of the anomalies f' = f - c and
-o' = o - c from the climatology c at the valid time. It has the forecast's shape, is additive over cells
-and init times with cell-area weights, and takes no root and no ratio; those belong to `evaluate.metrics`.
-The same definitions serve labelled arrays, lazy ones, and plain ones written into a buffer.
+Contract: a statistic is one NumPy function of the error e = f - o and of the anomalies f' = f - c and o' = o - c from
+the climatology c at the valid time. It has the forecast's shape, is additive over cells and init times with cell-area
+weights, and takes no root and no ratio; those belong to `evaluate.metrics`. Labelled and lazy arrays work too.
 """
 
 from __future__ import annotations
@@ -43,10 +42,9 @@ class Statistic:
     function: np.ufunc
     operands: tuple[str, ...]
 
-    def compute(self, pair: Pair, *, out: Any = None) -> Any:
-        """The quantity for every cell; into a buffer where one is given."""
-        values = [getattr(pair, operand) for operand in self.operands]
-        return self.function(*values) if out is None else self.function(*values, out=out)
+    def compute(self, pair: Pair) -> Any:
+        """The quantity for every cell."""
+        return self.function(*[getattr(pair, operand) for operand in self.operands])
 
     @property
     def anomaly(self) -> bool:

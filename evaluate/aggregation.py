@@ -1,15 +1,14 @@
-"""How it is summed: weighted sums and sums of weights that merge exactly.
+"""Weighted sums and sums of weights that merge exactly.
 
-Contract: an AggregationState holds, for every statistic, the sum of w x and the sum of w over the
-dimensions reduced so far. `a + b` is the state of both samples together, whatever the split: batches,
-workers and Dask blocks give the same sums up to the rounding of one addition. Means are taken last.
+Contract: an AggregationState holds, for every statistic, the sum of w x and the sum of w over the dimensions reduced
+so far. `a + b` is the state of both samples together, whatever the split: batches, workers and Dask blocks give the
+same sums up to the rounding of one addition. Means are taken last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import xarray as xr
@@ -20,7 +19,7 @@ class AggregationState:
     """Sums of statistics.
 
     Args:
-        sums: one variable a statistic, the sum of w x, float64.
+        sums: one variable per statistic, the sum of w x, float64.
         weights: the sum of w, with the same or fewer dimensions.
     """
 
@@ -64,11 +63,6 @@ class AggregationState:
         except ValueError as error:
             raise ValueError(f"states must share their coordinates, got {error}; score both on the same axes") from None
         return AggregationState(sums + added, weights + more)
-
-    @classmethod
-    def merge(cls, states: Sequence[AggregationState]) -> AggregationState:
-        """All samples together."""
-        return reduce(lambda a, b: a + b, states)
 
     @classmethod
     def concat(cls, states: Sequence[AggregationState], dim: str) -> AggregationState:

@@ -1,0 +1,161 @@
+"""The page: figures, tables and sentences put into the template `report.html.j2`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from evaluate import text
+from evaluate.report import headline, heat_tables, style
+from evaluate.report.ceiling import read_common
+from evaluate.report.gallery import Picture, PictureGroup
+from evaluate.report.results import Results
+from evaluate.report.sentences import findings
+from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.regions import TITLES
+from pipeline import config as configuration
+from pipeline import provenance
+from pipeline.console import data_name
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.variables import parse_channel
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+FORMULAS = {
+    "Weights": "w: exact area of a grid cell, normalised to mean 1.",
+    "RMSE": "square root of the mean of w (f − o)² over all init times and cells; the root is taken last.",
+    "Bias": "mean of w (f − o), forecast minus truth.",
+    "ACC": "mean over init times of Σ w f′o′ / √(Σ w f′² · Σ w o′²), f′ = f − c, o′ = o − c; maps: sums over time.",
+    "Skill": "1 − MSE / MSE of climatology, on the same init times.",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of the page by section.
+
+    Args:
+        typical: init time of the single forecast that the report chooses itself: the one with the median error.
+        typical_error: of what variable and lead that is.
+        film: the animation that lies beside the page, or None.
+    """
+
+    typical: np.datetime64
+    typical_error: str
+    overview: Picture | None = None
+    curves: list[PictureGroup] = field(default_factory=list)
+    maps: list[PictureGroup] = field(default_factory=list)
+    cases: list[PictureGroup] = field(default_factory=list)
+    spectra: list[Picture] = field(default_factory=list)
+    training: list[Picture] = field(default_factory=list)
+    film: Path | None = None
+
+
+def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: Figures) -> str:
+    """The page of an experiment, from its scores, the facts of its score stage, and its figures."""
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    film = figures.film and os.path.relpath(figures.film, config.paths.report.parent)
+    common = read_common(config.paths.scores, results.table)
+    end, ceiling = heat_tables.heat_scale(results), results.ceiling
+    return environment.get_template("report.html.j2").render(
+        title=config.name,
+        simulated=facts.label == "simulated",
+        label=data_name(facts.label),
+        leads=text.join([text.lead_title(h) for h in results.leads]),
+        facts=facts,
+        ceiling=ceiling,
+        figures=figures,
+        film=film,
+        header=header_facts(config, facts),
+        findings=findings(results),
+        intervals=facts.bootstrap.given,
+        baselines=results.baselines,
+        channels=text.join([parse_channel(c).title for c in results.channels]),
+        tiles=headline.tiles(results),
+        headline=headline.headline(results),
+        columns=6 + len(results.baselines) + ("persistence" in results.baselines) + (ceiling is not None),
+        comparison={
+            "Anomaly correlation": headline.model_table(results, common, "acc"),
+            "Skill against climatology": headline.model_table(results, common, "skill"),
+        },
+        comparison_note=headline.note(facts),
+        scorecard=heat_tables.scorecard(results),
+        regions=heat_tables.region_tables(results),
+        regions_left_out="; ".join(f"{TITLES[k]} ({v})" for k, v in facts.regions_left_out.items()),
+        gradient=heat_tables.gradient(),
+        share_gradient=heat_tables.gradient(style.CORRELATION),
+        heat_low=text.score(-end),
+        heat_high=f"+{text.score(end)}",
+        case_issued=text.issued(figures.typical),
+        more_cases=bool(config.evaluation.cases),
+        formulas=formulas(facts),
+        stages=receipts(config),
+        configuration=configuration.dump(config),
+        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=provenance.commit(),
+        folder=_relative(config, config.paths.scores),
+    )
+
+
+def header_facts(config: WeatherConfig, facts: ScoreFacts) -> list[tuple[str, str, str]]:
+    """What stands at the top, (name, value, detail): sample, grid, climatology, training."""
+    climate, regrid = facts.climatology, config.data.regrid
+    years = sorted({climate.years[0], climate.years[-1]}) if climate.years else ["training years"]
+    left_out = sum(map(len, facts.left_out_init_times.values()))
+    gaps = [f"{len(facts.missing_times)} missing times in the store"] if facts.missing_times else []
+    gaps += [f"{left_out} init times left out"] if left_out else []
+    train = ", ".join(f"{p.start:%Y-%m-%d} to {p.end:%Y-%m-%d}" for p in config.data.splits.train)
+    shape = " × ".join(map(str, facts.grid["shape"]))
+    return [
+        ("Init times", f"{facts.n_init}, every {facts.init_spacing_hours:g} h", "; ".join(gaps)),
+        ("Period", text.period(facts.first_init, facts.last_init), "test period, never trained on"),
+        ("Grid", shape, f"{regrid.resolution:g}°, {regrid.method} regridding"),
+        ("Channels", f"{len(config.data.channels.dynamic)}", f"{len(config.data.channels.static)} static"),
+        ("Climatology", "–".join(map(str, years)), f"{climate.kind}, {climate.window_days} day window"),
+        ("Trained on", train, f"{config.training.steps} steps"),
+    ]
+
+
+def formulas(facts: ScoreFacts) -> dict[str, str]:
+    """Definitions, the climatology and the intervals, in short."""
+    bootstrap, climate = facts.bootstrap, facts.climatology
+    periods = "; ".join(climate.periods)
+    none = "" if bootstrap.given else f"; {bootstrap.intervals}"
+    return {
+        **FORMULAS,
+        "Climatology": f"c: {climate.kind} of the training periods only ({periods}), at the valid time.",
+        "Persistence": "the state at the init time, at every lead.",
+        "Intervals": f"moving-block bootstrap over init times, blocks of {bootstrap.block_init_times} init times "
+        f"({bootstrap.block_days:g} days), {bootstrap.resamples} draws shared by all models, percentile interval "
+        f"widened for the number of blocks{none}.",
+        "Sample": f"{facts.n_init} init times, {facts.first_init} to {facts.last_init}, for every model and lead.",
+    }
+
+
+def receipts(config: WeatherConfig) -> list[tuple[str, str, str]]:
+    """Every earlier stage's receipt, (name, summary, text)."""
+    found = []
+    for stage in (stage.name for stage in config.stages if stage.name != "report"):
+        if config.paths.receipt(stage).exists():
+            receipt = provenance.read_receipt(config, stage=stage)
+            origin: dict[str, Any] = receipt["provenance"]
+            kept = {k: v for k, v in origin.items() if k not in ("config", "stage", "experiment")}
+            outputs = [_relative(config, Path(p)) for p in receipt["outputs"]]
+            content = {"outputs": outputs, "facts": receipt["facts"], **kept}
+            summary = f"{origin['written']}, commit {origin['commit']}"
+            found.append((stage, summary, json.dumps(content, indent=1, ensure_ascii=False)))
+    return found
+
+
+def _relative(config: WeatherConfig, path: Path) -> str:
+    try:
+        return str(Path(config.root.name) / path.resolve().relative_to(config.root.resolve()))
+    except ValueError:
+        return path.name
