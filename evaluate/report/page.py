@@ -63,24 +63,20 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     film = figures.film and os.path.relpath(figures.film, config.paths.report.parent)
     common = read_common(config.paths.scores, results.table)
-    end, ceiling = heat_tables.heat_scale(results), results.ceiling
+    end = heat_tables.heat_scale(results)
     return environment.get_template("report.html.j2").render(
-        title=config.name,
-        simulated=facts.label == "simulated",
+        config=config,
         label=data_name(facts.label),
         leads=text.join([text.lead_title(h) for h in results.leads]),
         facts=facts,
-        ceiling=ceiling,
+        results=results,
         figures=figures,
         film=film,
         header=header_facts(config, facts),
         findings=findings(results),
-        intervals=facts.bootstrap.given,
-        baselines=results.baselines,
         channels=text.join([parse_channel(c).title for c in results.channels]),
         tiles=headline.tiles(results),
         headline=headline.headline(results),
-        columns=6 + len(results.baselines) + ("persistence" in results.baselines) + (ceiling is not None),
         comparison={
             "Anomaly correlation": headline.model_table(results, common, "acc"),
             "Skill against climatology": headline.model_table(results, common, "skill"),
@@ -94,7 +90,6 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         heat_low=text.score(-end),
         heat_high=f"+{text.score(end)}",
         case_issued=text.issued(figures.typical),
-        more_cases=bool(config.evaluation.cases),
         formulas=formulas(facts),
         stages=receipts(config),
         configuration=configuration.dump(config),
