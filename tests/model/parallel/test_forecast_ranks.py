@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.training.trainer import run_train
 from model.weather.forecast import run_forecast
+from model.weather.train import run_train
 from pipeline.config import Config, parse
 from pipeline.store import open_store, verify_store
 from tests.model.parallel.harness import run_distributed

@@ -20,7 +20,7 @@ import torch
 
 from model.training import checkpoint
 from model.training.metrics_log import read_metrics
-from model.training.trainer import run_train
+from model.weather.train import run_train
 from pipeline.config import Config, dump, load
 from pipeline.provenance import read_receipt
 from tests.model.parallel.harness import forking

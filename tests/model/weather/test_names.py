@@ -7,9 +7,9 @@ import doctest
 import pytest
 
 import model.weather.names
-from model.network.groups import build_tree, variable_and_level
-from model.weather.architecture import model_config
-from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names
+from model.network.groups import build_tree
+from model.weather.architecture import network_config
+from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names, variable_and_level
 from pipeline.weather import sections_model
 from pipeline.weather import variables as catalogue
 
@@ -45,7 +45,7 @@ def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None
     """Catches a listed partition that history makes invalid, and a static field with a past."""
     groups = sections_model.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
     block = sections_model.Model(width=16, heads=2, groups=groups, history_hours=hours)
-    config = model_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
+    config = network_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
     assert config.out_channels == ("z500", "t850")
     tree = build_tree(config.channels, groups=config.groups, tree=config.tree)
     first = {config.channels[i] for i in tree.groups[0]}
