@@ -1,17 +1,21 @@
-"""What a training left behind, for comparing two of them."""
+"""What a training left behind, for comparing two of them, and the memory it took."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
+from benchmarks.support.measure import tensor_peak
+from model.parallel.launch import process_group
 from model.training import checkpoint
 from model.training.metrics_log import read_metrics
-from model.training.trainer import RunFolder
+from model.training.trainer import RunFolder, Trainer
 
 
 def saved_tensors(folder: Path, *, tag: str = "step") -> dict[str, Tensor]:
@@ -44,3 +48,15 @@ def equal_runs(a: Path, b: Path) -> bool:
     """Whether two runs ended in the same state and logged the same."""
     checkpoints = all(same(saved_tensors(a, tag=tag), saved_tensors(b, tag=tag)) for tag in ("step", "best"))
     return checkpoints and curve(a) == curve(b)
+
+
+def training_peak(make: Callable[[], Trainer[Any]]) -> int:
+    """Peak of the tensors of a training on one rank that writes no checkpoints [bytes]."""
+
+    def work() -> None:
+        with process_group(world_size=1):
+            make().run()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda *_, **__: Path())
+        return tensor_peak(work)

@@ -18,7 +18,7 @@ def test_waiting_is_measured_and_reported(tmp_path: Path, capsys: pytest.Capture
     waits = [r["wait_seconds"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
     facts = run.facts()
     assert min(waits) >= 0
-    assert sum(waits) > 0.1
+    assert sum(waits) > 0
     assert sum(waits) == pytest.approx(facts["share_waiting_for_data"] * run.seconds, rel=0.2, abs=0.02)
     assert "waiting for data" in capsys.readouterr().err
 
