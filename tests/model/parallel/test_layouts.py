@@ -37,13 +37,16 @@ USUAL = {
 WRONG = {
     2: [Case(81, 2, Placement(trunk, "ddp"), gather="sum") for trunk in TRUNKS],
     3: [Case(81, 3, Placement("replicated", "ddp"), gather="sum")],
-    4: [Case(81, 4, Placement("replicated", "ddp"), gather="sum"), Case(81, 2, Placement("tensor", "fsdp"), gather="sum")],
+    4: [
+        Case(81, 4, Placement("replicated", "ddp"), gather="sum"),
+        Case(81, 2, Placement("tensor", "fsdp"), gather="sum"),
+    ],
 }
 FULL = {
     1: [Case(81, 1, Placement(trunk, "fsdp")) for trunk in TRUNKS],
     **{
         ranks: [Case(channels, ranks, Placement(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
-        + [Case(500, ranks, Placement("replicated", "ddp"))]  # the trunk is given groups, however many channels they hold
+        + [Case(500, ranks, Placement("replicated", "ddp"))]  # the trunk sees groups, not channels
         for ranks in (2, 3, 4)
     },
 }
