@@ -45,9 +45,11 @@ def channel_plan(tree: Tree, *, ranks: int) -> ChannelPlan:
     """
     num_groups = len(tree.groups)
     if ranks < 1 or num_groups % ranks:
+        remedy = "groups belong to the architecture: choose a number that every number of ranks in use divides"
+        if num_groups == 1:
+            remedy = "a network with one group cannot be cut over channels: use training.layout.data instead"
         raise ValueError(
-            f"groups must be a multiple of the channel ranks, got {num_groups} groups on {ranks} ranks; "
-            "groups belong to the architecture: choose a number that every number of ranks in use divides"
+            f"groups must be a multiple of the channel ranks, got {num_groups} groups on {ranks} ranks; {remedy}"
         )
     sizes = [len(group) for group in tree.groups]
     contiguous = [list(range(r * num_groups // ranks, (r + 1) * num_groups // ranks)) for r in range(ranks)]

@@ -86,6 +86,21 @@ def test_flat_has_two_names() -> None:
     torch.testing.assert_close(none(x, LEADS), one(x, LEADS), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ("variable", [["z500", "z850"], ["t500", "t850"], ["u10"], ["t2m"], ["q850"], ["lsm"]]),
+        ("level", [["z500", "t500"], ["z850", "t850", "q850"], ["u10", "t2m", "lsm"]]),
+    ],
+)
+def test_groups_by_name(groups: str, expected: list[list[str]]) -> None:
+    """Catches 10 m wind taken for wind on 10 hPa, variables split over groups, and fields without a level thrown in
+    with one that has."""
+    names = ("z500", "t500", "z850", "t850", "u10", "t2m", "q850", "lsm")
+    tree = config(channels=names, out_channels=names, groups=groups).channel_tree()
+    assert [[names[c] for c in group] for group in tree.groups] == expected
+
+
 def test_start_is_the_channels_own() -> None:
     """Catches initial values that depend on which other channels a model or a rank has, or on their order."""
     whole = DCHAG(config(), seed=3)
@@ -115,7 +130,7 @@ def test_tokens_start_with_unit_variance() -> None:
     for settings in ({"groups": "all"}, {"groups": 4, "tree": "Tree4"}, {"groups": 4, "tree": "Tree4", "unit": "L"}):
         names = tuple(f"c{i}x" for i in range(200))
         model = DCHAG(config(channels=names, width=64, **settings))
-        spread = model._aggregate(fields(4, 200, 4, 6).float(), None).std(dim=1).mean()
+        spread = model._aggregate(fields(4, 200, 4, 6).float(), None, None).std(dim=1).mean()
         assert 0.3 < spread < 3, settings
 
 

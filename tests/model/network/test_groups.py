@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.network.groups import buckets, build_tree, split_evenly, tree_widths, variable_and_level
+from model.network.groups import buckets, build_tree, split_evenly, tree_widths
 
 NAMES = ("z500", "t500", "z850", "t850", "u10", "t2m", "q850", "lsm")
 
@@ -14,21 +14,6 @@ NAMES = ("z500", "t500", "z850", "t850", "u10", "t2m", "q850", "lsm")
 def members(channels: tuple[str, ...], **spec: object) -> list[list[str]]:
     tree = build_tree(channels, **{"tree": "Tree0", **spec})
     return [[channels[c] for c in group] for group in tree.groups]
-
-
-def test_groups_by_variable() -> None:
-    """Catches 10 m wind taken for wind on 10 hPa, and variables split over groups."""
-    assert members(NAMES, groups="variable") == [
-        ["z500", "z850"], ["t500", "t850"], ["u10"], ["t2m"], ["q850"], ["lsm"]
-    ]  # fmt: skip
-    assert variable_and_level("u10") == ("u10", None)
-    assert variable_and_level("u100") == ("u", 100)
-    assert variable_and_level("t2m") == ("t2m", None)
-
-
-def test_groups_by_level() -> None:
-    """Catches fields without a level thrown in with one that has."""
-    assert members(NAMES, groups="level") == [["z500", "t500"], ["z850", "t850", "q850"], ["u10", "t2m", "lsm"]]
 
 
 def test_contiguous_and_listed_groups() -> None:
@@ -52,7 +37,7 @@ def test_tree_of_two_levels() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"groups": "variables"}, "groups must be 'all', 'variable', 'level', a number or a list of lists"),
+        ({"groups": "variables"}, "groups must be 'all', a number or a list of lists"),
         ({"groups": 9}, "between 1 and the 8 channels, got 9"),
         ({"groups": 0}, "between 1 and the 8 channels, got 0"),
         ({"groups": (NAMES[:4], NAMES[3:])}, "listed twice: t850"),

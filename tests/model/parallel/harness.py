@@ -64,7 +64,7 @@ def forking() -> Any:
     """Processes from the server; one server for the whole test run, so all must ask for the same imports."""
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(
-        ["torch", "torch.distributed", "torch.distributed.fsdp", "model.training.trainer", "model.weather.forecast"]
+        ["torch", "torch.distributed", "torch.distributed.fsdp", "model.weather.train", "model.weather.forecast"]
     )
     return context
 

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.training.trainer import run_train
 from model.weather.forecast import run_forecast
-from pipeline.config import Config, parse
+from model.weather.train import run_train
+from pipeline.config import parse
 from pipeline.store import open_store, verify_store
+from pipeline.weather.config import WeatherConfig
+from tests.model.conftest import write_store
 from tests.model.parallel.harness import run_distributed
 from tests.model.parallel.test_train_ranks import raw
+from tests.model.weather.trainers import elsewhere
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +31,7 @@ def forecast(content: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    from tests.model.conftest import write_store
-
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> WeatherConfig:
     content = raw(tmp_path_factory.mktemp("one") / "results", data=1, channel=1)
     content["forecast"]["rollout_hours"] = 24
     config = parse(content)
@@ -42,13 +43,12 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout.values())))
-def test_ranks_issue_the_forecasts_of_one(one_rank: Config, tmp_path: Path, layout: dict[str, Any]) -> None:
+def test_ranks_issue_the_forecasts_of_one(one_rank: WeatherConfig, tmp_path: Path, layout: dict[str, Any]) -> None:
     """Catches init times given to two ranks or to none, parts put together in another order, channels misread."""
     content = raw(tmp_path, **layout)
     content["forecast"]["rollout_hours"] = 24
     config = parse(content)
-    for name in ("data", one_rank.paths.train.name, "receipts"):
-        (tmp_path / name).symlink_to(one_rank.root / name)
+    elsewhere(one_rank, tmp_path, also=(one_rank.paths.train.name, "receipts"))
     one_rank.paths.receipt("forecast").unlink(missing_ok=True)
     run_distributed(forecast, layout["data"] * layout["channel"], content)
     ours, theirs = open_store(config.paths.forecast), open_store(one_rank.paths.forecast)

@@ -48,9 +48,7 @@ FULL = {
     1: [Case(81, 1, Placement(trunk, "fsdp")) for trunk in TRUNKS],
     **{
         ranks: [Case(channels, ranks, Placement(trunk, data)) for trunk in TRUNKS for channels, data in MIXED]
-        + [
-            Case(500, ranks, Placement("replicated", "ddp"))
-        ]  # the trunk is given groups, however many channels they hold
+        + [Case(500, ranks, Placement("replicated", "ddp"))]  # the trunk sees groups, not channels
         for ranks in (2, 3, 4)
     },
 }

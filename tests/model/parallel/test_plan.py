@@ -36,17 +36,19 @@ def test_plan_deals_every_channel_once(ranks: int, per_rank: int, extra: int, tr
     assert sorted(g for held in plan.groups for g in held) == list(range(groups))
     assert {len(held) for held in plan.groups} == {per_rank}
     assert sorted(c for held in plan.channels for c in held) == sorted(whole.channels)
-    sent = [g for held in plan.groups for g in held] if tree != "none" else [
-        whole.channels.index(c) for held in plan.channels for c in held
-    ]  # fmt: skip
+    channels_sent = [whole.channels.index(c) for held in plan.channels for c in held]
+    sent = channels_sent if tree == "none" else [g for held in plan.groups for g in held]
     assert [sent[i] for i in plan.order] == list(range(whole.num_outputs))
     assert plan.tokens == tuple(per_rank if tree != "none" else len(c) for c in plan.channels)
 
 
 def test_plan_balances_channels() -> None:
     """Catches the contiguous deal of very uneven groups: five variables on 15 levels, then eleven single channels."""
-    channels = [f"{v}{level}" for v in "ztuvq" for level in range(100, 115)] + [f"single_{i}" for i in range(11)]
-    plan = channel_plan(build_tree(channels, groups="variable", tree="Tree0"), ranks=2)
+    groups = [tuple(f"{v}{level}" for level in range(100, 115)) for v in "ztuvq"] + [
+        (f"single_{i}",) for i in range(11)
+    ]
+    channels = [name for group in groups for name in group]
+    plan = channel_plan(build_tree(channels, groups=tuple(groups), tree="Tree0"), ranks=2)
     assert sorted(len(held) for held in plan.channels) == [36, 50]
 
 

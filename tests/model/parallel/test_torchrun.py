@@ -21,6 +21,7 @@ from model.training import checkpoint
 from model.training.metrics_log import read_metrics
 from pipeline.config import Config, dump, parse
 from pipeline.logs import speaks_first
+from tests.model.conftest import write_store
 from tests.model.parallel.test_train_ranks import raw
 
 pytestmark = pytest.mark.slow
@@ -31,8 +32,6 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A small experiment on two channel ranks, its store written."""
-    from tests.model.conftest import write_store
-
     config = parse(raw(tmp_path_factory.mktemp("two") / "results", data=1, channel=2))
     write_store(config)
     return config

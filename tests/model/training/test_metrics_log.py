@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from model.training import trainer
+import model.training.trainer
 from model.training.metrics_log import MetricsLog, read_metrics
-from model.training.trainer import run_train
-from model.weather import training_data
-from pipeline.config import Config
-from pipeline.provenance import read_receipt
-from tests.model.dying import kill_at
-
-pytestmark = pytest.mark.slow
-
-Make = Callable[..., Config]
+from tests.model.training.stub import StubTask, options, raising_at, train
 
 
-def test_waiting_is_measured_and_told(experiment: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_waiting_is_measured_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a share of waiting that misses the steps after the first."""
-    original = training_data.make_batch
-
-    def slow(*args: Any, **options: Any) -> Any:
-        time.sleep(0.05)
-        return original(*args, **options)
-
-    config = experiment(steps=6)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_data, "make_batch", slow)
-        run_train(config)
-    waits = [r["wait_seconds"] for r in read_metrics(config.paths.metrics) if r["kind"] == "train"]
-    facts = read_receipt(config, stage="train")["facts"]
+    run = train(tmp_path, StubTask(options(steps=6), in_batch=lambda _: time.sleep(0.1)))
+    waits = [r["wait_seconds"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
+    facts = run.facts()
     assert min(waits) >= 0
-    assert sum(waits) == pytest.approx(facts["share_waiting_for_data"] * facts["seconds"], rel=0.2, abs=0.02)
+    assert sum(waits) > 0
+    assert sum(waits) == pytest.approx(facts["share_waiting_for_data"] * run.seconds, rel=0.2, abs=0.02)
     assert "waiting for data" in capsys.readouterr().err
 
 
@@ -62,30 +44,31 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def test_tensorboard_sees_the_metrics_of_a_resumed_run_once(experiment: Make) -> None:
+def test_tensorboard_sees_the_metrics_of_a_resumed_run_once(tmp_path: Path) -> None:
     """Catches scalars under no name, lost at a kill, or shown twice after it."""
-    config = experiment(tensorboard=True)
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(7, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run_train(config)
-    run_train(config)
-    found = scalars(config.paths.train / "tensorboard")
-    records = {r["step"]: r["loss"] for r in read_metrics(config.paths.metrics) if r["kind"] == "train"}
+    settings = options(tensorboard=True)
+
+    def scores(factor: float) -> dict[str, object]:
+        return {"loss": factor, "leads": {"72": {"skill": factor}}}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, StubTask(settings, scores=scores, in_step=raising_at(7, KeyboardInterrupt())))
+    train(tmp_path, StubTask(settings, scores=scores))
+    found = scalars(tmp_path / "tensorboard")
+    records = {r["step"]: r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"}
     assert found["train/loss"] == pytest.approx(records)
     assert list(found["train/loss"]) == list(records)
     assert list(found["validation/leads/72/skill"]) == [5, 10, 12]
 
 
-def test_a_missing_tensorboard_is_told_once(
-    experiment: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_missing_tensorboard_is_mentioned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Catches a demo that fails, or says nothing, because an extra is not installed."""
-    monkeypatch.setattr(trainer, "has_tensorboard", lambda: False)
-    config = experiment(tensorboard=True, steps=2)
-    run_train(config)
+    monkeypatch.setattr(model.training.trainer, "has_tensorboard", lambda: False)
+    train(tmp_path, tensorboard=True, steps=2)
     assert capsys.readouterr().err.count("TensorBoard is not installed") == 1
-    assert not (config.paths.train / "tensorboard").exists()
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_metrics_are_cut_to_a_step(tmp_path: Path) -> None:

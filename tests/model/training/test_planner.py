@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from rich.console import Console
 
-from benchmarks.support.measure import tensor_peak
-from model.parallel.launch import process_group
 from model.training import planner
-from model.training.planner import parse_memory, run_plan
-from model.training.rehearsal import footprint
-from model.training.trainer import Trainer
+from model.training.planner import parse_memory
+from model.training.rehearsal import Footprint, footprint
+from model.weather.plan import host_bytes, run_plan
+from model.weather.task import Forecasting
 from model.weather.training_data import TrainingData
-from pipeline.config import Config, load, parse
+from pipeline.config import load, parse
+from pipeline.weather.config import WeatherConfig
 from tests.model.conftest import raw_config
+from tests.model.runs import training_peak
+from tests.model.weather.trainers import changed, trainer_of
 
 pytestmark = pytest.mark.slow
 
-Make = Callable[..., Config]
+Make = Callable[..., WeatherConfig]
 DEMO = Path(__file__).resolve().parents[3] / "workflows" / "config" / "demo.yaml"
+
+
+def plan(config: WeatherConfig) -> Footprint:
+    return footprint(Forecasting.planned(config), config.training)
 
 
 @pytest.mark.slow
@@ -39,17 +43,10 @@ def test_plan_agrees_with_a_real_run(
 ) -> None:
     """Catches a part of a step that the rehearsal forgets or counts twice."""
     config = experiment(steps=2, batch_size=32, validate_every=2, **training)
-    model = config.model.model_copy(update={"width": 128, "depth": 3, "heads": 4, "patch": 1})
-    config = config.model_copy(update={"model": model})
+    config = changed(config, model={"width": 128, "depth": 3, "heads": 4, "patch": 1})
     monkeypatch.setattr(TrainingData, "hold", lambda *_, **__: None)
-    monkeypatch.setattr(Trainer, "save", lambda *_: Path())
-
-    def work() -> None:
-        with process_group(world_size=1):
-            Trainer(config, device=torch.device("cpu"), console=Console(stderr=True)).run()
-
-    planned = footprint(config)
-    assert planned.peak == pytest.approx(tensor_peak(work), rel=0.1)
+    planned = plan(config)
+    assert planned.peak == pytest.approx(training_peak(lambda: trainer_of(config)), rel=0.1)
     assert planned.peak == sum(v for k, v in planned.to_dict().items() if k != "peak")
     parameters = planned.parameters
     assert planned.gradients == parameters
@@ -66,9 +63,9 @@ def test_sharding_and_channel_ranks_divide_what_they_should() -> None:
         "model.depth=2",
         "training.batch_size=8",
     ]
-    one = footprint(load(DEMO, shared))
-    fsdp = footprint(load(DEMO, [*shared, "training.layout={data: 2, sharding: fsdp}"]))
-    both = footprint(load(DEMO, [*shared, "training.layout={data: 2, channel: 2, sharding: fsdp, trunk: tensor}"]))
+    one = plan(load(DEMO, shared))
+    fsdp = plan(load(DEMO, [*shared, "training.layout={data: 2, sharding: fsdp}"]))
+    both = plan(load(DEMO, [*shared, "training.layout={data: 2, channel: 2, sharding: fsdp, trunk: tensor}"]))
     assert fsdp.parameters == pytest.approx(one.parameters / 2, rel=0.02)
     assert fsdp.optimiser == pytest.approx(one.optimiser / 2, rel=0.02)
     assert fsdp.batches == pytest.approx(one.batches / 2, rel=0.02)
@@ -83,15 +80,16 @@ def test_what_does_not_fit_is_refused_with_what_does(tmp_path: Path, capsys: pyt
     content = raw_config(tmp_path, batch_size=8)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(content))
-    whole = footprint(parse(content))
+    whole = plan(parse(content))
     limit = int(0.75 * whole.peak)
     with pytest.raises(
         ValueError, match=r"training must fit into .* the nearest that fits has .*--set training\."
     ) as e:
         run_plan(parse(content), memory=str(limit), device="cpu")
-    plan = json.loads((tmp_path / "plan-train.json").read_text())
-    assert not plan["fits"]
-    assert plan["bytes_per_rank"]["peak"] == whole.peak
+    written = json.loads((tmp_path / "plan-train.json").read_text())
+    assert not written["fits"]
+    assert written["bytes_per_rank"]["peak"] == whole.peak
+    assert written["bytes_of_fields_in_host_memory"] == host_bytes(parse(content))
     advice = str(e.value).rpartition("rank(s): --set ")[2].split(" --set ")
     assert len(advice) == 1, advice  # a smaller micro-batch is enough
     run_plan(load(path, advice), memory=str(limit), device="cpu")

@@ -10,34 +10,31 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from rich.console import Console
 
 from model.parallel.launch import process_group
 from model.training import checkpoint
-from model.training.trainer import Trainer, run_train
 from model.weather import forecast
-from model.weather.forecast import init_times, run_forecast
+from model.weather.forecast import run_forecast
 from model.weather.predict import load_model, weights_digest
-from pipeline.config import Config
+from model.weather.train import run_train
 from pipeline.provenance import write_receipt
 from pipeline.store import open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
+from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Period
+from pipeline.weather.times import init_times
+from tests.model.weather.trainers import changed, elsewhere, trainer_of
 
 pytestmark = pytest.mark.slow
 
-Make = Callable[..., Config]
+Make = Callable[..., WeatherConfig]
 HOUR = np.timedelta64(1, "h")
 
 
-def trainer(config: Config) -> Trainer:
-    return Trainer(config, device=torch.device("cpu"), console=Console(stderr=True))
-
-
-def untrained(config: Config) -> None:
+def untrained(config: WeatherConfig) -> None:
     """The training stage as it would look after no step at all."""
     with process_group(world_size=1):
-        trainer(config).save("step")
+        trainer_of(config).save("step")
     write_receipt(config, stage="train", outputs=[config.paths.checkpoints], facts={})
 
 
@@ -61,7 +58,7 @@ def test_untrained_forecast_is_the_climatology_to_the_bit(experiment: Make) -> N
 def test_trained_forecast_beats_climatology(experiment: Make, network_input: str) -> None:
     """Catches an anomaly added with the wrong sign or spread, an input other than in training, untrained weights."""
     config = experiment(steps=120, batch_size=8, learning_rate=5e-3, validate_every=120, checkpoint_every=120)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"network_input": network_input})})
+    config = changed(config, model={"network_input": network_input})
     run_train(config)
     run_forecast(config)
     ds = open_store(config.paths.forecast)
@@ -81,10 +78,7 @@ def test_killed_and_resumed_is_bit_identical(experiment: Make, monkeypatch: pyte
     run_train(config)
     run_forecast(config)
     slabs = read_manifest(config.paths.forecast)["slabs"]
-    again = config.model_copy(update={"directory": config.root.parent / "again"})
-    again.root.mkdir()
-    for name in ("data", config.paths.train.name, "receipts"):
-        (again.root / name).symlink_to(config.root / name)
+    again = elsewhere(config, config.root.parent / "again", also=(config.paths.train.name, "receipts"))
     config.paths.receipt("forecast").unlink()
     calls = 0
     original = forecast.forecast_fields
@@ -110,7 +104,9 @@ def test_init_times_avoid_gaps_and_the_end() -> None:
     gone = np.datetime64("2001-02-10T00")
     times = times[times != gone].astype("datetime64[ns]")
     period = Period(start="2001-02-02", end="2001-02-25")  # type: ignore[arg-type]
-    chosen, missing = init_times(times, lead_hours=[24, 168], period=period, step_hours=24)
+    chosen, missing = init_times(
+        times, lead_hours=[24, 168], period=period, step_hours=24, setting="forecast.init_step_hours"
+    )
     found = times[chosen].astype("datetime64[h]")
     wanted = np.arange("2001-02-02T00", "2001-02-19T00", 24 * HOUR, dtype="datetime64[h]")
     left_out = [gone - 168 * HOUR, gone - 24 * HOUR, gone]
@@ -123,7 +119,7 @@ def test_test_period_without_init_times_is_refused() -> None:
     times = np.arange("2001-02-01T06", "2001-03-01T00", 12 * HOUR, dtype="datetime64[h]").astype("datetime64[ns]")
     period = Period(start="2001-02-02", end="2001-02-25")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="test period must hold an init time"):
-        init_times(times, lead_hours=[24], period=period, step_hours=24)
+        init_times(times, lead_hours=[24], period=period, step_hours=24, setting="forecast.init_step_hours")
 
 
 def test_forecasts_use_the_averaged_weights(experiment: Make) -> None:
@@ -133,12 +129,12 @@ def test_forecasts_use_the_averaged_weights(experiment: Make) -> None:
     path = checkpoint.newest(config.paths.checkpoints)
     assert path is not None
     with process_group(world_size=1):
-        run = trainer(config)
+        run = trainer_of(config)
         run.resume()
-    model, digest = load_model(path, run.fields, device=torch.device("cpu"))
-    assert all(torch.equal(p, run.average[name]) for name, p in model.named_parameters())
+    model, digest = load_model(path, run.data.fields, device=torch.device("cpu"))
+    assert all(torch.equal(p, run.learner.average[name]) for name, p in model.named_parameters())
     assert digest == weights_digest({n: p.detach() for n, p in model.named_parameters()})
-    assert digest != weights_digest({n: p.detach() for n, p in run.parameters.items()})
+    assert digest != weights_digest({n: p.detach() for n, p in run.learner.parameters.items()})
 
 
 def test_checkpoint_of_other_data_is_refused(experiment: Make) -> None:
@@ -165,8 +161,8 @@ def test_another_checkpoint_never_continues_a_store(experiment: Make) -> None:
     run_forecast(config)
     config.paths.receipt("forecast").unlink()
     with process_group(world_size=1):
-        run = trainer(config)
-        run.average["lead.bias"].add_(1.0)
+        run = trainer_of(config)
+        run.learner.average["lead.bias"].add_(1.0)
         run.save("step")
     with pytest.raises(ValueError, match="checkpoint: "):
         run_forecast(config)

@@ -7,9 +7,10 @@ import doctest
 import pytest
 
 import model.weather.names
-from model.network.groups import build_tree, variable_and_level
-from model.weather.architecture import model_config
-from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names
+from model.dchag import DCHAGConfig
+from model.weather.architecture import network_config
+from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names, variable_and_level
+from pipeline import sections
 from pipeline.weather import sections_model
 from pipeline.weather import variables as catalogue
 
@@ -31,11 +32,12 @@ def test_every_channel_of_the_catalogue_keeps_its_name() -> None:
 def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
     """Catches z500-12h as a variable of its own, which would give every earlier channel its own group."""
     names = input_names(["z500", "z850", "t850", "u10"], ["lsm"], hours=[24, 12])
-    assert names[5:] == ("z500-12h", "z850-12h", "t850-12h", "u10-12h",
-                         "z500-24h", "z850-24h", "t850-24h", "u10-24h")  # fmt: skip
-    assert variable_and_level("u10-12h") == ("u10", None)
-    by_variable = build_tree(names, groups="variable", tree="Tree0")
-    grouped = [{names[i] for i in group} for group in by_variable.groups]
+    earlier = [f"{name}-{hours}h" for hours in (12, 24) for name in ("z500", "z850", "t850", "u10")]
+    assert list(names[5:]) == earlier
+    found = {name: variable_and_level(name) for name in ("u10-12h", "u10", "u100", "t2m")}
+    assert found == {"u10-12h": ("u10", None), "u10": ("u10", None), "u100": ("u", 100), "t2m": ("t2m", None)}
+    config = DCHAGConfig(channels=names, out_channels=names[:4], image=(2, 2), width=16, heads=2, groups="variable")
+    grouped = [{names[i] for i in group} for group in config.channel_tree().groups]
     assert {"z500", "z850", "z500-12h", "z850-12h", "z500-24h", "z850-24h"} in grouped
     assert len(grouped) == 4
 
@@ -43,10 +45,10 @@ def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
 @pytest.mark.parametrize("hours", [[], [12, 24]])
 def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None:
     """Catches a listed partition that history makes invalid, and a static field with a past."""
-    groups = sections_model.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
+    groups = sections.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
     block = sections_model.Model(width=16, heads=2, groups=groups, history_hours=hours)
-    config = model_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
+    config = network_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
     assert config.out_channels == ("z500", "t850")
-    tree = build_tree(config.channels, groups=config.groups, tree=config.tree)
+    tree = config.channel_tree()
     first = {config.channels[i] for i in tree.groups[0]}
     assert first == {"z500", "lsm"} | {f"z500-{h}h" for h in hours}

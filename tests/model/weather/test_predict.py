@@ -16,10 +16,10 @@ import torch
 import xarray as xr
 
 from model.training import checkpoint
-from model.training.trainer import run_train
 from model.weather.fields import Fields
 from model.weather.forecast import run_forecast
 from model.weather.predict import Predictor, divide, limits, load_model
+from model.weather.train import run_train
 from pipeline.config import Config, dump, parse
 from pipeline.store import ArraySpec, SlabStore, open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
@@ -54,7 +54,7 @@ def test_a_state_is_read_again_as_from_the_store(experiment: Make, network_input
     state = open_store(config.paths.store)["state"].values[init]
     climatology = normals.climatology_at(whole.times[init])
     for fields in (whole, own):
-        predictor = Predictor(torch.nn.Linear(1, 1), whole, fields, network_input)  # type: ignore[arg-type]
+        predictor = Predictor(torch.nn.Linear(1, 1), whole, fields)  # type: ignore[arg-type]
         again = predictor._read_again(state, climatology)
         assert torch.allclose(again, fields.inputs(init), atol=2e-5)
 

@@ -13,11 +13,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.training.prefetch import Prefetch
 from model.weather.fields import Fields
-from model.weather.samples import Items, Order, Pairs, Prefetch, find_pairs, fixed_items, make_batch
+from model.weather.samples import Items, Order, fixed_items, make_batch
 from pipeline.config import Config
 from pipeline.weather.climatology import Normals
 from pipeline.weather.sections import Period
+from pipeline.weather.times import Pairs, find_pairs
 
 HOUR = np.timedelta64(1, "h")
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model.training.trainer import Trainer, run_train
 from model.weather.samples import Items
-from model.weather.validation import Sums, add_fixed
-from pipeline.config import Config
+from model.weather.validation import Sums, part_of_rank
 
 LEADS = (24, 72)
 AREA = torch.tensor([[1.0] * 5, [3.0] * 5, [0.5] * 5])
@@ -41,12 +37,12 @@ def test_scores_are_area_weighted_means_of_each_lead(ranks: int, batch_size: int
     whole = Sums.zero(leads=2, channels=2, device=torch.device("cpu"))
     for rank in range(ranks):
         sums = Sums.zero(leads=2, channels=2, device=torch.device("cpu"))
-        add_fixed(sums, items, predict, area_HW=AREA, batch_size=batch_size, rank=rank, ranks=ranks)
+        for some, leads in part_of_rank(items, rank=rank, ranks=ranks, batch_size=batch_size):
+            y, target = predict(some)
+            sums.add(y, target, lead=leads, area_HW=AREA)
         for name in ("error", "climatology", "count"):
             getattr(whole, name).add_(getattr(sums, name))
-    found = whole.scores(
-        lead_hours=LEADS, channel_V=2 * WEIGHTS, channels=("z500", "t2m"), std=STD, shown=["t2m"]
-    )  # fmt: skip
+    found = whole.scores(lead_hours=LEADS, channel_V=2 * WEIGHTS, channels=("z500", "t2m"), std=STD, shown=["t2m"])
 
     area = AREA.double() / AREA.sum()
     losses = []
@@ -62,14 +58,3 @@ def test_scores_are_area_weighted_means_of_each_lead(ranks: int, batch_size: int
         assert entry["skill_by_channel"] == {"t2m": pytest.approx(1 - (mse[1] / nothing[1]).item())}
         losses.append(weighted)
     assert found["loss"] == pytest.approx(np.mean(losses))
-
-
-def test_validation_takes_no_more_at_once_than_training(
-    experiment: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a validation that runs out of the memory for which micro_batch was chosen."""
-    seen = []
-    original = Trainer._predict
-    monkeypatch.setattr(Trainer, "_predict", lambda self, batch: (seen.append(len(batch.x)), original(self, batch))[1])
-    run_train(experiment(steps=1, batch_size=8, micro_batch=3, validate_every=1, validation_samples=14))
-    assert seen == [3, 3, 2, 3, 3, 3, 3, 2]  # a step, then 14 fixed pairs

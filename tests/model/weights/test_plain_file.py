@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.training import checkpoint
-from model.training.trainer import run_train
 from model.weather.fields import Fields
 from model.weather.predict import load_model
+from model.weather.train import run_train
 from model.weights.plain_file import FORMAT, read_plain, write_plain
 from pipeline.config import Config, dump
 from pipeline.weather.climatology import Normals

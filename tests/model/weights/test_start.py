@@ -13,7 +13,7 @@ from torch import Tensor
 from model.dchag import DCHAG, DCHAGConfig
 from model.training import checkpoint
 from model.training.metrics_log import read_metrics
-from model.training.trainer import run_train
+from model.weather.train import run_train
 from model.weights.plain_file import write_plain
 from model.weights.start import Taken, copy_weights, starting_model
 from pipeline.config import Config

@@ -1,0 +1,52 @@
+"""Trainers of forecasting on the small experiment, and tasks that end a training before its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from model.training.trainer import RunFolder, Trainer
+from model.weather.samples import Batch
+from model.weather.task import ForecastTask
+from pipeline.weather.config import WeatherConfig
+
+
+def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask) -> Trainer[Batch]:
+    """As the train stage makes it; inside a process group."""
+    device = torch.device("cpu")
+    folder, console = RunFolder(config.paths.train), Console(quiet=True)
+    return Trainer(kind(config, device=device), config.training, folder=folder, device=device, console=console)
+
+
+def dying_task(step: int) -> type[ForecastTask]:
+    """A task whose loss raises KeyboardInterrupt at a step (from 0), for batches that are not split."""
+
+    class Dying(ForecastTask):
+        calls = 0
+
+        def loss(self, *args: Any, **options: Any) -> Tensor:
+            if Dying.calls == step:
+                raise KeyboardInterrupt
+            Dying.calls += 1
+            return super().loss(*args, **options)
+
+    return Dying
+
+
+def changed(config: WeatherConfig, **blocks: dict[str, Any]) -> WeatherConfig:
+    """The experiment with some settings changed, by block."""
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in blocks.items()}
+    )
+
+
+def elsewhere(config: WeatherConfig, folder: Path, *, also: tuple[str, ...] = ()) -> WeatherConfig:
+    """The same experiment on the same data in a folder of its own, with links to some other outputs."""
+    folder.mkdir(exist_ok=True)
+    for name in ("data", *also):
+        (folder / name).symlink_to(config.root / name)
+    return config.model_copy(update={"directory": folder})
