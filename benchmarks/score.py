@@ -110,16 +110,16 @@ def floor(folder: Path) -> dict[str, float]:
 def ours(folder: Path) -> dict[str, float]:
     """Sums of all statistics, then every score of every region; intervals timed apart."""
     from evaluate.scoring import tables
-    from evaluate.scoring.stage import score_stores
+    from evaluate.scoring.stores import ScoringOptions, score_stores
 
     normals = Normals.open(folder / "normals.zarr")
     before = peak_bytes()
     began, cpu = time.perf_counter(), time.process_time()
     forecasts, truth = {"ours": open_store(folder / "forecast.zarr")}, open_store(folder / "truth.zarr")
-    scored = score_stores(forecasts, truth, normals, leads=LEADS, map_channels=["z500", "t850", "t2m", "u10"])
+    scored = score_stores(forecasts, truth, normals, ScoringOptions(LEADS, ["z500", "t850", "t2m", "u10"]))
     tables.map_scores(scored.sums)
     sums, sums_cpu = time.perf_counter() - began, time.process_time() - cpu
-    tables.regional_scores(scored.sums, block=60)
+    tables.regional_scores(tables.Sample(scored.sums, 60))
     return {
         "seconds": sums,
         "cpu_seconds": sums_cpu,
