@@ -42,7 +42,9 @@ def test_plan_deals_every_channel_once(ranks: int, per_rank: int, extra: int, tr
 
 def test_plan_balances_channels() -> None:
     """Catches the contiguous deal of very uneven groups: five variables on 15 levels, then eleven single channels."""
-    groups = [tuple(f"{v}{level}" for level in range(100, 115)) for v in "ztuvq"] + [(f"single_{i}",) for i in range(11)]
+    groups = [tuple(f"{v}{level}" for level in range(100, 115)) for v in "ztuvq"] + [
+        (f"single_{i}",) for i in range(11)
+    ]
     channels = [name for group in groups for name in group]
     plan = channel_plan(build_tree(channels, groups=tuple(groups), tree="Tree0"), ranks=2)
     assert sorted(len(held) for held in plan.channels) == [36, 50]
