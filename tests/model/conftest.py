@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
+from model.parallel.launch import process_group
 from pipeline import provenance
 from pipeline.config import Config, dump, parse
 from pipeline.grid import Grid
@@ -137,3 +138,10 @@ def experiment(tmp_path: Path, synthetic: Path) -> Callable[..., Config]:
         return parse(raw_config(directory, **training))
 
     return make
+
+
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
+    """A process group of one rank, for tests that look into a trainer."""
+    with process_group(world_size=1):
+        yield

@@ -48,7 +48,7 @@ def test_tree_of_two_levels() -> None:
         ({"groups": 2, "tree": "Tree1"}, "at least 2 units"),
         ({"groups": 2, "tree": (2, 4)}, "narrow from level to level"),
     ],
-)  # fmt: skip
+)
 def test_wrong_specifications(spec: dict[str, object], message: str) -> None:
     """Catches a specification that is read as another one."""
     with pytest.raises(ValueError, match=message):

@@ -51,10 +51,16 @@ def shape(unit: str) -> DCHAGConfig:
     for size in sizes:
         groups.append(tuple(rest[:size]))
         rest = rest[size:]
-    return DCHAGConfig(
-        channels=names, out_channels=names[:3], image=(4, 8), width=16, depth=1, heads=4, mlp_ratio=2.0,
-        decoder_depth=1, dropout=0.0, groups=tuple(groups), tree="Tree0", unit=unit,
-    )  # fmt: skip
+    shared = {
+        "image": (4, 8),
+        "width": 16,
+        "depth": 1,
+        "heads": 4,
+        "mlp_ratio": 2.0,
+        "decoder_depth": 1,
+        "dropout": 0.0,
+    }
+    return DCHAGConfig(channels=names, out_channels=names[:3], groups=tuple(groups), tree="Tree0", unit=unit, **shared)
 
 
 class Run:

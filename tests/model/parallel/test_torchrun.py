@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from tests.model.parallel.test_train_ranks import raw
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
+TOGETHER: Any = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+"""One text of all that a command prints."""
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +44,9 @@ def command(config: Config, stage: str, *options: str) -> list[str]:
     """What the workflow runs."""
     path = config.root / "config.yaml"
     path.write_text(dump(config))
-    return [
-        sys.executable, "-m", "model.parallel.torchrun", "--standalone", "--nproc-per-node=2", "-m", "pipeline",
-        stage, "--config", str(path), "--log", str(config.root / "logs" / f"{stage}.log"), *options,
-    ]  # fmt: skip
+    torchrun = [sys.executable, "-m", "model.parallel.torchrun", "--standalone", "--nproc-per-node=2"]
+    log = config.root / "logs" / f"{stage}.log"
+    return [*torchrun, "-m", "pipeline", stage, "--config", str(path), "--log", str(log), *options]
 
 
 def environment() -> dict[str, str]:
@@ -52,10 +54,8 @@ def environment() -> dict[str, str]:
 
 
 def run(config: Config, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(config, stage, *options), cwd=ROOT, env=environment(), text=True, check=False, timeout=180,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    asked = command(config, stage, *options)
+    return subprocess.run(asked, env=environment(), check=False, timeout=180, **TOGETHER)
 
 
 SRUN = """#!/bin/sh
@@ -82,10 +82,8 @@ def sbatch(config: Config, folder: Path) -> subprocess.Popen[str]:
     (config.root / "config.yaml").write_text(dump(config))
     job = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "here[1-2]"}
     job |= {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHON": sys.executable, "PORT": str(port)}
-    return subprocess.Popen(
-        ["bash", "workflows/slurm/train.sbatch", str(config.root / "config.yaml")], cwd=ROOT, text=True,
-        env=environment() | job | {"PIDS": str(folder / "pids")}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    script = ["bash", "workflows/slurm/train.sbatch", str(config.root / "config.yaml")]
+    return subprocess.Popen(script, env=environment() | job | {"PIDS": str(folder / "pids")}, **TOGETHER)
 
 
 @pytest.mark.parametrize(("said", "status"), [(2, 2), (None, 1)])

@@ -180,10 +180,9 @@ class StubTask:
 
 def options(**changes: Any) -> Training:
     """Twelve steps with a validation after 5, 10 and 12 and a checkpoint after 4, 8 and 12."""
-    return Training(**{
-        "steps": 12, "batch_size": 8, "warmup_steps": 2, "learning_rate": 0.1, "ema_decay": 0.9, "validate_every": 5,
-        "checkpoint_every": 4, "tensorboard": False, **changes,
-    })  # fmt: skip
+    sizes = {"steps": 12, "batch_size": 8, "warmup_steps": 2, "learning_rate": 0.1, "ema_decay": 0.9}
+    every = {"validate_every": 5, "checkpoint_every": 4, "tensorboard": False}
+    return Training(**{**sizes, **every, **changes})
 
 
 def trainer(folder: Path, task: StubTask) -> Trainer[Numbers]:

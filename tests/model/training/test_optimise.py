@@ -22,10 +22,8 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:
 
 def test_only_matrices_decay() -> None:
     """Catches embeddings, norms and biases pulled to zero; the stage keeps biases of all units as matrices."""
-    config = DCHAGConfig(
-        channels=("t500", "t850", "lsm"), out_channels=("t500", "t850"), image=(4, 8), width=8, depth=1, heads=2,
-        decoder_depth=1, groups=2,
-    )  # fmt: skip
+    sizes = {"image": (4, 8), "width": 8, "depth": 1, "heads": 2, "decoder_depth": 1, "groups": 2}
+    config = DCHAGConfig(channels=("t500", "t850", "lsm"), out_channels=("t500", "t850"), **sizes)
     named = dict(DCHAG(config).named_parameters())
     groups = optimise.parameter_groups(named, weight_decay=0.1)
     assert len(groups) == 2

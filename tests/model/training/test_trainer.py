@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 import model.training.trainer
-from model.parallel.launch import process_group
 from model.training import checkpoint
 from model.training.metrics_log import read_metrics
 from model.training.step import training_step
@@ -37,13 +35,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     train(folder)
     return folder
-
-
-@pytest.fixture
-def one_rank() -> Iterator[None]:
-    """A process group of one, for tests that look into a trainer."""
-    with process_group(world_size=1):
-        yield
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -209,7 +200,7 @@ def test_how_a_batch_is_computed_does_not_move_the_losses(
 
 
 @pytest.mark.parametrize("clip", [1e-3, 1e3])
-def test_gradients_are_clipped(tmp_path: Path, one_rank: None, clip: float) -> None:
+def test_gradients_are_clipped(tmp_path: Path, group_of_one: None, clip: float) -> None:
     """Catches clipping that is left out, or cuts what is short enough: the first moment is a tenth of the gradient."""
     run = trainer(tmp_path, StubTask(options(clip_norm=clip)))
     norm = training_step(run.learner, run.task, run.data.batch(0), step=0).gradient_norm

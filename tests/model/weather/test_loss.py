@@ -20,10 +20,9 @@ def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_equals_the_sum_written_out() -> None:
     """Catches weights on the wrong axis, weights not scaled to mean 1, a mean of means."""
     y, target, area, channel = (tensor.numpy() for tensor in case())
-    total = sum(
-        channel[v] * area[i, j] * (y[b, v, i, j] - target[b, v, i, j]) ** 2
-        for b, v, i, j in np.ndindex(3, 4, 5, 7)
-    )  # fmt: skip
+    total = 0.0
+    for b, v, i, j in np.ndindex(3, 4, 5, 7):
+        total += channel[v] * area[i, j] * (y[b, v, i, j] - target[b, v, i, j]) ** 2
     right = total / (3 * channel.sum() * area.sum())
     y_t, target_t, area_t, channel_t = case()
     assert weighted_mse(y_t, target_t, area_HW=area_t, channel_V=channel_t).item() == pytest.approx(right, rel=1e-13)

@@ -102,9 +102,15 @@ def test_states_of_elsewhere_give_the_same_forecasts(experiment: Make, tmp_path:
 
 
 def copy_store(
-    config: Config, path: Path, *, times: np.ndarray, values: np.ndarray | None = None,
-    channels: list[str] | None = None, source: dict[str, str] | None = None, statics: bool = True,
-) -> None:  # fmt: skip
+    config: Config,
+    path: Path,
+    *,
+    times: np.ndarray,
+    values: np.ndarray | None = None,
+    channels: list[str] | None = None,
+    source: dict[str, str] | None = None,
+    statics: bool = True,
+) -> None:
     """States at some times, of the training store unless given."""
     ds = open_store(config.paths.store)
     contract = ds.attrs["contract"]
@@ -114,10 +120,9 @@ def copy_store(
     if not statics:
         coords = coords.drop_dims("static_channel")
     spec = ArraySpec(dims=("time", "channel", "latitude", "longitude"), shape=state.shape, chunks=(1, *state.shape[1:]))
-    with SlabStore(
-        path, arrays={"state": spec}, coords=coords, slab_dim="time", slab_size=50,
-        contract={**contract, "source": source or contract["source"]},
-    ) as store:  # fmt: skip
+    contract["source"] = source or contract["source"]
+    axis = {"slab_dim": "time", "slab_size": 50}
+    with SlabStore(path, arrays={"state": spec}, coords=coords, contract=contract, **axis) as store:
         for slab in store.pending():
             store.write(slab, {"state": state[slab.slice]})
         store.finish({})

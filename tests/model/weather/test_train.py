@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import model.weather.train
-from model.parallel.launch import process_group
 from model.training import checkpoint
 from model.training.step import training_step
 from model.weather import training_data
@@ -40,13 +39,6 @@ def undisturbed(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> We
     config = load(synthetic / "config.yaml").model_copy(update={"directory": directory})
     run_train(config)
     return config
-
-
-@pytest.fixture
-def one_rank() -> Iterator[None]:
-    """A process group of one, for tests that look into a trainer."""
-    with process_group(world_size=1):
-        yield
 
 
 def test_run_leaves_what_it_promises(
@@ -85,7 +77,7 @@ def test_resume_is_bit_identical(undisturbed: WeatherConfig, tmp_path: Path, mon
 
 
 def test_not_finite_names_the_pair(
-    undisturbed: WeatherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_rank: None
+    undisturbed: WeatherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_of_one: None
 ) -> None:
     """Catches a message that does not say which times hold the bad values."""
     config, original = elsewhere(undisturbed, tmp_path / "again"), training_data.make_batch
@@ -147,7 +139,7 @@ def test_how_a_batch_is_computed_does_not_move_the_losses(
         assert found != pytest.approx(plain, rel=1e-6)
 
 
-def test_validation_takes_no_more_at_once_than_training(experiment: Make, one_rank: None) -> None:
+def test_validation_takes_no_more_at_once_than_training(experiment: Make, group_of_one: None) -> None:
     """Catches a validation that runs out of the memory for which micro_batch was chosen."""
     seen = []
 
@@ -161,7 +153,7 @@ def test_validation_takes_no_more_at_once_than_training(experiment: Make, one_ra
     assert seen == [3, 3, 2, 3, 3, 3, 3, 2]  # a step, then 14 fixed pairs
 
 
-def test_no_training_pair_leaves_the_training_period(experiment: Make, one_rank: None) -> None:
+def test_no_training_pair_leaves_the_training_period(experiment: Make, group_of_one: None) -> None:
     """Catches leakage: a valid time in validation or test, or a pair over the gap in the store."""
     data = trainer_of(changed(experiment(lead_hours=[12, 24, 168]), model={"history_hours": [12, 24]})).data
     used = data.pairs.times[data.pairs.used_times]
@@ -175,13 +167,13 @@ def test_no_training_pair_leaves_the_training_period(experiment: Make, one_rank:
     assert seen.max() <= np.datetime64("2001-01-20T12")
 
 
-def test_validation_shorter_than_a_lead_is_refused(experiment: Make, one_rank: None) -> None:
+def test_validation_shorter_than_a_lead_is_refused(experiment: Make, group_of_one: None) -> None:
     """Catches a best checkpoint chosen on some of the leads only."""
     with pytest.raises(ValueError, match="720 h"):
         trainer_of(changed(experiment(), forecast={"lead_hours": [24, 720]}))
 
 
-def test_another_normals_digest_is_refused(undisturbed: WeatherConfig, one_rank: None) -> None:
+def test_another_normals_digest_is_refused(undisturbed: WeatherConfig, group_of_one: None) -> None:
     """Catches a resume on data that are no longer those of the checkpoint."""
     trainer = trainer_of(undisturbed)
     assert isinstance(trainer.task, ForecastTask)
@@ -198,7 +190,7 @@ def test_it_learns_the_travelling_wave(experiment: Make, network_input: str) -> 
     assert all(lead["skill"] > 0.25 for lead in curve(config.paths.train)[-1]["leads"].values())
 
 
-def test_losses_count_in_units_of_anomalies(experiment: Make, one_rank: None) -> None:
+def test_losses_count_in_units_of_anomalies(experiment: Make, group_of_one: None) -> None:
     """Catches channel weights that never reach the loss, or the standard deviation of the wrong channel."""
     plain, weighted = (trainer_of(experiment(anomaly_weighted=on)) for on in (False, True))
     task = weighted.task

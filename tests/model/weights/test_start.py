@@ -26,8 +26,8 @@ NAMES = ("z500", "z850", "t500", "t850", "u500", "u850", "t2m", "lsm")
 
 
 def shape(channels: tuple[str, ...], out: tuple[str, ...], **settings: Any) -> DCHAGConfig:
-    values: dict[str, Any] = {"image": (8, 12), "patch": 2, "width": 16, "depth": 1, "heads": 2, "decoder_depth": 1,
-                              "groups": "variable", "unit": "C", "dropout": 0.0}  # fmt: skip
+    sizes = {"image": (8, 12), "patch": 2, "width": 16, "depth": 1, "heads": 2, "decoder_depth": 1}
+    values: dict[str, Any] = {**sizes, "groups": "variable", "unit": "C", "dropout": 0.0}
     return DCHAGConfig(channels=channels, out_channels=out, **(values | settings))
 
 
@@ -117,10 +117,8 @@ def test_climax_weights_start_a_model(tmp_path: Path) -> None:
     file = tmp_path / "climax.ckpt"
     state = {f"net.{name}": value for name, value in NaiveClimaX(stacked=False).state_dict().items()}
     torch.save({"state_dict": state}, file)
-    config = DCHAGConfig(
-        channels=("z850", "v10", "t2m"), out_channels=("t2m", "v10"), image=IMAGE, patch=PATCH, width=WIDTH, depth=3,
-        heads=HEADS, mlp_ratio=3.0, decoder_depth=2,
-    )  # fmt: skip
+    sizes: dict[str, Any] = {"image": IMAGE, "patch": PATCH, "width": WIDTH, "heads": HEADS, "mlp_ratio": 3.0}
+    config = DCHAGConfig(channels=("z850", "v10", "t2m"), out_channels=("t2m", "v10"), depth=3, **sizes)
     model, found = starting_model(config, file, seed=0, network_input="state", climax_channels=CHANNELS)
     theirs = state[f"net.token_embeds.{CHANNELS.index('z850')}.proj.weight"]
     assert torch.equal(model.stage.tokeniser.weight[0], theirs.flatten(1).T)
@@ -158,9 +156,11 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
 
 @pytest.mark.parametrize(
     ("settings", "path", "message"),
-    [({}, "nowhere", "must be a checkpoint, a folder of them or a ClimaX file, got .*nowhere"),
-     ({"network_input": "anomaly"}, "", "must have read what model.network_input says, got 'state'")],
-)  # fmt: skip
+    [
+        ({}, "nowhere", "must be a checkpoint, a folder of them or a ClimaX file, got .*nowhere"),
+        ({"network_input": "anomaly"}, "", "must have read what model.network_input says, got 'state'"),
+    ],
+)
 def test_a_start_that_does_not_fit_is_named(
     experiment: Make, settings: dict[str, Any], path: str, message: str
 ) -> None:
