@@ -106,7 +106,7 @@ def _client(compute: Compute, *, tasks: int) -> Iterator[Any]:
     with dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}):
         cluster = _cluster(compute, tasks=tasks)
         try:
-            client = Client(cluster or compute.scheduler, timeout=30)
+            client: Any = Client(cluster or compute.scheduler, timeout=30)
         except OSError as error:
             raise ValueError(
                 f"compute.scheduler must be the address of a dask scheduler, got no answer from {compute.scheduler} "

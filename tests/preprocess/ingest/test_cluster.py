@@ -186,14 +186,14 @@ def test_a_second_run_is_refused_at_once(source: Path, configure: Configure, mon
     """Catches two runs that compute the same slabs until one of them wants to write."""
     config = settings(configure, source, "out")
     inside, go = threading.Event(), threading.Event()
-    original = stage._call
+    original = stage._Task.read
 
     def slow(task: Any) -> Any:
         inside.set()
         assert go.wait(30)
         return original(task)
 
-    monkeypatch.setattr(stage, "_call", slow)
+    monkeypatch.setattr(stage._Task, "read", slow)
     first = threading.Thread(target=run_regrid, args=(config,))
     first.start()
     assert inside.wait(30)
