@@ -13,6 +13,15 @@ from pipeline import provenance
 from pipeline.store import ArraySpec, SlabStore
 from pipeline.weather.config import WeatherConfig
 
+Span = tuple[str, str]
+SMALL_STEPS: dict[str, Any] = {
+    "variables": ["z", "t", "t2m", "u10"],
+    "levels": [500, 850],
+    "step_hours": 6,
+    "slab_times": 4,
+    "regrid": {"resolution": 22.5},
+}
+"""Of small six-hourly stores."""
 TRUTH_DIMS = ("time", "channel", "latitude", "longitude")
 
 
@@ -92,3 +101,18 @@ def write_training_store(
     facts = dict(options.get("facts") or {})
     provenance.write_receipt(config, stage="regrid", outputs=[config.paths.store], facts=facts)
     return ds
+
+
+def data_block(period: Span, *, train: Span, test: Span, validation: Span | None = None, **more: Any) -> dict[str, Any]:
+    """The configuration's block `data`.
+
+    Args:
+        period: start and end of the store's times.
+        train: start and end of the training period; likewise `test` and `validation`.
+        more: further keys; `variables`, `levels` and `statics` become the channels.
+    """
+    spans = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+    channels = {key: more.pop(key) for key in ("variables", "levels", "statics") if key in more}
+    splits = {name: dict(zip(("start", "end"), span, strict=True)) for name, span in spans.items()}
+    block = {"period": dict(zip(("start", "end"), period, strict=True)), "splits": splits}
+    return block | ({"channels": channels} if channels else {}) | more

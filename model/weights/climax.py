@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.dchag import DCHAG, DCHAGConfig
+from model.dchag import DCHAG
 from model.network.aggregate import CrossAttentionUnits
 from model.network.encoder import interpolate_position
 
@@ -75,43 +75,6 @@ def read_climax(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not any(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"ClimaX checkpoint must hold a state dict, got none in {path}")
     return {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
-
-
-def climax_config(
-    state: Mapping[str, Tensor],
-    *,
-    channels: Sequence[str] = CLIMAX_CHANNELS,
-    out_channels: Sequence[str] = CLIMAX_CHANNELS,
-    image: tuple[int, int] = CLIMAX_IMAGE,
-    heads: int = 16,
-    dropout: float = 0.1,
-) -> DCHAGConfig:
-    """The flat config whose sizes are those of a state dict.
-
-    Args:
-        state: from `read_climax`.
-        channels: input channels of the model wanted.
-        out_channels: predicted channels of the model wanted.
-        image: grid of the model wanted.
-        heads: attention heads, which a state dict does not show.
-        dropout: of the model wanted.
-    """
-    theirs = _plain(state)
-    weight_CPD, _ = _token_embeds(theirs)
-    width = weight_CPD.shape[2]
-    depth = _count(theirs, "blocks", "norm1.weight")
-    return DCHAGConfig(
-        channels=tuple(channels),
-        out_channels=tuple(out_channels),
-        image=image,
-        patch=round(weight_CPD.shape[1] ** 0.5),
-        width=width,
-        depth=depth,
-        heads=heads,
-        mlp_ratio=theirs["blocks.0.mlp.fc1.weight"].shape[0] / width if depth else 4.0,
-        decoder_depth=_count(theirs, "head", "weight") - 1,
-        dropout=dropout,
-    )
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from preprocess.normals.stage import run_normals
-from tests.stores import write_store, write_training_store
+from tests.stores import data_block, write_store, write_training_store
 
 CHANNELS = {"z": 2500.0, "t": 6.0, "t2m": 5.0, "u10": 4.0}
 MEANS = {"z": 55000.0, "t": 275.0, "t2m": 288.0, "u10": 1.0}
@@ -28,17 +28,17 @@ def experiment_config(directory: Path, **changes: Any) -> Config:
         "name": "tiny",
         "directory": str(directory),
         "source": {"kind": "files", "paths": ["none.nc"], "label": "made-up data"},
-        "data": {
-            "channels": {"variables": ["z", "t", "t2m", "u10"], "levels": [500, 850], "statics": ["lsm"]},
-            "period": {"start": "2001-01-01", "end": "2002-07-31"},
-            "step_hours": 24,
-            "regrid": {"resolution": 15.0},
-            "slab_times": 64,
-            "splits": {
-                "train": {"start": "2001-01-01", "end": "2001-12-31"},
-                "test": {"start": "2002-01-01", "end": "2002-07-31"},
-            },
-        },
+        "data": data_block(
+            ("2001-01-01", "2002-07-31"),
+            train=("2001-01-01", "2001-12-31"),
+            test=("2002-01-01", "2002-07-31"),
+            variables=["z", "t", "t2m", "u10"],
+            levels=[500, 850],
+            statics=["lsm"],
+            step_hours=24,
+            regrid={"resolution": 15.0},
+            slab_times=64,
+        ),
         "forecast": {"lead_hours": [24, 168], "init_step_hours": 24},
         "model": {"patch": 2},
         "training": {"lead_hours": [24, 168]},

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from model.parallel.launch import process_group
-from pipeline import provenance
 from pipeline.config import Config, dump, parse
 from pipeline.grid import Grid
-from pipeline.store import ArraySpec, SlabStore
+from tests.stores import data_block, write_training_store
 
 torch.set_num_threads(1)
 
@@ -29,18 +27,14 @@ def raw_config(directory: Path, **training: Any) -> dict[str, Any]:
         "name": "small",
         "directory": str(directory),
         "source": {"kind": "simulation"},
-        "data": {
-            "channels": {"variables": ["t", "t2m"], "levels": [500, 850], "statics": ["lsm", "orog"]},
-            "period": {"start": "2000-01-01", "end": "2001-03-31"},
-            "step_hours": 12,
-            "regrid": {"resolution": 30.0},
-            "slab_times": 50,
-            "splits": {
-                "train": {"start": "2000-01-01", "end": "2000-12-31"},
-                "validation": {"start": "2001-01-01", "end": "2001-01-20"},
-                "test": {"start": "2001-01-21", "end": "2001-03-31"},
-            },
-        },
+        "data": data_block(
+            ("2000-01-01", "2001-03-31"),
+            train=("2000-01-01", "2000-12-31"),
+            validation=("2001-01-01", "2001-01-20"),
+            test=("2001-01-21", "2001-03-31"),
+            variables=["t", "t2m"], levels=[500, 850], statics=["lsm", "orog"],
+            step_hours=12, regrid={"resolution": 30.0}, slab_times=50,
+        ),
         "model": {"width": 16, "depth": 1, "heads": 2, "decoder_depth": 1, "dropout": 0.1},
         "training": {
             "steps": 12, "batch_size": 4, "lead_hours": [24, 72], "warmup_steps": 2, "learning_rate": 2e-3,
@@ -74,46 +68,10 @@ def write_store(config: Config) -> None:
     """The training store as `regrid` would write it, and its normals."""
     from preprocess.normals.stage import run_normals
 
-    channels, statics = config.data.channels.dynamic, config.data.channels.static
-    grid = config.data.regrid.grid
-    times = store_times()
-    static = np.random.default_rng(3).random((len(statics), *grid.shape)).astype(np.float32)
-    coords = xr.Dataset(
-        {"static": (("static_channel", "latitude", "longitude"), static)},
-        coords={
-            "time": times,
-            "channel": [c.name for c in channels],
-            "variable": ("channel", [c.variable for c in channels]),
-            "level": ("channel", [c.level or -1 for c in channels]),
-            "unit": ("channel", [c.spec.unit for c in channels]),
-            "static_channel": [c.name for c in statics],
-            "latitude": grid.latitude,
-            "longitude": grid.longitude,
-        },
-    )
-    spec = ArraySpec(
-        dims=("time", "channel", "latitude", "longitude"),
-        shape=(len(times), len(channels), *grid.shape),
-        chunks=(1, 2, *grid.shape),
-    )
-    contract = {
-        "kind": "training store",
-        "channels": [c.name for c in channels],
-        "static_channels": [c.name for c in statics],
-        "grid": grid.describe(),
-        "step_hours": 12,
-        "source": {"kind": "simulation", "label": "simulated"},
-        "regrid": {"method": "bilinear", "engine": "builtin"},
-    }
-    state = synthetic_state(times, grid)
-    with SlabStore(
-        config.paths.store, arrays={"state": spec}, coords=coords, slab_dim="time",
-        slab_size=config.data.slab_times, contract=contract,
-    ) as store:  # fmt: skip
-        for slab in store.pending():
-            store.write(slab, {"state": state[slab.slice]})
-        store.finish({"label": "simulated"})
-    provenance.write_receipt(config, stage="regrid", outputs=[config.paths.store], facts={})
+    grid, times = config.data.regrid.grid, store_times()
+    static = np.random.default_rng(3).random((len(config.data.channels.static), *grid.shape)).astype(np.float32)
+    chunk, facts = (1, 2, *grid.shape), {"label": "simulated"}
+    write_training_store(config, times, synthetic_state(times, grid), static, chunk=chunk, facts=facts)
     run_normals(config)
 
 

@@ -9,24 +9,12 @@ import pytest
 
 from pipeline import provenance
 from pipeline.config import Config, parse
+from tests.pipeline.test_cli import RAW
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return parse(
-        {
-            "name": "case",
-            "directory": str(tmp_path),
-            "source": {"kind": "simulation"},
-            "data": {
-                "period": {"start": "2001-01-01", "end": "2001-12-31"},
-                "splits": {
-                    "train": {"start": "2001-01-01", "end": "2001-06-30"},
-                    "test": {"start": "2001-09-01", "end": "2001-12-31"},
-                },
-            },
-        }
-    )
+    return parse({**RAW, "directory": str(tmp_path)})
 
 
 def test_receipt_explains_the_output(config: Config) -> None:

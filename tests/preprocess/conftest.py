@@ -13,6 +13,7 @@ import xarray as xr
 from pipeline.config import Config
 from pipeline.weather.variables import BY_SHORT, standard_geopotential
 from tests.preprocess.stores import experiment
+from tests.stores import SMALL_STEPS, data_block
 
 LATITUDE = np.linspace(90.0, -90.0, 19)
 LONGITUDE = np.arange(36) * 10.0
@@ -71,17 +72,13 @@ def configure(tmp_path: Path) -> Callable[..., Config]:
 
     def make(paths: Sequence[Path | str], *, name: str = "out", **data: Any) -> Config:
         constants = data.pop("constants", [])
-        settings: dict[str, Any] = {
-            "channels": {"variables": ["z", "t", "t2m", "u10"], "levels": [500, 850], "statics": []},
-            "period": {"start": "2001-01-01", "end": "2001-01-03T00:00"},
-            "step_hours": 6,
-            "slab_times": 4,
-            "regrid": {"resolution": 22.5},
-            "splits": {
-                "train": {"start": "2001-01-01", "end": "2001-01-01T18:00"},
-                "test": {"start": "2001-01-02", "end": "2001-01-03T00:00"},
-            },
-        }
+        settings = data_block(
+            ("2001-01-01", "2001-01-03T00:00"),
+            train=("2001-01-01", "2001-01-01T18:00"),
+            test=("2001-01-02", "2001-01-03T00:00"),
+            **SMALL_STEPS,
+            statics=[],
+        )
         files, statics = ([str(p) for p in group] for group in (paths, constants))
         source = {"kind": "files", "label": "made up", "paths": files, "constants": statics}
         return experiment(name, tmp_path / name, source=source, data=settings | data)

@@ -47,3 +47,17 @@ def save(config: Config, folder: Path) -> Path:
 
 def command(config: Config, folder: Path, root: Path, *, stage: str = "regrid") -> list[str]:
     return [sys.executable, "-m", "pipeline", stage, "--config", str(save(config, folder))]
+
+
+def global_grid(rows: int, columns: int) -> dict[str, float]:
+    """GRIB keys of a global grid with rows on the poles, north to south from Greenwich eastward."""
+    return {
+        "Ni": columns,
+        "Nj": rows,
+        "iDirectionIncrementInDegrees": 360 / columns,
+        "jDirectionIncrementInDegrees": 180 / (rows - 1),
+        "latitudeOfFirstGridPointInDegrees": 90.0,
+        "latitudeOfLastGridPointInDegrees": -90.0,
+        "longitudeOfFirstGridPointInDegrees": 0.0,
+        "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / columns,
+    }

@@ -89,8 +89,8 @@ class Numbers:
     y: Tensor
     step: int
 
-    def __len__(self) -> int:
-        return len(self.x)
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x, self.y
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Numbers:
         return Numbers(self.x.to(device, dtype), self.y.to(device, dtype), self.step)
@@ -99,8 +99,8 @@ class Numbers:
         for x, y in zip(self.x.split(size or len(self)), self.y.split(size or len(self)), strict=True):
             yield Numbers(x, y, self.step)
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.x, self.y
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 @dataclass

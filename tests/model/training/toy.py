@@ -55,8 +55,8 @@ class Images:
     patches: Tensor
     y: Tensor
 
-    def __len__(self) -> int:
-        return len(self.x)
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x, self.patches, self.y
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Images:
         return Images(self.x.to(device, dtype), self.patches.to(device), self.y.to(device, dtype))
@@ -65,8 +65,8 @@ class Images:
         for parts in zip(*(t.split(size or len(self)) for t in self.tensors()), strict=True):
             yield Images(*parts)
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.x, self.patches, self.y
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.dchag import DCHAG, DCHAGConfig
 from model.parallel.wrap import plan_for
-from model.weights.climax import CLIMAX_CHANNELS, climax_config, load_climax, read_climax
+from model.weights.climax import CLIMAX_CHANNELS, load_climax, read_climax
 
 CHANNELS = ("lsm", "t2m", "u10", "z500", "t500", "q850", "z850")
 WIDTH, HEADS, PATCH, IMAGE = 24, 4, 2, (6, 10)
@@ -99,9 +99,11 @@ def inputs(channels: tuple[str, ...] = CHANNELS, image: tuple[int, int] = IMAGE)
     return x, torch.tensor([6.0, 720.0], dtype=torch.float64)
 
 
-def settings(state: dict[str, Tensor], **changes: object) -> DCHAGConfig:
-    values = {"channels": CHANNELS, "out_channels": CHANNELS, "image": IMAGE, "heads": HEADS, "dropout": 0.0}
-    return climax_config(state, **(values | changes))
+def settings(**changes: object) -> DCHAGConfig:
+    """The flat model of `NaiveClimax`'s sizes."""
+    names = {"channels": CHANNELS, "out_channels": CHANNELS, "image": IMAGE, "dropout": 0.0}
+    sizes = {"patch": PATCH, "width": WIDTH, "heads": HEADS, "depth": 3, "mlp_ratio": 3.0, "decoder_depth": 2}
+    return DCHAGConfig(**(names | sizes | changes))
 
 
 @pytest.mark.parametrize("form", ["fused", "reference"])
@@ -111,7 +113,7 @@ def test_same_function(old: bool, tree: str, form: str, tmp_path: Path) -> None:
     """Catches transposed pixels, heads in another order, a lost bias, key biases that matter, lead time in hours."""
     naive = NaiveClimaX(stacked=not old)
     state = read_climax(file_of(naive, tmp_path / "climax.ckpt", old=old))
-    config = DCHAGConfig.from_dict(settings(state).to_dict() | {"tree": tree, "channel_stage": form})
+    config = DCHAGConfig.from_dict(settings().to_dict() | {"tree": tree, "channel_stage": form})
     assert (config.width, config.depth, config.decoder_depth, config.mlp_ratio, config.patch) == (24, 3, 2, 3.0, 2)
     model = DCHAG(config).double()
     found = load_climax(model, state, channels=CHANNELS, image=IMAGE)
@@ -127,7 +129,7 @@ def test_other_channels_in_another_order() -> None:
     naive = NaiveClimaX(stacked=False)
     state = dict(naive.state_dict())
     ours = ("z850", "w500", "lsm", "t500")
-    model = DCHAG(settings(state, channels=ours, out_channels=("t500", "w500", "t2m"))).double()
+    model = DCHAG(settings(channels=ours, out_channels=("t500", "w500", "t2m"))).double()
     start = model.stage.tokeniser.weight[1].clone()
     found = load_climax(model, state, channels=CHANNELS, image=IMAGE)
     assert found.channels == ("z850", "lsm", "t500")
@@ -158,7 +160,7 @@ def test_position_interpolation() -> None:
     with torch.no_grad():
         naive.pos_embed.copy_((10 * rows + columns).reshape(1, -1, 1).expand_as(naive.pos_embed))
     state = dict(naive.state_dict())
-    model = DCHAG(settings(state, image=(12, 20))).double()
+    model = DCHAG(settings(image=(12, 20))).double()
     found = load_climax(model, state, channels=CHANNELS, image=IMAGE)
     assert found.interpolated
     table = model.position.detach().view(6, 10, WIDTH)[..., 0]
@@ -170,7 +172,7 @@ def test_part_of_a_rank() -> None:
     """Catches a rank that takes the weights of the first channels instead of its own."""
     naive = NaiveClimaX(stacked=True)
     state = dict(naive.state_dict())
-    config = DCHAGConfig.from_dict(settings(state).to_dict() | {"tree": "none", "groups": 2})
+    config = DCHAGConfig.from_dict(settings().to_dict() | {"tree": "none", "groups": 2})
     plan = plan_for(config, ranks=2)
     whole, part = DCHAG(config).double(), DCHAG(config, groups=plan.groups[1]).double()
     load_climax(whole, state, channels=CHANNELS, image=IMAGE)
@@ -182,7 +184,7 @@ def test_part_of_a_rank() -> None:
 def test_unknown_and_missing_keys() -> None:
     """Catches a weight that silently stays at its start, and a file's surplus passed over."""
     state = dict(NaiveClimaX(stacked=False).state_dict())
-    config = settings(state)
+    config = settings()
     state["net.denormalization.mean"] = torch.zeros(3)
     assert load_climax(DCHAG(config), state, channels=CHANNELS, image=IMAGE).unused_keys == ("denormalization.mean",)
     for name, message in (
@@ -198,7 +200,7 @@ def test_unknown_and_missing_keys() -> None:
 def test_wrong_arguments() -> None:
     """Catches names counted wrongly, another grid and a model that is not flat."""
     state = dict(NaiveClimaX(stacked=False).state_dict())
-    config = settings(state)
+    config = settings()
     with pytest.raises(ValueError, match="must name the 7 of the ClimaX file in its order, got 6"):
         load_climax(DCHAG(config), state, channels=CHANNELS[:6], image=IMAGE)
     with pytest.raises(ValueError, match=r"pos_embed must have shape \(1, 512, 24\)"):

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.weather.variables import CATALOGUE, standard_geopotential
 from preprocess.sources.grib import DECODING
 from tests.preprocess.servers.web import Faults, Handler, Web, serving
+from tests.preprocess.stores import global_grid
 
 ROWS, COLUMNS = 7, 12
 PARAMETERS = {v.long: v.param_id for v in CATALOGUE}
@@ -98,14 +99,7 @@ class Cds:
         handle = eccodes.codes_grib_new_from_samples(f"regular_ll_{'sfc' if level is None else 'pl'}_grib1")
         text = str(time.astype("datetime64[m]"))
         keys = {
-            "Ni": COLUMNS,
-            "Nj": ROWS,
-            "iDirectionIncrementInDegrees": 360 / COLUMNS,
-            "jDirectionIncrementInDegrees": 180 / (ROWS - 1),
-            "latitudeOfFirstGridPointInDegrees": 90.0,
-            "latitudeOfLastGridPointInDegrees": -90.0,
-            "longitudeOfFirstGridPointInDegrees": 0.0,
-            "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / COLUMNS,
+            **global_grid(ROWS, COLUMNS),
             "bitsPerValue": 24,
             "setLocalDefinition": 1,
             "localDefinitionNumber": 1,

@@ -20,6 +20,7 @@ from preprocess.simulation.atmosphere import time_of
 from preprocess.simulation.perturb import coarsened, perturbed
 from preprocess.simulation.setup import SimulationSetup
 from preprocess.sources import open_source
+from tests.stores import data_block
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("twins")]
 
@@ -31,17 +32,16 @@ def settings(directory: Path, **twin: Any) -> Config:
             "name": "twins",
             "directory": str(directory),
             "source": {"kind": "simulation", "levels": 6, "resolution": 15.0, "spinup_days": 10, "seed": 3},
-            "data": {
-                "period": {"start": "2004-03-01", "end": "2004-03-31"},
-                "step_hours": 12,
-                "slab_times": 8,
-                "regrid": {"resolution": 22.5},
-                "channels": {"variables": ["z", "t", "u", "t2m"], "levels": [500, 850]},
-                "splits": {
-                    "train": {"start": "2004-03-01", "end": "2004-03-19"},
-                    "test": {"start": "2004-03-20", "end": "2004-03-31"},
-                },
-            },
+            "data": data_block(
+                ("2004-03-01", "2004-03-31"),
+                train=("2004-03-01", "2004-03-19"),
+                test=("2004-03-20", "2004-03-31"),
+                variables=["z", "t", "u", "t2m"],
+                levels=[500, 850],
+                step_hours=12,
+                slab_times=8,
+                regrid={"resolution": 22.5},
+            ),
             "model": {"patch": 2},
             "training": {"lead_hours": [24]},
             "forecast": {"lead_hours": [72, 24], "init_step_hours": 24},

@@ -26,6 +26,7 @@ from preprocess.sources.remote import open_zarr, passing
 from tests.preprocess.servers.layouts import edit_attributes, write_archive
 from tests.preprocess.servers.web import KINDS, Faults, Web, serving
 from tests.preprocess.stores import experiment
+from tests.stores import SMALL_STEPS, data_block
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,14 @@ LATITUDE = np.linspace(90.0, -90.0, 19)
 LONGITUDE = np.arange(36) * 10.0
 VALID = {"valid_time_start": "2001-01-01", "valid_time_stop": "2001-01-03", "valid_time_stop_era5t": "2001-01-04"}
 LEVELS = (100, 500, 850)
+ONE_WIND: dict[str, Any] = {
+    "variables": ("u10",),
+    "levels": LEVELS,
+    "latitude": LATITUDE,
+    "longitude": LONGITUDE,
+    "times": np.arange("2001-01-01", "2001-01-03", np.timedelta64(6, "h"), dtype="datetime64[ns]"),
+}
+"""An archive of one variable."""
 Truth = Callable[..., np.ndarray]
 
 
@@ -72,17 +81,13 @@ def web(archives: Path) -> Iterator[Web]:
 
 def make(url: str, folder: Path, *, kind: str = "arco", source: dict[str, Any] | None = None, **data: Any) -> Config:
     """A small experiment that reads an address and writes below a folder."""
-    settings: dict[str, Any] = {
-        "channels": {"variables": ["z", "t", "t2m", "u10"], "levels": [500, 850], "statics": ["lsm", "orog"]},
-        "period": {"start": "2001-01-01", "end": "2001-01-02"},
-        "step_hours": 6,
-        "slab_times": 4,
-        "regrid": {"resolution": 22.5},
-        "splits": {
-            "train": {"start": "2001-01-01", "end": "2001-01-01T12:00"},
-            "test": {"start": "2001-01-01T18:00", "end": "2001-01-02"},
-        },
-    }
+    settings = data_block(
+        ("2001-01-01", "2001-01-02"),
+        train=("2001-01-01", "2001-01-01T12:00"),
+        test=("2001-01-01T18:00", "2001-01-02"),
+        **SMALL_STEPS,
+        statics=["lsm", "orog"],
+    )
     access = {"kind": kind, "url": url, "timeout_s": 0.4}
     return experiment("cloud", folder, source=access | (source or {}), data=settings | data)
 
@@ -202,15 +207,7 @@ def test_damaged_chunk_is_named(archives: Path, tmp_path: Path, root: Path) -> N
 @pytest.mark.parametrize("fill", [None, 0.0])
 def test_missing_chunk_is_no_value(fill: float | None, archives: Path, tmp_path: Path, expected: Truth) -> None:
     """Catches an absent chunk taken for the fill value, which zero winds would pass every check with."""
-    path = write_archive(
-        tmp_path / "holes",
-        truth=expected,
-        variables=("u10",),
-        levels=LEVELS,
-        latitude=LATITUDE,
-        longitude=LONGITUDE,
-        times=np.arange("2001-01-01", "2001-01-03", np.timedelta64(6, "h"), dtype="datetime64[ns]"),
-    )
+    path = write_archive(tmp_path / "holes", truth=expected, **ONE_WIND)
     for name in (".zmetadata", "10m_u_component_of_wind/.zarray"):
         file = path / name
         file.write_text(
@@ -351,16 +348,7 @@ def test_passing_faults() -> None:
 
 def test_attributes_can_move(archives: Path, tmp_path: Path, expected: Truth) -> None:
     """Catches a store that no longer resumes because ARCO's archive has grown by a month."""
-    path = write_archive(
-        tmp_path / "growing",
-        truth=expected,
-        variables=("u10",),
-        levels=LEVELS,
-        latitude=LATITUDE,
-        longitude=LONGITUDE,
-        times=np.arange("2001-01-01", "2001-01-03", np.timedelta64(6, "h"), dtype="datetime64[ns]"),
-        attrs=VALID,
-    )
+    path = write_archive(tmp_path / "growing", truth=expected, attrs=VALID, **ONE_WIND)
     before = open_source(make(str(path), tmp_path, **only("u10"))).description
     edit_attributes(path, valid_time_stop="2001-02-03", valid_time_stop_era5t="2001-03-01")
     assert open_source(make(str(path), tmp_path, **only("u10"))).description == before

@@ -18,6 +18,7 @@ from preprocess.sources import Archive
 from preprocess.sources import grib as gribs
 from preprocess.sources.local_files import find_files, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
+from tests.preprocess.stores import global_grid
 
 Atmosphere = Callable[..., xr.Dataset]
 T2M = Channels(variables=["t2m"], levels=[], statics=[])
@@ -50,14 +51,7 @@ def grib(
             start = field["time"] - np.timedelta64(field.get("lead", 0), "h")
             text = str(start.astype("datetime64[m]"))
             keys = {
-                "Ni": columns,
-                "Nj": rows,
-                "iDirectionIncrementInDegrees": 360 / columns,
-                "jDirectionIncrementInDegrees": 180 / (rows - 1),
-                "latitudeOfFirstGridPointInDegrees": 90.0,
-                "latitudeOfLastGridPointInDegrees": -90.0,
-                "longitudeOfFirstGridPointInDegrees": 0.0,
-                "longitudeOfLastGridPointInDegrees": 360.0 - 360.0 / columns,
+                **global_grid(rows, columns),
                 "dataDate": int(text[:10].replace("-", "")),
                 "dataTime": int(text[11:13] + text[14:16]),
                 "bitsPerValue": 24,
