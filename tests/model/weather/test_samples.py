@@ -153,7 +153,7 @@ def test_starts_that_only_have_unweighted_leads_are_still_used(pairs: Pairs) -> 
 
 def test_weights_that_do_not_fit_are_refused(pairs: Pairs) -> None:
     """Catches weights silently broadcast."""
-    with pytest.raises(ValueError, match="one number a lead"):
+    with pytest.raises(ValueError, match="one number per lead"):
         Order(pairs, seed=0, lead_weights=[1.0, 2.0])
     with pytest.raises(ValueError, match="multiple of the data ranks"):
         Order(pairs, seed=0).batch(0, size=9, ranks=2)
