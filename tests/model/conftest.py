@@ -64,13 +64,13 @@ def synthetic_state(times: np.ndarray, grid: Grid) -> np.ndarray:
     return (np.stack(fields, axis=1) + 0.3 * noise).astype(np.float32)
 
 
-def write_store(config: Config) -> None:
-    """The training store as `regrid` would write it, and its normals."""
+def write_store(config: Config, *, together: int = 2) -> None:
+    """The training store as `regrid` would write it, `together` channels in a chunk, and its normals."""
     from preprocess.normals.stage import run_normals
 
     grid, times = config.data.regrid.grid, store_times()
     static = np.random.default_rng(3).random((len(config.data.channels.static), *grid.shape)).astype(np.float32)
-    chunk, facts = (1, 2, *grid.shape), {"label": "simulated"}
+    chunk, facts = (1, together, *grid.shape), {"label": "simulated"}
     write_training_store(config, times, synthetic_state(times, grid), static, chunk=chunk, facts=facts)
     run_normals(config)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pipeline.__main__ import app
 from pipeline.config import dump, parse
-from pipeline.store import ArraySpec, open_store
+from pipeline.store import open_store
 from pipeline.weather.variables import plausible_range
 from tests.model.conftest import raw_config, write_store
 
@@ -36,12 +36,8 @@ def test_a_forecast_from_one_real_state(
         noise = np.random.default_rng(1).uniform(0.3, 0.7, (len(times), len(low), 8, 16))
         return (low + (high - low) * noise).astype(np.float32)
 
-    def whole_times(*, dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...]) -> ArraySpec:
-        return ArraySpec(dims=dims, shape=shape, chunks=(1, *shape[1:]))
-
     monkeypatch.setattr(conftest, "synthetic_state", plausible)
-    monkeypatch.setattr(conftest, "ArraySpec", whole_times)
-    write_store(config)
+    write_store(config, together=len(low))
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
     real = shared_reference / "real" / "era5_tl31_19590102T00.nc"

@@ -137,7 +137,7 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
     second = experiment(start_from=str(first.paths.train), steps=2, learning_rate=1e-12, validate_every=1, seed=7)
     second = second.model_copy(update={"forecast": second.forecast.model_copy(update={"lead_hours": [24]})})
     run_train(second)
-    assert "5 input and 3 predicted channels taken over" in " ".join(capsys.readouterr().err.split())
+    assert "5 input and 3 predicted channels copied" in " ".join(capsys.readouterr().err.split())
     records = [r for r in read_metrics(second.paths.metrics) if r["kind"] == "validation"]
     assert records[0]["leads"]["24"]["loss"] == pytest.approx(expected, rel=0.05)
     newest = checkpoint.newest(second.paths.checkpoints)
@@ -151,7 +151,7 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
     assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
     second.paths.receipt("train").unlink()
     run_train(second)
-    assert "taken over" not in capsys.readouterr().err
+    assert "channels copied" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
