@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -112,6 +113,7 @@ Celsius, geopotential height in metres and humidity in g/kg fall outside. Winds 
 issue "large 10m winds" puts up to 300 m/s into single cells of ERA5 before February 2020."""
 
 BY_SHORT = {v.short: v for v in CATALOGUE}
+_ON_LEVEL = re.compile(r"^(?P<variable>[a-z]+)(?:@(?P<level>[1-9]\d*)hPa|(?P<plain>[1-9]\d*))$")
 DEFAULT_VARIABLES = ("z", "t", "u", "v", "q", "t2m", "u10", "v10")
 DEFAULT_STATICS = ("lsm", "orog")
 
@@ -130,8 +132,11 @@ class Channel:
 
     @property
     def name(self) -> str:
-        """Short name, e.g. "z500" or "t2m"."""
-        return self.variable if self.level is None else f"{self.variable}{self.level}"
+        """Short name, e.g. "z500" or "t2m"; "u@10hPa" where "u10" would be another variable, the wind at 10 m."""
+        if self.level is None:
+            return self.variable
+        plain = f"{self.variable}{self.level}"
+        return f"{self.variable}@{self.level}hPa" if plain in BY_SHORT else plain
 
     @property
     def spec(self) -> Variable:
@@ -194,17 +199,16 @@ def channels(
 
 
 def parse_channel(name: str) -> Channel:
-    """The channel of a short name such as "z500" or "u10".
+    """The channel of a short name such as "z500", "u10" (the wind at 10 m) or "u@10hPa".
 
     Raises:
         ValueError: the name is not a channel of the catalogue.
     """
     if name in BY_SHORT and not BY_SHORT[name].levels:
         return Channel(name)
-    stem = name.rstrip("0123456789")
-    digits = name[len(stem) :]
-    if stem in BY_SHORT and BY_SHORT[stem].levels and digits:
-        return Channel(stem, int(digits))
+    match = _ON_LEVEL.match(name)
+    if match and match["variable"] in BY_SHORT and BY_SHORT[match["variable"]].levels:
+        return Channel(match["variable"], int(match["level"] or match["plain"]))
     dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static))
     raise ValueError(
         f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}"
