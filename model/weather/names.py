@@ -52,10 +52,10 @@ def input_names(channels: Sequence[str], static_channels: Sequence[str], *, hour
 
 
 def variable_and_level(name: str) -> tuple[str, int | None]:
-    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500), "u@10hPa" -> ("u", 10), "u10" -> (name,
-    None).
+    """Variable and pressure level [hPa] of a short name.
 
-    An earlier state ("z500-12h") belongs to the same variable and level as the present one.
+    "z500" -> ("z", 500), "u@10hPa" -> ("u", 10); "t2m" and "u10" (the wind at 10 m) -> (name, None). An earlier state
+    ("z500-12h") belongs to the same variable and level as the present one.
     """
     name, _ = channel_and_hours(name)
     match = _LEVEL_CHANNEL.match(name)
