@@ -30,6 +30,7 @@ from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
 from pipeline.weather.times import find_times
+from pipeline.weather.variables import require_channel_names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,6 +121,7 @@ class Fields:
             ValueError: normals of another store, or initial states that lack channels or lie on another grid.
         """
         ds = open_store(store, stage="python -m pipeline regrid")
+        require_channel_names(ds, store=store)
         self.contract: dict[str, Any] = ds.attrs["contract"]
         self.trained_on = self.contract
         if like is not None:

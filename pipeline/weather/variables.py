@@ -12,6 +12,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 STANDARD_GRAVITY = 9.80665
 """m s-2; WMO value that ECMWF uses to turn geopotential height into geopotential."""
@@ -213,6 +217,26 @@ def parse_channel(name: str) -> Channel:
     raise ValueError(
         f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}"
     )
+
+
+def require_channel_names(ds: xr.Dataset, *, store: object) -> None:
+    """Refuse a store whose channels are not called as their variables and levels say.
+
+    Args:
+        ds: with the coordinates channel, variable and level [hPa], -1 for none.
+        store: named in the message.
+
+    Raises:
+        ValueError: every channel that an earlier version called like another variable (u at 10 hPa "u10").
+    """
+    pairs = zip(ds["variable"].values, ds["level"].values, strict=True)
+    expected = [Channel(str(variable), int(level) if level > 0 else None).name for variable, level in pairs]
+    wrong = [f"{name} is {right}" for name, right in zip(ds["channel"].values, expected, strict=True) if name != right]
+    if wrong:
+        raise ValueError(
+            f"store {store} must call its channels by variable and level, got {', '.join(wrong)}: it was written by an "
+            "earlier version; move it away and run python -m pipeline regrid again"
+        )
 
 
 def standard_geopotential(pressure: float) -> float:

@@ -17,6 +17,7 @@ from pipeline.weather.variables import (
     channels,
     parse_channel,
     plausible_range,
+    require_channel_names,
     standard_geopotential,
 )
 
@@ -82,6 +83,17 @@ def test_names_are_unique_and_read_back(levels: list[int]) -> None:
     assert [variable_and_level(name) for name in names] == [(c.variable, c.level) for c in (*dynamic, *static)]
     later = [earlier_name(name, 12) for name in names]
     assert [channel_and_hours(name) for name in later] == [(name, 12) for name in names]
+
+
+def test_stores_of_before_are_refused() -> None:
+    """Catches winds at 10 hPa of a store written earlier that are read, scored and printed as 10 m winds."""
+
+    def holding(names: list[str], variables: list[str], levels: list[int]) -> xr.Dataset:
+        return xr.Dataset(coords={"channel": names, "variable": ("channel", variables), "level": ("channel", levels)})
+
+    require_channel_names(holding(["u@10hPa", "u10", "z500"], ["u", "u10", "z"], [10, -1, 500]), store="new.zarr")
+    with pytest.raises(ValueError, match=r"store old.zarr .* got u10 is u@10hPa, v10 is v@10hPa: .* regrid again"):
+        require_channel_names(holding(["u10", "v10", "z500"], ["u", "v", "z"], [10, 10, 500]), store="old.zarr")
 
 
 def test_no_spelling_names_two_variables_of_one_kind() -> None:
