@@ -137,6 +137,7 @@ class Fields:
         self.coords = ds.drop_vars("state").load()
         self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
         self.normals = normals
+        normals.require_anomalies(self.channels)
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
         gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
