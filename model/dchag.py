@@ -48,6 +48,8 @@ class DCHAGConfig(EncoderConfig):
     def channel_tree(self) -> Tree:
         """Channels, their groups and the units that reduce these."""
         if self.groups not in ("variable", "level"):
+            if isinstance(self.groups, str) and self.groups != "all":
+                raise ValueError(f"groups must be 'all', 'variable', 'level', a number or lists, got {self.groups!r}")
             return super().channel_tree()
         members: dict[str | int | None, list[str]] = {}
         for name in self.channels:

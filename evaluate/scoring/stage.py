@@ -36,6 +36,7 @@ from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
+from pipeline.weather.variables import require_channel_names
 
 COMMON = ("scores_common.csv", "scores_common.nc")
 """Scores of all models on the init times that the twins have."""
@@ -169,6 +170,7 @@ def _write_scores(
     """Score, and write everything but the receipt; returns what stands in it."""
     paths, name = config.paths, next(iter(models))
     truth = open_store(paths.store, stage="python -m pipeline regrid")
+    require_channel_names(truth, store=paths.store)
     normals = Normals.open(paths.normals)
 
     def score(forecasts: dict[str, xr.Dataset], sums: str) -> Result:

@@ -30,6 +30,7 @@ from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
 from pipeline.weather.times import find_times
+from pipeline.weather.variables import require_channel_names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,6 +121,7 @@ class Fields:
             ValueError: normals of another store, or initial states that lack channels or lie on another grid.
         """
         ds = open_store(store, stage="python -m pipeline regrid")
+        require_channel_names(ds, store=store)
         self.contract: dict[str, Any] = ds.attrs["contract"]
         self.trained_on = self.contract
         if like is not None:
@@ -135,6 +137,7 @@ class Fields:
         self.coords = ds.drop_vars("state").load()
         self.grid_shape = (int(ds.sizes["latitude"]), int(ds.sizes["longitude"]))
         self.normals = normals
+        normals.require_anomalies(self.channels)
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
         gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)

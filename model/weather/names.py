@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_LEVEL_CHANNEL = re.compile(r"^([a-z]+)(\d+)$")
+_LEVEL_CHANNEL = re.compile(r"^([a-z]+)(?:(\d+)|@(\d+)hPa)$")
 _TEN_METRE_WINDS = frozenset({"u10", "v10"})
 _EARLIER = re.compile(r"^(?P<channel>.+)-(?P<hours>\d+)h$")
 
@@ -52,12 +52,13 @@ def input_names(channels: Sequence[str], static_channels: Sequence[str], *, hour
 
 
 def variable_and_level(name: str) -> tuple[str, int | None]:
-    """Variable and pressure level [hPa] of a short name: "z500" -> ("z", 500); "t2m", "u10" -> (name, None).
+    """Variable and pressure level [hPa] of a short name.
 
-    An earlier state ("z500-12h") belongs to the same variable and level as the present one.
+    "z500" -> ("z", 500), "u@10hPa" -> ("u", 10); "t2m" and "u10" (the wind at 10 m) -> (name, None). An earlier state
+    ("z500-12h") belongs to the same variable and level as the present one.
     """
     name, _ = channel_and_hours(name)
     match = _LEVEL_CHANNEL.match(name)
     if match is None or name in _TEN_METRE_WINDS:
         return name, None
-    return match.group(1), int(match.group(2))
+    return match.group(1), int(match.group(2) or match.group(3))

@@ -168,6 +168,25 @@ class Normals:
         names = self.channels if channels is None else tuple(channels)
         return replace(self, channels=names, **kept, _climatology=held)
 
+    def require_anomalies(self, channels: Sequence[str]) -> None:
+        """Refuse a climatology that is every training state itself.
+
+        Args:
+            channels: that will be read or predicted.
+
+        Raises:
+            ValueError: a channel whose anomalies from the climatology are all zero, though it is not constant.
+        """
+        rows = self.channel_indices(channels)
+        none = (self.std[rows] > 0) & (self.anomaly_std[rows] <= 1e-6 * self.std[rows])
+        if none.any():
+            each, names = self.contract.get("times", 0) / max(1, len(self.hours)), np.asarray(channels)[none]
+            raise ValueError(
+                f"training periods must hold weather beside its climatology, got none in {', '.join(names)}: the "
+                f"climatology saw each hour of the day {each:g} times in all, so nothing departs from it; lengthen "
+                "data.splits.train"
+            )
+
     def channel_indices(self, channels: Sequence[str] | None) -> NDArray[np.int64]:
         """Positions of channels on the channel axis; all of them for None.
 

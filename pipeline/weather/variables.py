@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 STANDARD_GRAVITY = 9.80665
 """m s-2; WMO value that ECMWF uses to turn geopotential height into geopotential."""
@@ -112,6 +117,7 @@ Celsius, geopotential height in metres and humidity in g/kg fall outside. Winds 
 issue "large 10m winds" puts up to 300 m/s into single cells of ERA5 before February 2020."""
 
 BY_SHORT = {v.short: v for v in CATALOGUE}
+_ON_LEVEL = re.compile(r"^(?P<variable>[a-z]+)(?:@(?P<level>[1-9]\d*)hPa|(?P<plain>[1-9]\d*))$")
 DEFAULT_VARIABLES = ("z", "t", "u", "v", "q", "t2m", "u10", "v10")
 DEFAULT_STATICS = ("lsm", "orog")
 
@@ -130,8 +136,11 @@ class Channel:
 
     @property
     def name(self) -> str:
-        """Short name, e.g. "z500" or "t2m"."""
-        return self.variable if self.level is None else f"{self.variable}{self.level}"
+        """Short name, e.g. "z500" or "t2m"; "u@10hPa" where "u10" would be another variable, the wind at 10 m."""
+        if self.level is None:
+            return self.variable
+        plain = f"{self.variable}{self.level}"
+        return f"{self.variable}@{self.level}hPa" if plain in BY_SHORT else plain
 
     @property
     def spec(self) -> Variable:
@@ -194,21 +203,40 @@ def channels(
 
 
 def parse_channel(name: str) -> Channel:
-    """The channel of a short name such as "z500" or "u10".
+    """The channel of a short name such as "z500", "u10" (the wind at 10 m) or "u@10hPa".
 
     Raises:
         ValueError: the name is not a channel of the catalogue.
     """
     if name in BY_SHORT and not BY_SHORT[name].levels:
         return Channel(name)
-    stem = name.rstrip("0123456789")
-    digits = name[len(stem) :]
-    if stem in BY_SHORT and BY_SHORT[stem].levels and digits:
-        return Channel(stem, int(digits))
+    match = _ON_LEVEL.match(name)
+    if match and match["variable"] in BY_SHORT and BY_SHORT[match["variable"]].levels:
+        return Channel(match["variable"], int(match["level"] or match["plain"]))
     dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static))
     raise ValueError(
         f"channel must be a short name, got {name!r}; {_nearest(name, [c.name for c in dynamic + static])}"
     )
+
+
+def require_channel_names(ds: xr.Dataset, *, store: object) -> None:
+    """Refuse a store whose channels are not called as their variables and levels say.
+
+    Args:
+        ds: with the coordinates channel, variable and level [hPa], -1 for none.
+        store: named in the message.
+
+    Raises:
+        ValueError: every channel that an earlier version called like another variable (u at 10 hPa "u10").
+    """
+    pairs = zip(ds["variable"].values, ds["level"].values, strict=True)
+    expected = [Channel(str(variable), int(level) if level > 0 else None).name for variable, level in pairs]
+    wrong = [f"{name} is {right}" for name, right in zip(ds["channel"].values, expected, strict=True) if name != right]
+    if wrong:
+        raise ValueError(
+            f"store {store} must call its channels by variable and level, got {', '.join(wrong)}: it was written by an "
+            "earlier version; move it away and run python -m pipeline regrid again"
+        )
 
 
 def standard_geopotential(pressure: float) -> float:

@@ -49,6 +49,10 @@ def command(config: Config, folder: Path, root: Path, *, stage: str = "regrid") 
     return [sys.executable, "-m", "pipeline", stage, "--config", str(save(config, folder))]
 
 
+PLANET = {"kind": "simulation", "levels": 6, "resolution": 15.0, "seed": 3}
+"""A simulated planet that is quick to integrate."""
+
+
 def global_grid(rows: int, columns: int) -> dict[str, float]:
     """GRIB keys of a global grid with rows on the poles, north to south from Greenwich eastward."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import model.weather.train
 from model.training import checkpoint
 from model.training.step import training_step
 from model.weather import training_data
+from model.weather.fields import Fields
 from model.weather.forecast import run_forecast
 from model.weather.task import ForecastTask
 from model.weather.train import run_train
@@ -218,3 +220,12 @@ def test_earlier_states_help_where_the_wave_moves(experiment: Make) -> None:
     error = forecast.isel(lead_time=0).values - truth.sel(time=valid).values
     nothing = Normals.open(config.paths.normals).climatology_at(valid) - truth.sel(time=valid).values
     assert np.square(error).mean() < 0.9 * np.square(nothing).mean()
+
+
+def test_a_climatology_of_single_times_is_refused(experiment: Make) -> None:
+    """Catches a training with loss 0 on four times, each of which is its own climatology."""
+    config = experiment()
+    normals = Normals.open(config.paths.normals)
+    alone = replace(normals, anomaly_std=np.zeros_like(normals.anomaly_std), contract={**normals.contract, "times": 2})
+    with pytest.raises(ValueError, match=r"weather beside its climatology, got none in t500, t850, t2m: .* 1 times"):
+        Fields(config.paths.store, alone)

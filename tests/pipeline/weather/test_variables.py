@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
+from model.weather.names import channel_and_hours, earlier_name, variable_and_level
 from pipeline.weather.variables import (
     BY_SHORT,
     CATALOGUE,
@@ -14,6 +17,7 @@ from pipeline.weather.variables import (
     channels,
     parse_channel,
     plausible_range,
+    require_channel_names,
     standard_geopotential,
 )
 
@@ -61,10 +65,35 @@ def test_short_names_read_back() -> None:
         assert parse_channel(channel.name) == channel
     assert parse_channel("u10") == Channel("u10")
     assert parse_channel("u100") == Channel("u", 100)
+    assert parse_channel("u@10hPa") == Channel("u", 10)
+    assert parse_channel("u@500hPa").name == "u500"
     for wrong, hint in (("z5000m", "channel must be"), ("z", "channel must be"), ("z501x", "did you mean 'z50")):
         with pytest.raises(ValueError, match="channel must be") as error:
             parse_channel(wrong)
         assert hint in str(error.value)
+
+
+@given(levels=st.lists(st.integers(1, 1000), min_size=1, max_size=12, unique=True))
+def test_names_are_unique_and_read_back(levels: list[int]) -> None:
+    """Catches two channels of one name (u at 10 hPa and the wind at 10 m), for any levels that ERA5 has."""
+    dynamic, static = channels(tuple(v.short for v in CATALOGUE if not v.static), levels)
+    names = [c.name for c in (*dynamic, *static)]
+    assert len(set(names)) == len(names)
+    assert tuple(map(parse_channel, names)) == (*dynamic, *static)
+    assert [variable_and_level(name) for name in names] == [(c.variable, c.level) for c in (*dynamic, *static)]
+    later = [earlier_name(name, 12) for name in names]
+    assert [channel_and_hours(name) for name in later] == [(name, 12) for name in names]
+
+
+def test_stores_of_before_are_refused() -> None:
+    """Catches winds at 10 hPa of a store written earlier that are read, scored and printed as 10 m winds."""
+
+    def holding(names: list[str], variables: list[str], levels: list[int]) -> xr.Dataset:
+        return xr.Dataset(coords={"channel": names, "variable": ("channel", variables), "level": ("channel", levels)})
+
+    require_channel_names(holding(["u@10hPa", "u10", "z500"], ["u", "u10", "z"], [10, -1, 500]), store="new.zarr")
+    with pytest.raises(ValueError, match=r"store old.zarr .* got u10 is u@10hPa, v10 is v@10hPa: .* regrid again"):
+        require_channel_names(holding(["u10", "v10", "z500"], ["u", "v", "z"], [10, 10, 500]), store="old.zarr")
 
 
 def test_no_spelling_names_two_variables_of_one_kind() -> None:

@@ -23,6 +23,7 @@ from preprocess.simulation import stage
 from preprocess.simulation.setup import LONGEST_STEP, SimulationSetup, time_step
 from preprocess.simulation.synthesis import Synthesis
 from preprocess.sources import open_source
+from tests.preprocess.stores import PLANET
 from tests.stores import data_block
 
 pytestmark = pytest.mark.slow
@@ -34,19 +35,13 @@ SLABS = 3
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
     """Nine times in slabs of four: the last slab is short. Crosses a leap day."""
+    steps = {"variables": list(SHORTS), "levels": list(LEVELS), "step_hours": 12, "slab_times": 4}
+    train, test = ("2004-02-27", "2004-02-28"), ("2004-02-29", "2004-03-01")
     raw: dict[str, Any] = {
         "name": "tiny",
         "directory": str(directory),
-        "source": {"kind": "simulation", "levels": 6, "resolution": 15.0, "spinup_days": 2, "seed": 3},
-        "data": data_block(
-            ("2004-02-27", "2004-03-02T00:00"),
-            train=("2004-02-27", "2004-02-28"),
-            test=("2004-02-29", "2004-03-01"),
-            variables=list(SHORTS),
-            levels=list(LEVELS),
-            step_hours=12,
-            slab_times=4,
-        ),
+        "source": PLANET | {"spinup_days": 2},
+        "data": data_block(("2004-02-27", "2004-03-02T00:00"), train=train, test=test, **steps),
         "evaluation": {"variables": ["z500"]},
         "forecast": {"lead_hours": [24]},
         "training": {"lead_hours": [24]},

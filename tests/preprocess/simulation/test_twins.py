@@ -20,6 +20,7 @@ from preprocess.simulation.atmosphere import time_of
 from preprocess.simulation.perturb import coarsened, perturbed
 from preprocess.simulation.setup import SimulationSetup
 from preprocess.sources import open_source
+from tests.preprocess.stores import PLANET
 from tests.stores import data_block
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("twins")]
@@ -31,7 +32,7 @@ def settings(directory: Path, **twin: Any) -> Config:
         {
             "name": "twins",
             "directory": str(directory),
-            "source": {"kind": "simulation", "levels": 6, "resolution": 15.0, "spinup_days": 10, "seed": 3},
+            "source": PLANET | {"spinup_days": 10},
             "data": data_block(
                 ("2004-03-01", "2004-03-31"),
                 train=("2004-03-01", "2004-03-19"),
