@@ -32,7 +32,6 @@ from pipeline.grid import Grid
 from pipeline.weather import climatology as layout
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Times, inside
-from pipeline.weather.variables import require_channel_names
 from preprocess.normals.moments import (
     Array,
     DailySums,
@@ -60,7 +59,6 @@ def run_normals(config: WeatherConfig) -> None:
     """Compute the normals of the training periods and write them to `config.paths.normals`."""
     path = config.paths.normals
     ds = store.open_store(config.paths.store, stage="python -m pipeline regrid")
-    require_channel_names(ds, store=config.paths.store)
     times = ds["time"].values.astype("datetime64[ns]")
     chosen = training_times(times, config)
     contract = _contract(config, ds.attrs["contract"], times[chosen])
