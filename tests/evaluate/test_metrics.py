@@ -167,6 +167,7 @@ def test_lazy_in_lazy_out(trio) -> None:
     seed=st.integers(0, 99),
     shape=st.tuples(st.integers(1, 4), st.integers(2, 5), st.integers(3, 7)),
 )
+@pytest.mark.slow
 def test_invariants(scale: float, shift: float, seed: int, shape: tuple[int, int, int]) -> None:
     """Scores move as they must under a change of unit: catches a missing square and an uncentred variance."""
     rng = np.random.default_rng(seed)

@@ -252,6 +252,7 @@ def test_copies_are_independent() -> None:
     assert not torch.equal(twin(fields(2, 2, 4, 6), LEADS, channels=few), before)
 
 
+@pytest.mark.slow
 def test_learns_a_shift() -> None:
     """Catches a model whose parts do not learn together: it must predict the neighbouring cell of another channel."""
     torch.manual_seed(0)
@@ -269,6 +270,7 @@ def test_learns_a_shift() -> None:
     assert sum(losses[-10:]) / 10 < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_core_needs_torch_only(root: Path) -> None:
     """Catches an import that a bare GPU machine cannot satisfy."""
     code = """

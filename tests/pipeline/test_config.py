@@ -170,6 +170,7 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str
     label=st.text(min_size=1, max_size=20),
     levels=st.lists(st.sampled_from([30, 500, 850, 1000]), min_size=1),
 )
+@pytest.mark.slow
 def test_round_trip(steps: int, rate: float, leads: list[int], label: str, levels: list[int]) -> None:
     """Catches a dumped configuration that reads back different: the copy beside an output would not reproduce it."""
     raw = changed("training", {"steps": steps, "learning_rate": rate, "lead_hours": leads})

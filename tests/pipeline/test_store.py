@@ -182,6 +182,7 @@ def kill_everywhere(folder: Path, root: Path, *, step: int) -> int:
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 def test_killed_at_some_moments_and_resumed(path: Path, root: Path) -> None:
     """Catches a store that does not end bit-identical after a kill -9 at every 24th change to the file system."""
     assert kill_everywhere(path.parent.parent, root, step=24) >= 4
@@ -306,6 +307,7 @@ with case.describe(Path(sys.argv[1])) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_store_that_can_go_on(path: Path, root: Path) -> None:
     """Catches a failed write that is recorded, or that leaves a store nobody can resume."""
     full = path.parent.parent / "full" / "x.zarr"

@@ -263,6 +263,7 @@ def test_graph_holds_a_path_instead_of_the_matrix(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_preprocess_regrid_loads_no_torch() -> None:
     """Catches an import that makes every Dask worker load a training library."""
     code = "import sys, preprocess.regrid; sys.exit('torch' in sys.modules or 'jax' in sys.modules)"

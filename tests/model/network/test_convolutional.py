@@ -15,6 +15,8 @@ from model.parallel.wrap import plan_for
 from model.training.learner import float_buffers
 from model.weather.architecture import network_from_dict
 
+pytestmark = pytest.mark.slow
+
 LEADS = torch.tensor([24.0, 168.0])
 NAMES = pytest.mark.parametrize("name", ["resnet", "unet"])
 

@@ -20,6 +20,8 @@ from tests.model.parallel.harness import forking, run_distributed
 from tests.model.runs import equal_runs, losses, saved_tensors, training_peak
 from tests.model.training.toy import Images, PixelsConfig, PixelTask, train
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = tuple(f"band{i}" for i in range(10))
 
 

@@ -28,6 +28,8 @@ from tests.model.training.stub import (
     trainer,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:

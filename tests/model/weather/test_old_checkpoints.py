@@ -20,6 +20,8 @@ from pipeline.weather.config import WeatherConfig
 from tests.model.runs import equal_runs
 from tests.model.weather.trainers import dying_task, elsewhere
 
+pytestmark = pytest.mark.slow
+
 # A description as it was written then, for the small experiment of these tests; what the store and the step decide
 # (contract, normals, step, sampler, best, files) is put in below. No seconds, no task, no architecture, no minutes.
 OLD: dict[str, Any] = {

@@ -21,6 +21,8 @@ from pipeline.weather.climatology import Normals
 from pipeline.weather.sections import Period
 from pipeline.weather.times import Pairs, find_pairs
 
+pytestmark = pytest.mark.slow
+
 HOUR = np.timedelta64(1, "h")
 
 

@@ -29,6 +29,8 @@ from pipeline.weather.config import WeatherConfig
 from tests.model.runs import curve, equal_runs, losses, same, saved_tensors
 from tests.model.weather.trainers import changed, dying_task, elsewhere, trainer_of
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., WeatherConfig]
 LONG = {"steps": 120, "batch_size": 8, "learning_rate": 5e-3, "validate_every": 120, "checkpoint_every": 120}
 

@@ -166,6 +166,7 @@ def test_refusals(path: Path, tmp_path: Path) -> None:
         Normals.open(tmp_path / "old.zarr")
 
 
+@pytest.mark.slow
 def test_needs_no_dask(root: Path) -> None:
     """Catches an import that the model stage must not make."""
     code = (
