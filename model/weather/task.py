@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.network.cut import Network
 from model.parallel import launch, wrap
+from model.parallel.channels import ChannelPlan
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, data_rank
 from model.parallel.targets import whole_target
 from model.training import optimise
@@ -46,6 +47,7 @@ class Forecasting:
         self, config: WeatherConfig, network: ForecastNetwork, *, area_HW: Tensor | None, channel_V: Tensor | None
     ) -> None:
         self.config, self._network, self.area_HW, self.channel_V = config, network, area_HW, channel_V
+        self._plans: dict[int, ChannelPlan] = {}
 
     @classmethod
     def planned(cls, config: WeatherConfig) -> Forecasting:
@@ -66,7 +68,10 @@ class Forecasting:
     def predicted(self, predict: Predict, batch: Batch, *, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
         """Prediction and target of all predicted channels, (B, V, H, W) each."""
         y_BVHW = predict(batch.x, batch.lead_hours)
-        plan = wrap.plan_for(self.network, ranks=axis_size(mesh, CHANNEL))
+        ranks = axis_size(mesh, CHANNEL)
+        if ranks not in self._plans:  # once, not every step
+            self._plans[ranks] = wrap.plan_for(self.network, ranks=ranks)
+        plan = self._plans[ranks]
         group = mesh.get_group(CHANNEL)
         return y_BVHW, whole_target(batch.target, plan=plan, channels=self.network.out_channels, group=group)
 
