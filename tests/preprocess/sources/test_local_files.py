@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import eccodes
 import netCDF4
 import numpy as np
 import pytest
@@ -14,11 +13,10 @@ import xarray as xr
 
 from pipeline.weather.sections import Channels, FilesSource
 from pipeline.weather.variables import STANDARD_GRAVITY
-from preprocess.sources import Archive
-from preprocess.sources import grib as gribs
+from preprocess.sources import Archive, grib_messages
 from preprocess.sources.local_files import find_files, open_file, open_files
 from preprocess.sources.netcdf3 import expected_size
-from tests.preprocess.stores import global_grid
+from tests.preprocess.sources.gribs import grib
 
 Atmosphere = Callable[..., xr.Dataset]
 T2M = Channels(variables=["t2m"], levels=[], statics=[])
@@ -31,47 +29,6 @@ def archive(*paths: Path | str, channels: Channels = T2M, constants: tuple[Path,
 
 def write(ds: xr.Dataset, path: Path) -> Path:
     ds.to_netcdf(path)
-    return path
-
-
-def grib(
-    path: Path,
-    fields: list[dict[str, Any]],
-    *,
-    edition: int = 2,
-    bitmap: bool = False,
-    rows: int = 7,
-    columns: int = 12,
-) -> Path:
-    """GRIB messages on a global grid from 90 to -90; each field is {name, time, lead, level, value, number}."""
-    with path.open("wb") as file:
-        for field in fields:
-            kind = "pl" if "level" in field else "sfc"
-            handle = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib{edition}")
-            start = field["time"] - np.timedelta64(field.get("lead", 0), "h")
-            text = str(start.astype("datetime64[m]"))
-            keys = {
-                **global_grid(rows, columns),
-                "dataDate": int(text[:10].replace("-", "")),
-                "dataTime": int(text[11:13] + text[14:16]),
-                "bitsPerValue": 24,
-            }
-            for key, value in keys.items():
-                eccodes.codes_set(handle, key, value)
-            eccodes.codes_set(handle, "stepRange", str(field.get("lead", 0)))
-            eccodes.codes_set(handle, "shortName", field["name"])
-            for key, value in field.get("keys", {}).items():
-                eccodes.codes_set(handle, key, value)
-            if "level" in field:
-                eccodes.codes_set(handle, "level", field["level"])
-            values = field["value"] + np.arange(rows * columns) / 8.0
-            if bitmap:
-                eccodes.codes_set(handle, "bitmapPresent", 1)
-                eccodes.codes_set(handle, "missingValue", 9999.0)
-                values[5] = 9999.0
-            eccodes.codes_set_values(handle, values)
-            eccodes.codes_write(handle, file)
-            eccodes.codes_release(handle)
     return path
 
 
@@ -371,8 +328,8 @@ def test_headers_are_scanned_once(
 
     path = grib(tmp_path / "t.grib", fields(270.0, 280.0))
     scanned: list[Path] = []
-    original = gribs.scan
-    monkeypatch.setattr(gribs, "scan", lambda p: (scanned.append(p), original(p))[1])
+    original = grib_messages.scan
+    monkeypatch.setattr(grib_messages, "scan", lambda p: (scanned.append(p), original(p))[1])
     first = open_file(path, index=index)
     again = open_file(path, index=index)
     assert len(scanned) == 1
