@@ -92,15 +92,34 @@ class SimulationSource(Section):
 
 
 class FilesSource(Section):
-    """NetCDF or GRIB files, one or many, with old or new CDS spellings."""
+    """NetCDF, GRIB or Zarr files, one or many."""
+
+    ADDED = frozenset({"names", "units", "member"})
 
     kind: Literal["files"]
     paths: list[str] = Field(min_length=1)
-    """Files or glob patterns, relative to the working directory."""
+    """Files, folders or glob patterns, relative to the working directory."""
     label: str = "ERA5"
     """What the data are called in every store, figure and table."""
     constants: list[str] = []
     """Files holding static fields only (their time is ignored)."""
+    names: dict[str, str] = {}
+    """By short name, what the files call a variable, e.g. {z: MYZ}; no other field is taken for it."""
+    units: dict[str, str] = {}
+    """By short name, the unit of a variable whatever the files say, e.g. {z: m}."""
+    member: int | str | None = None
+    """The one member of an ensemble to read, as the files number or call it."""
+
+    @model_validator(mode="after")
+    def _understood(self) -> FilesSource:
+        for short in self.names:
+            catalogue.variable(short)
+        if self.units:
+            from pipeline.weather.units import conversion
+
+            for short, unit in self.units.items():
+                conversion(catalogue.variable(short), unit, name=short, origin="source.units", remedy="name another")
+        return self
 
 
 class RemoteSource(Section):

@@ -38,7 +38,9 @@ class Variable:
         static: whether it does not depend on time.
         low, high: plausible range in the canonical unit; for geopotential on levels see `plausible_range`.
         param_id: GRIB parameter number of ECMWF.
-        other: further names found in files (CDS, GRIB, GFS, NCEP), compared without case.
+        other: further names found in files (CDS, GRIB, CMIP, CESM, NCEP, GrADS), compared without case.
+        other_standard_names: further standard names, of CF or taken for it, that mean the same.
+        height: metres above the ground, where a standard name does not say which level is meant.
     """
 
     short: str
@@ -52,64 +54,90 @@ class Variable:
     high: float
     param_id: int
     other: tuple[str, ...] = ()
+    other_standard_names: tuple[str, ...] = ()
+    height: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every spelling, most specific first."""
         return (self.short, self.long, *self.other)
 
+    @property
+    def standard_names(self) -> tuple[str, ...]:
+        """The CF standard name first."""
+        return (self.standard_name, *self.other_standard_names)
+
 
 CATALOGUE: tuple[Variable, ...] = (
     Variable(
         "z", "geopotential", "geopotential", "m2 s-2", "Geopotential", True, False, -1e4, 4.6e5, 129,
-        ("gh", "hgt", "geopotential_height"),
-    ),
-    Variable("t", "temperature", "air_temperature", "K", "Temperature", True, False, 150.0, 350.0, 130),
-    Variable("u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -350.0, 350.0, 131),
-    Variable("v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -350.0, 350.0, 132),
-    Variable(
-        "q", "specific_humidity", "specific_humidity", "kg kg-1", "Specific humidity", True, False, -1e-3, 0.04, 133
+        ("gh", "hgt", "geopotential_height", "zg", "z3", "h", "hgtprs", "geopotential_height_isobaric"),
+        ("geopotential_height", "edge_heights"),
     ),
     Variable(
-        "r", "relative_humidity", "relative_humidity", "%", "Relative humidity", True, False, -60.0, 200.0, 157
+        "t", "temperature", "air_temperature", "K", "Temperature", True, False, 150.0, 350.0, 130,
+        ("ta", "air", "tmp", "tmpprs", "temperature_isobaric"),
+    ),
+    Variable(
+        "u", "u_component_of_wind", "eastward_wind", "m s-1", "Eastward wind", True, False, -350.0, 350.0, 131,
+        ("ua", "uwnd", "ugrd", "ugrdprs", "u-component_of_wind_isobaric"),
+    ),
+    Variable(
+        "v", "v_component_of_wind", "northward_wind", "m s-1", "Northward wind", True, False, -350.0, 350.0, 132,
+        ("va", "vwnd", "vgrd", "vgrdprs", "v-component_of_wind_isobaric"),
+    ),
+    Variable(
+        "q", "specific_humidity", "specific_humidity", "kg kg-1", "Specific humidity", True, False, -1e-3, 0.04, 133,
+        ("hus", "shum", "spfh", "qv", "spfhprs", "specific_humidity_isobaric"),
+    ),
+    Variable(
+        "r", "relative_humidity", "relative_humidity", "%", "Relative humidity", True, False, -60.0, 200.0, 157,
+        ("hur", "rhum", "relhum", "rh", "rhprs", "relative_humidity_isobaric"), ("relative_humidity_after_moist",),
     ),
     Variable(
         "w", "vertical_velocity", "lagrangian_tendency_of_air_pressure", "Pa s-1", "Vertical velocity",
-        True, False, -50.0, 50.0, 135,
+        True, False, -50.0, 50.0, 135, ("wap", "omega", "vvel", "vvelprs"),
+        ("vertical_air_velocity_expressed_as_tendency_of_pressure", "vertical_pressure_velocity", "omega"),
     ),
     Variable(
         "t2m", "2m_temperature", "air_temperature", "K", "2 m temperature", False, False, 170.0, 340.0, 167,
-        ("2t", "var_2t", "tas", "2 metre temperature"),
+        ("2t", "var_2t", "tas", "2 metre temperature", "trefht", "tmp2m", "tmp_2maboveground"), (), 2.0,
     ),
     Variable(
         "u10", "10m_u_component_of_wind", "eastward_wind", "m s-1", "10 m eastward wind", False, False, -350.0, 350.0,
-        165, ("10u", "var_10u", "uas", "10 metre u wind component"),
+        165, ("10u", "var_10u", "uas", "10 metre u wind component", "u10m", "ugrd10m", "ugrd_10maboveground"), (), 10.0,
     ),
     Variable(
         "v10", "10m_v_component_of_wind", "northward_wind", "m s-1", "10 m northward wind", False, False, -350.0,
-        350.0, 166, ("10v", "var_10v", "vas", "10 metre v wind component"),
+        350.0, 166, ("10v", "var_10v", "vas", "10 metre v wind component", "v10m", "vgrd10m", "vgrd_10maboveground"),
+        (), 10.0,
     ),
     Variable(
         "d2m", "2m_dewpoint_temperature", "dew_point_temperature", "K", "2 m dew point", False, False, 150.0, 330.0,
-        168, ("2d",),
+        168, ("2d", "tdps", "dpt2m", "dpt_2maboveground"), (), 2.0,
     ),
     Variable(
         "msl", "mean_sea_level_pressure", "air_pressure_at_mean_sea_level", "Pa", "Mean sea level pressure",
-        False, False, 8.4e4, 1.12e5, 151, ("prmsl", "psl"),
+        False, False, 8.4e4, 1.12e5, 151, ("prmsl", "psl", "slp", "mslp", "prmslmsl", "prmsl_meansealevel"),
+        ("air_pressure_at_sea_level", "sea_level_pressure"),
     ),
     Variable(
         "sp", "surface_pressure", "surface_air_pressure", "Pa", "Surface pressure", False, False, 4e4, 1.12e5, 134,
+        ("ps", "pressfc", "pres_surface", "psfc"), ("surface_pressure",),
     ),
     Variable(
         "tcwv", "total_column_water_vapour", "lwe_thickness_of_atmosphere_mass_content_of_water_vapor", "kg m-2",
-        "Total column water vapour", False, False, -1.0, 120.0, 137,
+        "Total column water vapour", False, False, -1.0, 120.0, 137, ("prw", "tmq", "tqv", "pwat", "pr_wtr"),
+        ("atmosphere_mass_content_of_water_vapor", "atmosphere_water_vapor_content", "total_precipitable_water_vapor"),
     ),
     Variable(
         "lsm", "land_sea_mask", "land_binary_mask", "1", "Land-sea mask", False, True, -1e-3, 1.001, 172,
+        ("sftlf", "landfrac", "landsfc", "land_surface"), ("land_area_fraction",),
     ),
     Variable(
         "orog", "geopotential_at_surface", "surface_geopotential", "m2 s-2", "Surface geopotential", False, True,
-        -8e3, 9e4, 129, ("z_sfc", "zs", "orography", "phis"),
+        -8e3, 9e4, 129, ("z_sfc", "zs", "orography", "phis", "hgtsfc", "hgt_surface"),
+        ("surface_altitude", "geopotential", "geopotential_height", "surface_geopotential_height"),
     ),
 )  # fmt: skip
 """Ranges: wide enough for ERA5's all-time extremes (hourly, 0.25 degrees), narrow enough that degrees

@@ -42,14 +42,13 @@ def canonical(
     Returns:
         See the module's contract. Variables are in the order of `select`.
 
-    Raises:
-        ValueError: a further dimension, such as ensemble members.
     """
     order = DIMS[2:] if static else DIMS
     variables = {}
     for short, levels in select.items():
         field = survey.fields[short]
         array = raw[field.name]
+        array = array.isel({d: i for d, i in survey.picked.items() if d in array.dims}, drop=True)
         if survey.columns is not None:
             array = array.isel({survey.names["longitude"]: survey.columns})
         array = _one_version(array, survey.names)
@@ -59,7 +58,8 @@ def canonical(
             array = array.isel(time=0, drop=True) if "time" in array.dims else array.drop_vars("time", errors="ignore")
         elif "time" not in array.dims:
             array = array.expand_dims("time")
-        array = field.to_canonical(_squeeze_others(array, order, short=short, origin=survey.origin))
+        assert field.to_canonical is not None, "a field without a unit is settled before it is read"
+        array = field.to_canonical(array.squeeze([d for d in array.dims if d not in order], drop=True))
         spec = catalogue.BY_SHORT[short]
         variables[short] = array.transpose(*order, missing_dims="ignore").assign_attrs(
             {"units": spec.unit, "long_name": spec.label}
@@ -205,16 +205,3 @@ def _rename(array: xr.DataArray, survey: Survey, field: RawField) -> xr.DataArra
     array = array.drop_vars([c for c in array.coords if c not in names])
     present = {*array.dims, *array.coords}
     return array.rename({old: new for old, new in names.items() if old != new and old in present})
-
-
-def _squeeze_others(array: xr.DataArray, order: Sequence[str], *, short: str, origin: str) -> xr.DataArray:
-    """Squeeze further dimensions of length one; refuse longer ones."""
-    for dim in [str(d) for d in array.dims if d not in order]:
-        if array.sizes[dim] > 1:
-            hint = "ensemble members; select one" if dim in ("number", "realization", "member") else "select one"
-            raise ValueError(
-                f"variable {short!r} must depend on {', '.join(order)} only, got dimension {dim!r} of length "
-                f"{array.sizes[dim]} in {origin} ({hint} first)"
-            )
-        array = array.isel({dim: 0}, drop=True)
-    return array

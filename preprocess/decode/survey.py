@@ -2,12 +2,12 @@
 
 Contract: a survey reads coordinates and attributes, never a field. What cannot be recognised is listed,
 not guessed; what cannot be used (two spellings of one variable, an unknown unit, a time axis that does
-not increase) is refused with the name of the file.
+not increase) is refused with the name of the file, unless nobody asked for it: then it is only named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.console import stamp
 from pipeline.grid import Grid
 from pipeline.weather import units
-from pipeline.weather.variables import BY_SHORT, CATALOGUE
+from pipeline.weather.variables import BY_SHORT
+from preprocess.decode import axes
+from preprocess.decode.identify import Request, standard_name
 
 FINAL, PRELIMINARY = "0001", "0005"
 """ECMWF's experiment versions of ERA5 and of ERA5T, its first release."""
@@ -30,14 +31,14 @@ class RawField:
 
     Args:
         name: its name there.
-        to_canonical: converts its values to the catalogue's unit.
-        unit: the unit it claims, or "" for none.
+        to_canonical: converts its values to the catalogue's unit; None where no unit is named.
+        unit: the unit it claims or the user gives it, or "" for none.
         level_dim: its pressure dimension or scalar coordinate, None for a variable without levels.
         levels: hPa, in the file's order; empty without levels.
     """
 
     name: str
-    to_canonical: units.Conversion
+    to_canonical: units.Conversion | None
     unit: str
     level_dim: str | None = None
     levels: tuple[int, ...] = ()
@@ -50,24 +51,33 @@ class Survey:
     Args:
         origin: file or address, for messages.
         fields: by catalogue short name.
-        unknown: names of fields on latitude and longitude that the catalogue does not have.
+        unknown: names of fields on latitude and longitude that the catalogue does not have, each with its CF
+            standard name or "".
+        unasked: names of fields that nobody asked for.
         names: raw names of the coordinates "time", "latitude", "longitude", "expver" that exist.
         grid: grid of the fields in the order of the file, or None without any field.
         columns: order that makes longitude increase within one turn; None when the file's order does.
         times: time axis, datetime64[ns], or None.
         lead_hours: hours from the analysis to each time; 0 for analyses. Same length as `times`.
         versions: ECMWF experiment versions of the times, where the file says so (`FINAL`, `PRELIMINARY`).
+        no_leap_days: whether its calendar has no 29 February.
+        members: what the ensemble's members are called; empty for what is no ensemble.
+        picked: by dimension, the position of the one member that is read.
     """
 
     origin: str
     fields: Mapping[str, RawField]
-    unknown: tuple[str, ...]
+    unknown: Mapping[str, str]
     names: Mapping[str, str]
     grid: Grid | None
     columns: NDArray[np.int64] | None = None
     times: NDArray[np.datetime64] | None = None
     lead_hours: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     versions: tuple[str, ...] = ()
+    no_leap_days: bool = False
+    members: tuple[str, ...] = ()
+    picked: Mapping[str, int] = field(default_factory=dict)
+    unasked: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
         """What it holds, one phrase per variable."""
@@ -75,7 +85,9 @@ class Survey:
         for short, held in self.fields.items():
             alias = f" (as {held.name!r})" if held.name != short else ""
             lines.append(f"{short}{alias}" + (f" at {spell_levels(held.levels)}" if held.levels else ""))
-        return lines + [f"{name!r} (not in the catalogue)" for name in self.unknown]
+        for name, standard in self.unknown.items():
+            lines.append(f"{name!r} ({f'{standard}, ' if standard else ''}not in the catalogue)")
+        return lines + [f"{name!r}" for name in self.unasked]
 
 
 def spell_levels(levels: Iterable[int]) -> str:
@@ -86,155 +98,136 @@ def spell_levels(levels: Iterable[int]) -> str:
     return f"{len(ordered)} levels, {', '.join(map(str, ordered[:3]))} .. {ordered[-1]} hPa"
 
 
-def survey(raw: xr.Dataset, *, origin: str) -> Survey:
+def survey(raw: xr.Dataset, *, origin: str, request: Request | None = None) -> Survey:
     """Find out what a raw dataset holds.
 
     Args:
         raw: as xarray opened it, with times and packing decoded lazily.
         origin: file or address, for messages.
+        request: what is wanted; all of the catalogue for None.
 
     Raises:
-        ValueError: two fields are the same variable, a unit is not known, or a coordinate is not usable.
+        ValueError: of what is wanted, two fields are the same variable, a unit is not known, a coordinate is not
+            usable, or there are several members of an ensemble and none is chosen.
     """
-    names = _coordinates(raw, origin=origin)
-    horizontal = {names[axis] for axis in ("latitude", "longitude") if axis in names}
-    fields: dict[str, RawField] = {}
-    unknown = []
+    request = request or Request()
+    names = axes.coordinates(raw)
+    found, unknown, unasked = _recognised(raw, names, request, origin=origin)
+    others: dict[str, Any] = {"unasked": tuple(unasked)}
+    if not found:
+        return Survey(origin, {}, unknown, names, None, **others)
+    axes.require_rectilinear(raw, names, origin=origin)
+    picked: dict[str, int] = {}
+    ensemble = axes.members(raw[[held.name for held in found.values()]])
+    if ensemble is not None:
+        others["members"] = ensemble.labels
+        position = _member(ensemble, request, origin=origin)
+        if position is None:  # all of it belongs to another member
+            return Survey(origin, {}, unknown, names, None, **others)
+        picked = {ensemble.dim: position}
+    _require_no_further_axes(raw, found, names, picked, origin=origin)
+    grid, columns = axes.horizontal_grid(raw, names, origin=origin)
+    time = axes.time_axis(raw, names, origin=origin)
+    if time is not None:
+        others |= {"times": time.times, "lead_hours": time.lead_hours, "no_leap_days": time.no_leap_days}
+    if "expver" in names:
+        others["versions"] = tuple(sorted(set(version_names(raw[names["expver"]].values)) - {""}))
+    return Survey(origin, found, unknown, names, grid, columns, picked=picked, **others)
+
+
+def _recognised(
+    raw: xr.Dataset, names: Mapping[str, str], request: Request, *, origin: str
+) -> tuple[dict[str, RawField], dict[str, str], list[str]]:
+    """(fields that are wanted, by short name; unknown ones with their standard names; those nobody asked for)."""
+    found: dict[str, RawField] = {}
+    unknown: dict[str, str] = {}
+    unasked: list[str] = []
     for name, array in ((str(n), a) for n, a in raw.data_vars.items()):
-        if len(horizontal) < 2 or not horizontal <= set(array.dims):
+        if not _is_horizontal(raw, array, names):
             continue
-        level_dim = _level_coordinate(array, names)
-        short = identify(name, array.attrs, on_levels=level_dim is not None)
+        level_dim = axes.level_coordinate(array, names)
+        height = axes.height_above_ground(array)
+        short = request.identify(name, array.attrs, on_levels=level_dim is not None, height=height)
         if short is None:
-            unknown.append(name)
-            continue
-        if short in fields:
+            unknown[name] = standard_name(array.attrs)
+        elif not request.wants(short):
+            unasked.append(name)
+        elif short in found and (by_name := _only_by_name(short, found[short].name, name)):
+            if by_name == name:
+                name, found[short] = found[short].name, _raw_field(array, short, level_dim, request, origin=origin)
+            unknown[name] = standard_name(raw[name].attrs)
+        elif short in found:
             raise ValueError(
-                f"variable {short!r} must be there once, got {fields[short].name!r} and {name!r} in {origin}; drop one"
+                f"variable {short!r} must be there once, got {found[short].name!r} and {name!r} in {origin}; drop one, "
+                f"or say which one it is, e.g. source.names: {{{short}: {name}}}"
             )
-        levels = () if level_dim is None else _whole_levels(raw[level_dim], origin=origin)
-        unit = str(array.attrs.get("units", array.attrs.get("GRIB_units", "")))
-        to_canonical = units.conversion(BY_SHORT[short], unit, name=name, origin=origin)
-        fields[short] = RawField(name, to_canonical, unit, level_dim, levels)
-    if not fields:
-        return Survey(origin, {}, tuple(unknown), names, None)
-    grid, columns = _grid(raw, names, origin=origin)
-    times, lead_hours = _times(raw, names, origin=origin)
-    versions = set(version_names(raw[names["expver"]].values)) - {""} if "expver" in names else set()
-    return Survey(origin, fields, tuple(unknown), names, grid, columns, times, lead_hours, tuple(sorted(versions)))
+        else:
+            found[short] = _raw_field(array, short, level_dim, request, origin=origin)
+    return found, unknown, unasked
 
 
-def identify(name: str, attrs: Mapping[str, Any], *, on_levels: bool) -> str | None:
-    """The catalogue short name of a field, or None.
+def _is_horizontal(raw: xr.Dataset, array: xr.DataArray, names: Mapping[str, str]) -> bool:
+    """Whether a field lies on latitudes and longitudes, be they axes or not."""
+    if not {"latitude", "longitude"} <= names.keys():
+        return False
+    return {str(d) for axis in ("latitude", "longitude") for d in raw[names[axis]].dims} <= set(array.dims)
 
-    Its name decides, then ECMWF's parameter number, then a short name among its attributes, then, for
-    fields on pressure levels, the CF standard name. Geopotential without levels is that of the surface.
 
-    Args:
-        name: name in the file.
-        attrs: its attributes.
-        on_levels: whether it lies on pressure levels.
+def _only_by_name(short: str, *names: str) -> str | None:
+    """Of fields with one standard name, the only one that also bears a name of the variable."""
+    bearing = [name for name in names if units.variable_named(name) is BY_SHORT[short]]
+    return bearing[0] if len(bearing) == 1 else None
+
+
+def _raw_field(array: xr.DataArray, short: str, level_dim: str | None, request: Request, *, origin: str) -> RawField:
+    name = str(array.name)
+    levels = () if level_dim is None else axes.whole_levels(array[level_dim], origin=origin)
+    stated = str(array.attrs.get("units", array.attrs.get("GRIB_units", ""))).strip()
+    unit = request.units.get(short, stated)
+    remedy = f"convert it, or say what its unit is, e.g. source.units: {{{short}: {BY_SHORT[short].unit}}}"
+    conversion = units.conversion(BY_SHORT[short], unit, name=name, origin=origin, remedy=remedy) if unit else None
+    return RawField(name, conversion, unit, level_dim, levels)
+
+
+def _member(ensemble: axes.Members, request: Request, *, origin: str) -> int | None:
+    """The position of the member to read; None where the file holds another one only.
+
+    Raises:
+        ValueError: there are several, and none of them is chosen.
     """
-    by_name, *by_attribute = (
-        units.variable_named(str(alias))
-        for alias in (name, attrs.get("GRIB_shortName", ""), attrs.get("short_name", ""))
+    if request.member is not None and str(request.member) in ensemble.labels:
+        return ensemble.labels.index(str(request.member))
+    if len(ensemble.labels) == 1:
+        return 0 if request.member is None else None
+    if request.member is None:
+        raise ValueError(several_members(ensemble.labels, origin))
+    raise ValueError(f"source.member must be one of the ensemble's, got {request.member}; {origin} holds {ensemble}")
+
+
+def several_members(labels: Sequence[str], origin: str) -> str:
+    """The message on an ensemble of which no member is chosen."""
+    return (
+        f"source must hold one member of an ensemble, got {axes.spell_members(labels)} in {origin}; choose one, e.g. "
+        f"source.member: {labels[0]}"
     )
-    by_number = [v for v in CATALOGUE if str(v.param_id) == str(attrs.get("GRIB_paramId", ""))]
-    for variable in (by_name, *by_number, *by_attribute):
-        if variable is not None and variable.levels == on_levels:
-            return variable.short
-    if not on_levels:
-        z = BY_SHORT["z"]  # heights ("gh") without levels may be those of the tropopause or of 0 degrees C
-        return "orog" if name.lower() in (z.short, z.long) else None
-    return next((v.short for v in CATALOGUE if v.levels and v.standard_name == attrs.get("standard_name")), None)
 
 
-def _coordinates(raw: xr.Dataset, *, origin: str) -> dict[str, str]:
-    """Raw names of the coordinates that are there, by canonical name."""
-    every = [str(name) for name in raw.variables]
-    names: dict[str, str] = {}
-    for key in ("latitude", "longitude", "time", "expver"):
-        named = [name for spelling in units.COORDINATE_NAMES[key] for name in every if name.lower() == spelling]
-        angles = units.ANGLE_UNITS.get(key, ())
-        named += [n for n in every if str(raw[n].attrs.get("units", "")).lower() in angles and raw[n].dims == (n,)]
-        if named:
-            names[key] = named[0]
-        if named and angles and raw[named[0]].ndim != 1:
-            raise ValueError(
-                f"{key} must be one-dimensional (a rectilinear grid), got {raw[named[0]].dims} in {origin}; "
-                "regrid it to latitude and longitude first"
-            )
-    return names
+def _require_no_further_axes(
+    raw: xr.Dataset, fields: Mapping[str, RawField], names: Mapping[str, str], picked: Mapping[str, int], *, origin: str
+) -> None:
+    """Refuse a field that depends on more than time, level, latitude and longitude.
 
-
-def _level_coordinate(array: xr.DataArray, names: Mapping[str, str]) -> str | None:
-    """The pressure dimension of a field, or its scalar pressure coordinate, or None."""
-    taken = set(names.values())
-    for name in [*map(str, array.dims), *(str(c) for c in array.coords if array[c].ndim == 0)]:
-        if name in taken or name not in array.coords:
-            continue
-        attrs = array[name].attrs
-        is_pressure = (
-            attrs.get("standard_name") == "air_pressure" or str(attrs.get("units", "")).lower() in units.HECTOPASCALS
-        )
-        if name.lower() in units.COORDINATE_NAMES["level"] or is_pressure:
-            return name
-    return None
-
-
-def _whole_levels(coordinate: xr.DataArray, *, origin: str) -> tuple[int, ...]:
-    """Levels in whole hPa, in the file's order; 0 stands for one that is no whole number."""
-    pressures = units.pressure_levels(coordinate, origin=origin)
-    return tuple(int(p) if abs(p - x) < 1e-3 else 0 for p, x in zip(np.rint(pressures), pressures, strict=True))
-
-
-def _grid(raw: xr.Dataset, names: Mapping[str, str], *, origin: str) -> tuple[Grid, NDArray[np.int64] | None]:
-    """The grid, and the order of columns that gives it."""
-    lat = raw[names["latitude"]].values.astype(np.float64)
-    lon = raw[names["longitude"]].values.astype(np.float64)
-    columns = None
-    if lon.size > 1 and not (np.all(np.diff(lon) > 0) and lon[-1] - lon[0] < 360.0 - 1e-6):
-        turned = np.round(lon % 360.0, 9) % 360.0
-        columns = np.unique(turned, return_index=True)[1]  # also drops a repeated meridian
-        lon = turned[columns]
-    try:
-        return Grid(lat, lon), columns
-    except ValueError as error:
-        raise ValueError(f"{error} (in {origin})") from None
-
-
-def _times(
-    raw: xr.Dataset, names: Mapping[str, str], *, origin: str
-) -> tuple[NDArray[np.datetime64] | None, NDArray[np.float64]]:
-    """The time axis and the lead of each time; (None, empty) without one."""
-    if "time" not in names:
-        return None, np.zeros(0)
-    coordinate = raw[names["time"]]
-    if not np.issubdtype(coordinate.dtype, np.datetime64):
-        raise ValueError(
-            f"time must be dates of the standard calendar, got {coordinate.dtype} for {coordinate.name!r} in {origin}; "
-            "give it units such as 'hours since 1900-01-01'"
-        )
-    if coordinate.ndim > 1:
-        raise ValueError(
-            f"time must be one axis, got {coordinate.name!r} along {coordinate.dims} in {origin}; "
-            "select one forecast step per file"
-        )
-    times = np.atleast_1d(coordinate.values).astype("datetime64[ns]")
-    if np.isnat(times).any():
-        raise ValueError(f"time must have no missing values, got {np.count_nonzero(np.isnat(times))} in {origin}")
-    back = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
-    if back.size:
-        at = int(back[0]) + 1
-        kind = "twice" if times[at] in times[:at] else f"after {stamp(times[at - 1])}"
-        raise ValueError(
-            f"times of a file must increase and be there once, got {stamp(times[at])} {kind} in {origin}; "
-            "sort them and drop the duplicates"
-        )
-    lead, step = np.zeros(times.size), raw.variables.get("step")
-    if step is not None and np.issubdtype(step.dtype, np.timedelta64) and step.size in (1, lead.size):
-        lead[:] = np.ravel(step.values) / np.timedelta64(1, "h")
-    return times, lead
+    Raises:
+        ValueError: naming the dimension.
+    """
+    known = {str(d) for name in names.values() for d in raw[name].dims} | set(names.values()) | picked.keys()
+    for short, held in fields.items():
+        for dim in (str(d) for d in raw[held.name].dims):
+            if dim not in known and dim != held.level_dim and raw.sizes[dim] > 1:
+                raise ValueError(
+                    f"variable {short!r} must depend on time, level, latitude, longitude only, got dimension {dim!r} "
+                    f"of length {raw.sizes[dim]} in {origin}; select one first"
+                )
 
 
 def version_names(values: Any) -> list[str]:

@@ -13,12 +13,14 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from pipeline import store
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import FilesSource, Period
+from preprocess.decode.identify import Request
 from preprocess.ingest.stage import run_regrid
-from preprocess.sources.local_files import find_files, open_files
+from preprocess.sources.local_files import find_files, open_file, open_files
 
 
 def prepare_initial(config: WeatherConfig) -> Path:
@@ -38,7 +40,7 @@ def prepare_initial(config: WeatherConfig) -> Path:
         return given
     channels = config.data.channels.model_copy(update={"statics": []})
     label = "ERA5" if config.source.kind == "simulation" else config.source.label
-    source = FilesSource(kind="files", paths=_patterns(given), label=label)
+    source = FilesSource(kind="files", paths=[_path(given)], label=label, **_said(config, given))
     times = open_files(source, channels=channels).times
     hours = times[times == times.astype("datetime64[h]")]
     if not hours.size:
@@ -53,16 +55,26 @@ def prepare_initial(config: WeatherConfig) -> Path:
     return derived.paths.store
 
 
-def _patterns(given: Path) -> list[str]:
-    """What a file, a Zarr store, a folder of files or a pattern means to the source."""
-    if given.is_dir() and not any((given / name).exists() for name in ("zarr.json", ".zgroup")):
-        files = sorted(p for p in given.iterdir() if not p.name.startswith("."))
-        if not files:
-            raise ValueError(f"forecast.initial must hold files, got an empty folder {given}")
-        return [str(p) for p in files]
+def _path(given: Path) -> str:
+    """A file, a Zarr store, a folder of files or a pattern, as the source spells it."""
+    if given.is_dir() and not any(given.iterdir()):
+        raise ValueError(f"forecast.initial must hold files, got an empty folder {given}")
     if not given.exists() and not glob.has_magic(str(given)):
         raise ValueError(f"forecast.initial must be a file, a folder of files or a store, got nothing at {given}")
-    return [str(given)]
+    return str(given)
+
+
+def _said(config: WeatherConfig, given: Path) -> dict[str, Any]:
+    """What the user says about the files of the training, for those of the states; names that these have too."""
+    source = config.source
+    if not isinstance(source, FilesSource):
+        return {}
+    names = dict(source.names)
+    if names:
+        nothing = Request(frozenset())
+        pieces = [piece for path in find_files([str(given)]) for piece in open_file(path, request=nothing)]
+        names = {short: name for short, name in names.items() if any(piece.mentions(name) for piece in pieces)}
+    return {"names": names, "units": source.units, "member": source.member}
 
 
 def _folder(config: WeatherConfig, paths: list[str]) -> Path:

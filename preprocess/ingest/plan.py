@@ -21,7 +21,7 @@ from pipeline.console import say, stamp
 from pipeline.weather import climatology
 from pipeline.weather.config import WeatherConfig
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
-from preprocess.ingest.stage import gaps, select_times
+from preprocess.ingest.stage import gaps, store_times
 from preprocess.sources import Archive
 
 
@@ -78,7 +78,7 @@ def run_plan(config: WeatherConfig) -> None:
 def plan_regrid(config: WeatherConfig, archive: Archive) -> RegridPlan:
     """What a run will read, write and need."""
     data, path = config.data, config.paths.store
-    times, missing = select_times(archive.times, data)
+    times, missing = store_times(archive, data)
     slabs = store.slabs(times.size, data.slab_times)
     manifest = store.manifest_path(path)
     recorded = files.read_json(manifest)["slabs"] if manifest.exists() and path.exists() else {}
@@ -155,7 +155,7 @@ def estimate_time(config: WeatherConfig, archive: Archive, plan: RegridPlan) -> 
     Returns:
         Seconds of one time on one worker, of the whole run, and the peak memory of this process.
     """
-    times, _ = select_times(archive.times, config.data)
+    times, _ = store_times(archive, config.data)
     read = FieldReader(config, archive, Gridder(archive, config, quiet=True))
     read(times[:1])  # opens files and loads the weights
     started = clock.perf_counter()

@@ -37,7 +37,7 @@ def run_regrid(config: WeatherConfig) -> None:
         say(f"regrid: complete in {path}")
         return
     archive = open_archive(config)
-    times, missing = select_times(archive.times, config.data)
+    times, missing = store_times(archive, config.data)
     _report(archive, times, missing, config)
     gridder = Gridder(archive, config)
     facts = _facts(archive, times, missing)
@@ -128,6 +128,26 @@ def _complete(config: WeatherConfig) -> bool:
     if not config.simulated or not simulated.exists():
         return True
     return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
+
+
+def store_times(archive: Archive, data: Data) -> tuple[Times, Times]:
+    """`select_times` of an archive.
+
+    Raises:
+        ValueError: see `select_times`; or its calendar lacks a 29 February between these times, so that the time that
+            passed in it is not the time between the dates.
+    """
+    present, missing = select_times(archive.times, data)
+    if archive.no_leap_days:
+        first, last = present[[0, -1]].astype("datetime64[D]")
+        days = np.arange(first, last + 1)
+        leap = [str(day) for day in days if str(day).endswith("02-29")]
+        if leap:
+            raise ValueError(
+                f"times of a calendar without 29 February must not lie on both sides of one, got {leap[0]} between "
+                f"{stamp(present[0])} and {stamp(present[-1])}; choose a data.period between two leap days"
+            )
+    return present, missing
 
 
 def select_times(available: Times, data: Data) -> tuple[Times, Times]:
@@ -233,5 +253,7 @@ def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfi
         say(f"regrid: {np.count_nonzero(leads)} times are forecasts of up to {leads.max():g} h, the others analyses")
     if len(facts.get("experiment_versions", [])) > 1:
         say(f"regrid: the source mixes experiment versions {', '.join(facts['experiment_versions'])} (0005 is ERA5T)")
+    for line in facts.get("units_by_range", []):
+        say(f"regrid: {line}")
     for change in facts["converted_units"]:
         say(f"regrid: converting {change}")

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource, FilesSource, SimulationSource
-from preprocess.sources.archive import Archive, Piece
+from preprocess.decode.identify import Request
+from preprocess.sources.archive import Archive
+from preprocess.sources.piece import Piece
 
 __all__ = ["Archive", "Piece", "open_source"]
 
@@ -28,7 +30,7 @@ def open_source(config: WeatherConfig) -> Archive:
 
         raw = store.open_store(config.paths.simulated, stage="python -m pipeline simulate")
         return Archive(
-            [Piece.of(raw, origin=str(config.paths.simulated))],
+            [Piece.of(raw, origin=str(config.paths.simulated), request=Request.of(channels))],
             channels=channels,
             label="simulated",
             description={

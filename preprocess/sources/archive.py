@@ -1,8 +1,8 @@
 """Many raw datasets seen as one archive: which piece holds which variable, level and time.
 
-Contract: opening an archive reads no field. `Archive.times` are those at which every wanted channel is
-there; times with only some of them are listed in `facts`, never completed. For a time that
-several pieces hold, the one with the shortest forecast lead is taken; several of the same lead must
+Contract: opening an archive reads no field (but see `preprocess.sources.piece` on units). `Archive.times` are those at
+which every wanted channel is there; times with only some of them are listed in `facts`, never completed. For a time
+that several pieces hold, the one with the shortest forecast lead is taken; several of the same lead must
 hold equal values, which is checked when they are read. `Archive.dataset` builds the lazy canonical
 dataset of some times only, so that the graph of forty years never exists at once.
 """
@@ -24,35 +24,14 @@ from pipeline.grid import Grid
 from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import Channels
 from pipeline.weather.times import Times
+from preprocess.decode.axes import spell_members
 from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
-from preprocess.decode.survey import Survey, spell_levels, survey
+from preprocess.decode.survey import Survey, several_members, spell_levels
+from preprocess.sources.piece import Piece, settle_units
 from preprocess.sources.timetable import Run, Table, runs, tabulate
 
 _BLOCK_BYTES = 64 << 20
 """Size of the source block that one task reads, unless one time is larger."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One raw dataset, opened without Dask, and what it holds."""
-
-    raw: xr.Dataset
-    survey: Survey
-
-    @classmethod
-    def of(cls, raw: xr.Dataset, *, origin: str) -> Piece:
-        """Survey a raw dataset.
-
-        Raises:
-            ValueError: see `preprocess.decode.survey.survey`.
-        """
-        return cls(raw, survey(raw, origin=origin))
-
-    @property
-    def time_dim(self) -> str | None:
-        """Raw name of the time dimension, None for a scalar time or no time."""
-        name = self.survey.names.get("time")
-        return str(self.raw[name].dims[0]) if name is not None and self.raw[name].dims else None
 
 
 class Facts(TypedDict):
@@ -63,6 +42,7 @@ class Facts(TypedDict):
     times_held_more_than_once: int
     longer_leads_dropped: int
     converted_units: list[str]
+    units_by_range: NotRequired[list[str]]
     experiment_versions: NotRequired[list[str]]
 
 
@@ -94,6 +74,11 @@ class Archive:
         for channel in self.channels.dynamic:
             wanted.setdefault(channel.variable, []).extend([] if channel.level is None else [channel.level])
         static = [c.variable for c in self.channels.static]
+        self._require_one_member()
+        levels = {**wanted, **{short: [] for short in static}}
+        self.pieces, self.units_by_range = settle_units(self.pieces, levels)
+        self.constants, more = settle_units(self.constants, {short: [] for short in static})
+        self.units_by_range += more
         last_first = [*self.constants, *self.pieces][::-1]
         self._statics = {s: p for s in static for p in last_first if s in p.survey.fields}  # the first piece stays
         self._require_present(wanted, [short for short in static if short not in self._statics])
@@ -104,6 +89,11 @@ class Archive:
     @property
     def _tables(self) -> list[Table]:
         return [table for groups in self.series.values() for _, table in groups]
+
+    @property
+    def no_leap_days(self) -> bool:
+        """Whether some of its times come from a calendar without 29 February."""
+        return any(self.pieces[i].survey.no_leap_days for table in self._tables for i in np.unique(table.piece))
 
     @property
     def facts(self) -> Facts:
@@ -118,10 +108,14 @@ class Archive:
                     f"{short}: {field.unit} to {catalogue.BY_SHORT[short].unit}"
                     for piece in (*self.pieces, *self.constants)
                     for short, field in piece.survey.fields.items()
-                    if (short in self.series or short in self._statics) and field.to_canonical.changes
+                    if (short in self.series or short in self._statics)
+                    and field.to_canonical is not None
+                    and field.to_canonical.changes
                 }
             ),
         }
+        if self.units_by_range:
+            facts["units_by_range"] = self.units_by_range
         versions = sorted({v for piece in self.pieces for v in piece.survey.versions})
         if versions:
             facts["experiment_versions"] = versions
@@ -167,6 +161,20 @@ class Archive:
                     )
             fields[short] = checked(field, short=short, origin=survey.origin)
         return fields
+
+    def _require_one_member(self) -> None:
+        """Files of one ensemble member each must all be of the same."""
+        held = {p.survey.members[0]: p.survey.origin for p in self.pieces if p.survey.fields and p.survey.members}
+        one_each = {p.survey.members[0] for p in self.pieces if p.survey.fields and len(p.survey.members) == 1}
+        if len(one_each) > 1:
+            labels = sorted(one_each, key=lambda label: (len(label), label))
+            raise ValueError(several_members(labels, held[labels[0]] + " and others"))
+        known = {label: None for p in self.pieces for label in p.survey.members}
+        if self.pieces and known and not any(p.survey.fields for p in self.pieces):
+            raise ValueError(
+                f"source.member must be one of the ensemble's, got {self.description.get('member')}; the files hold "
+                f"{spell_members(list(known))}"
+            )
 
     def _require_present(self, wanted: Mapping[str, Sequence[int]], absent_statics: Sequence[str]) -> None:
         faults = []

@@ -25,10 +25,12 @@ from pipeline.weather import variables as catalogue
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
 from pipeline.weather.times import Times
+from preprocess.decode.identify import Request as Wanted
 from preprocess.decode.survey import PRELIMINARY, version_names
-from preprocess.sources.archive import Archive, Piece
+from preprocess.sources.archive import Archive
 from preprocess.sources.cloud import wanted_span
 from preprocess.sources.local_files import open_file
+from preprocess.sources.piece import Piece
 
 PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
 NAMES = {"orog": "geopotential"}
@@ -185,9 +187,10 @@ def open_cds(config: WeatherConfig) -> Archive:
         )
     pieces: list[Piece] = []
     constants: list[Piece] = []
+    wanted = Wanted.of(config.data.channels)
     for request in requests:
         target = constants if request.title == "constants" else pieces
-        target += open_file(folder.path / request.file, index=config.paths.index)
+        target += open_file(folder.path / request.file, index=config.paths.index, request=wanted)
     preliminary = [t for piece in pieces for t in preliminary_times(piece)]
     if preliminary and not source.preliminary:
         raise ValueError(

@@ -14,7 +14,9 @@ import xarray as xr
 from pipeline.console import say, stamp
 from pipeline.weather import units
 from pipeline.weather.sections import ArcoSource, Channels, Data, WeatherBench2Source
-from preprocess.sources.archive import Archive, Piece
+from preprocess.decode.identify import Request
+from preprocess.sources.archive import Archive
+from preprocess.sources.piece import Piece
 from preprocess.sources.remote import open_zarr
 
 _HOUR = np.timedelta64(1, "h")
@@ -52,17 +54,20 @@ def open_cloud(source: ArcoSource | WeatherBench2Source, *, channels: Channels, 
             f"{stamp(times[0])} .. {stamp(times[-1])}: change data.period"
         )
     span = slice(int(np.searchsorted(times, first)), int(np.searchsorted(times, last, side="right")))
-    piece = Piece.of(raw.isel({time: span}), origin=source.url)
+    piece = Piece.of(raw.isel({time: span}), origin=source.url, request=Request.of(channels))
     return Archive([piece], channels=channels, label=source.label, description=description)
 
 
 def named(raw: xr.Dataset) -> xr.Dataset:
-    """The fields that bear a name of the catalogue.
+    """The fields that bear a name of the catalogue, which alone says what they are.
 
     Derived fields, such as WeatherBench 2's "u_component_of_geostrophic_wind", may still carry the attributes of
     the field they were derived from and would be taken for it.
     """
-    return raw.drop_vars([name for name in raw.data_vars if units.variable_named(str(name)) is None])
+    raw = raw.drop_vars([name for name in raw.data_vars if units.variable_named(str(name)) is None])
+    for array in raw.data_vars.values():
+        array.attrs.pop("standard_name", None)
+    return raw
 
 
 def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:

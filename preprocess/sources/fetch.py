@@ -25,9 +25,9 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
 from pipeline.weather.times import Times
 from preprocess.sources import cds, remote
-from preprocess.sources.archive import Piece
 from preprocess.sources.cds import Folder, Request, needed_requests
 from preprocess.sources.local_files import open_file
+from preprocess.sources.piece import Piece
 
 _REPEATS = 2
 """How often a request that failed at the CDS is submitted again."""

@@ -18,39 +18,42 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from preprocess.decode.survey import identify
+from preprocess.decode.identify import Request
 from preprocess.sources.grib_messages import Axes, Message, decode, headers, read_grid
 
 
-def open_grib(path: Path, *, index: Path | None = None) -> list[xr.Dataset]:
-    """Every variable of a GRIB file as lazy raw datasets.
+def open_grib(
+    path: Path, *, index: Path | None = None, request: Request | None = None
+) -> tuple[list[xr.Dataset], list[str]]:
+    """The variables of a GRIB file that are wanted, as lazy raw datasets.
 
     Args:
         path: the file.
         index: folder where headers are kept, so that a file is scanned once; None keeps none.
+        request: what is wanted; all of the catalogue for None.
 
     Returns:
-        Datasets of one variable with dims (time, [level,] latitude, longitude), in CF spelling with
-        ecCodes' short name, as `preprocess.decode.survey.survey` reads them.
+        (Datasets of one variable and ensemble member with dims (time, [level,] latitude, longitude), in CF spelling
+        with ecCodes' short name, as `preprocess.decode.survey.survey` reads them; names of the other fields).
 
     Raises:
-        ValueError: not GRIB, cut short, a grid that is not rectilinear, or one field twice.
+        ValueError: not GRIB or cut short; of what is wanted, a grid that is not rectilinear, or one field twice.
     """
+    request = request or Request()
     cubes: dict[tuple[Any, ...], list[Message]] = {}
+    others: dict[str, None] = {}
     for message in headers(path, index=index):
+        short = request.identify(message.name, attributes(message), on_levels=message.level is not None)
+        if short is None or not request.wants(short):
+            others[message.name] = None
+            continue
         key = (message.name, message.param, message.surface, message.lead, message.grid, message.member)
         cubes.setdefault(key, []).append(message)
-    members = sorted({m.member for group in cubes.values() for m in group if m.member is not None})
-    if len(members) > 1:
-        raise ValueError(
-            f"GRIB file must hold one member of an ensemble, got {len(members)} ({members[0]} .. {members[-1]}) in "
-            f"{path}; select one, e.g. with grib_copy -w number={members[0]}"
-        )
     grids = {message.grid: message for message in (group[0] for group in cubes.values())}
     axes = {digest: read_grid(path, message) for digest, message in grids.items()}
     return [
         _dataset(path, block, axes[group[0].grid]) for group in cubes.values() for block in _full_blocks(group, path)
-    ]
+    ], list(others)
 
 
 def attributes(message: Message) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def _full_blocks(messages: Sequence[Message], path: Path) -> list[list[list[Mess
     table: dict[np.datetime64, dict[float | None, Message]] = {}
     for message in messages:
         row = table.setdefault(message.time, {})
-        if message.level in row and identify(message.name, attributes(message), on_levels=message.level is not None):
+        if message.level in row:
             raise ValueError(
                 f"GRIB file must hold a field once, got {message.name!r} at {message.time} twice "
                 f"({message.surface}, level {message.level}) in {path}; drop one"
@@ -92,6 +95,8 @@ def _dataset(path: Path, block: Sequence[Sequence[Message]], grid: Axes) -> xr.D
     }
     if first.level is not None:
         coords["level"] = ("level", np.array([m.level for m in block[0]]), {"units": "hPa"})
+    if first.member is not None:
+        coords["number"] = first.member
     versions = [row[0].version for row in block]
     if all(versions):
         coords["expver"] = ("time", np.array(versions))

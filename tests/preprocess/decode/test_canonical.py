@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.grid import Grid
 from preprocess.decode.canonical import align, alignment, canonical, checked
-from preprocess.decode.survey import identify, survey
+from preprocess.decode.identify import identify
+from preprocess.decode.survey import survey
 
 SELECT = {"z": [500, 850], "t": [500, 850], "t2m": [], "u10": []}
 
@@ -152,8 +153,10 @@ def test_units(atmosphere: Callable[..., xr.Dataset]) -> None:
     assert_same(found, ds, tolerance=1e-5)
     assert found["z"].attrs["units"] == "m2 s-2"
     unknown = ds.rename(t2m="2t")
-    unknown["2t"].attrs["units"] = "degF"
-    with pytest.raises(ValueError, match=r"'t2m' must be in K or degc or celsius or c, got 'degF' for '2t' in a.nc"):
+    unknown["2t"].attrs["units"] = "hPa"
+    with pytest.raises(
+        ValueError, match=r"'t2m' must be in K or degC, .*got 'hPa' for '2t' in a.nc; .* source.units: {t2m: K}"
+    ):
         read(unknown)
 
 
@@ -172,7 +175,7 @@ def test_implausible_values(
 ) -> None:
     """Catches Celsius, heights in metres and gaps passed on, and messages that name the wrong time."""
     raw = atmosphere()
-    raw[short] = change(raw[short]).transpose(*raw[short].dims).assign_attrs(units="")
+    raw[short] = change(raw[short]).transpose(*raw[short].dims).assign_attrs(raw[short].attrs)
     lazy = read(raw.chunk({"time": -1}))
     field = checked(lazy[short], short=short, origin="a.nc")
     with pytest.raises(ValueError, match=message):
@@ -200,7 +203,8 @@ def test_checking_is_lazy(atmosphere: Callable[..., xr.Dataset]) -> None:
         (lambda d: d.assign(T2M=d.t2m), "'t2m' must be there once, got 't2m' and 'T2M' in a.nc"),
         (lambda d: d.assign_coords(level=("level", [1, 2], {"units": "m"})), "got unit 'm' for 'level' in a.nc"),
         (lambda d: d.isel(latitude=[0, 2, 1]), r"latitude must be strictly increasing or .* \(in a.nc\)"),
-        (lambda d: d.expand_dims(number=3), "got dimension 'number' of length 3 in a.nc .ensemble members"),
+        (lambda d: d.expand_dims(number=3), r"got 3 \(0 .. 2\) in a.nc; choose one, e.g. source.member: 0"),
+        (lambda d: d.expand_dims(band=3), "got dimension 'band' of length 3 in a.nc; select one first"),
     ],
 )
 def test_refusals(atmosphere: Callable[..., xr.Dataset], break_it: Callable[..., Any], message: str) -> None:

@@ -70,6 +70,21 @@ def test_a_file_that_changed_is_read_again(configure: Configure, tmp_path: Path)
     assert store.open_store(second)["state"].values.mean() > store.open_store(first)["state"].values.mean() + 4
 
 
+def test_what_was_said_of_the_training_files_holds_for_states(configure: Configure, tmp_path: Path) -> None:
+    """Catches states of the training's own archive that need its names again, and others refused for lacking them."""
+    path, odd = tmp_path / "state.nc", tmp_path / "odd.nc"
+    write_states(path, ["2020-01-03T06:00"])
+    with xr.open_dataset(path) as ds:
+        celsius = ds.rename(t="MYT").map(lambda x: (x - 273.15).assign_attrs(units="warm"))
+        celsius.to_netcdf(odd)
+    config = issued_from(configure, odd)
+    source = config.source.model_copy(update={"names": {"t": "MYT"}, "units": {"t": "degC"}})
+    found = store.open_store(prepare_initial(config.model_copy(update={"source": source})))["state"].values
+    plain = issued_from(configure, path)
+    same = plain.model_copy(update={"source": source.model_copy(update={"units": {}})})
+    np.testing.assert_allclose(found, store.open_store(prepare_initial(same))["state"].values, atol=1e-3)
+
+
 def test_channels_that_are_missing_are_named(configure: Configure, tmp_path: Path) -> None:
     """Catches a state that is filled up, or refused one channel at a time."""
     path = tmp_path / "state.nc"

@@ -19,7 +19,7 @@ import eccodes
 import numpy as np
 
 from pipeline.weather.variables import CATALOGUE, standard_geopotential
-from preprocess.sources.grib import DECODING
+from preprocess.sources.grib_messages import DECODING
 from tests.preprocess.servers.web import Faults, Handler, Web, serving
 from tests.preprocess.stores import global_grid
 
