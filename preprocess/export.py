@@ -50,7 +50,7 @@ def run_export(config: WeatherConfig) -> None:
         return
     group: Any = zarr.open_group(config.paths.store, mode="r")
     times = store.open_store(config.paths.store)["time"].values
-    splits = config.data.splits
+    splits = config.splits
     shards = {
         name: list(parts(times, periods, step_hours=config.data.step_hours))
         for name, periods in zip(SPLITS, (splits.train, splits.validation, [splits.test]), strict=True)

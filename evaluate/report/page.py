@@ -106,7 +106,7 @@ def header_facts(config: WeatherConfig, facts: ScoreFacts) -> list[tuple[str, st
     left_out = sum(map(len, facts.left_out_init_times.values()))
     gaps = [f"{len(facts.missing_times)} missing times in the store"] if facts.missing_times else []
     gaps += [f"{left_out} init times left out"] if left_out else []
-    train = ", ".join(f"{p.start:%Y-%m-%d} to {p.end:%Y-%m-%d}" for p in config.data.splits.train)
+    train = ", ".join(f"{p.start:%Y-%m-%d} to {p.end:%Y-%m-%d}" for p in config.splits.train)
     shape = " × ".join(map(str, facts.grid["shape"]))
     return [
         ("Init times", f"{facts.n_init}, every {facts.init_spacing_hours:g} h", "; ".join(gaps)),

@@ -58,7 +58,7 @@ class Result:
         contract, spacing = self.truth.attrs["contract"], scored.spacing_hours
         init = np.datetime_as_string(scored.alignment.init_times, "h").tolist()
         block = tables.choose_block(scored.sums, channels=config.evaluation.variables, spacing_hours=spacing)
-        periods = [f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train]
+        periods = [f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.splits.train]
         years, window_days = normals.contract.get("years", []), config.data.normals.window_days
         return SampleFacts(
             label=contract["source"]["label"],

@@ -156,7 +156,7 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
         init, missing = init_times(
             whole.times,
             lead_hours=options.lead_hours,
-            period=config.data.splits.test,
+            period=config.splits.test,
             step_hours=options.init_step_hours,
             setting="forecast.init_step_hours",
             history_hours=whole.history_hours,

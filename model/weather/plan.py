@@ -36,7 +36,7 @@ def run_plan(config: WeatherConfig, *, memory: str | None = None, device: str | 
 def host_bytes(config: WeatherConfig) -> int:
     """What the store's fields take in a rank's host memory where the trainer finds room for them."""
     data, layout = config.data, config.training.layout
-    periods = [*data.splits.train, *data.splits.validation]
+    periods = [*config.splits.train, *config.splits.validation]
     times = sum((p.end - p.start).total_seconds() / 3600 // data.step_hours + 1 for p in periods)
     slots = 366 * max(1, 24 // data.step_hours)
     values = (int(times) + slots) * len(data.channels.dynamic) * data.regrid.grid.size

@@ -85,7 +85,7 @@ class Forecasting:
 
     def validation_samples(self) -> int:
         """How many fixed samples there are, 0 for none."""
-        return self.config.training.validation_samples if self.config.data.splits.validation else 0
+        return self.config.training.validation_samples if self.config.splits.validation else 0
 
 
 class ForecastTask(Forecasting):
@@ -128,7 +128,7 @@ class ForecastTask(Forecasting):
             "contract": self.contract,
             "normals": self.normals.digest,
             "network_input": self.config.model.network_input,
-            "splits": self.config.data.splits.model_dump(mode="json"),
+            "splits": self.config.splits.model_dump(mode="json"),
         }
 
     @property

@@ -52,7 +52,7 @@ class TrainingData:
         ranks: int,
         pin: bool,
     ) -> None:
-        options, splits, history = config.training, config.data.splits, config.model.history_hours
+        options, splits, history = config.training, config.splits, config.model.history_hours
         self.rank, self.ranks, self.pin, self.batch_size = rank, ranks, pin, options.batch_size
         network_input = config.model.network_input
         self.fields = Fields(config.paths.store, normals, channels=channels, network_input=network_input)

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from pipeline.config import Config
 from pipeline.stages import Paths
-from pipeline.weather.sections import Data, SimulationSource, Source
+from pipeline.weather.sections import Data, SimulationSource, Source, Splits
 from pipeline.weather.sections_evaluation import Evaluation, Forecast
 from pipeline.weather.sections_model import Model, Training
 from pipeline.weather.stages import STAGES
@@ -68,6 +68,20 @@ class WeatherConfig(Config):
         return WeatherPaths(self, STAGES)
 
     @property
+    def splits(self) -> Splits:
+        """The periods for fitting, choosing and judging.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.data.splits is None:
+            raise ValueError(
+                "data.splits must be given for everything but the store and forecasts from it, got none; name the "
+                "periods train and test"
+            )
+        return self.data.splits
+
+    @property
     def simulated(self) -> bool:
         """Whether the data come from the embedded atmosphere."""
         return self.source.kind == "simulation"
@@ -80,6 +94,13 @@ class WeatherConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:
+        if self.data.period is None and self.source.kind != "files":
+            raise ValueError(
+                f"data.period must be given for source.kind {self.source.kind!r}, got none: only files may say "
+                "themselves which times there are"
+            )
+        if self.data.splits is None:  # there are no stages that would read the rest
+            return self
         for key, leads in (("training", self.training.lead_hours), ("forecast", self.forecast.lead_hours)):
             for hours in leads:
                 if hours % self.data.step_hours:

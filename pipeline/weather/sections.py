@@ -267,18 +267,21 @@ class Data(Section):
     """What the training store holds."""
 
     channels: Channels = Channels()
-    period: Period
-    """Times of the store."""
+    period: Period | None = None
+    """Times of the store; None takes all that the files have."""
     step_hours: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 6
     """Spacing of the store's times."""
     regrid: Regrid = Regrid()
     slab_times: Positive = 64
     """Times written together as one shard."""
-    splits: Splits
+    splits: Splits | None = None
+    """Needed from the normals on; without them an experiment ends with the store, e.g. of an analysis."""
     normals: Normals = Normals()
 
     @model_validator(mode="after")
     def _inside(self) -> Data:
+        if self.splits is None or self.period is None:
+            return self
         for name in ("train", "validation"):
             for p in getattr(self.splits, name):
                 if not self.period.contains(p):

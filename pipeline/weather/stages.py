@@ -63,7 +63,13 @@ def scores(config: Config) -> Any:
 
 
 def _splits(config: Config) -> Any:
-    return config.data.splits.model_dump(mode="json")
+    splits = config.data.splits
+    return dict.fromkeys(("train", "validation", "test")) if splits is None else splits.model_dump(mode="json")
+
+
+def _has_splits(config: Config) -> bool:
+    """Whether there is anything to do with the store; without periods an experiment ends there."""
+    return config.data.splits is not None
 
 
 def _twin_names(config: Config) -> list[str]:
@@ -114,6 +120,7 @@ STAGES = (
         identity=normals,
         summary="Compute means, standard deviations and the day-of-year x hour climatology of the training periods.",
         needs=("regrid",),
+        applies=_has_splits,
         outputs={"normals": Output("data/normals-{digest}.zarr")},
         resources=_MEDIUM,
     ),
@@ -123,6 +130,7 @@ STAGES = (
         identity=train,
         summary="Train the model; resumes at the last checkpoint.",
         needs=("regrid", "normals"),
+        applies=_has_splits,
         outputs={"train": Output("train-{digest}")},
         on_ranks=True,
         category="Model",
@@ -134,6 +142,7 @@ STAGES = (
         identity=forecast,
         summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
+        applies=_has_splits,
         outputs={"forecast": Output("forecast-{digest}.zarr")},
         on_ranks=True,
         category="Model",
@@ -147,7 +156,7 @@ STAGES = (
         "coarser core.",
         needs=("simulate", "regrid"),
         outputs={"twins": Output("{member}-{digest}.zarr", members=_twin_names)},
-        applies=lambda config: bool(config.evaluation.twins.models),
+        applies=lambda config: _has_splits(config) and bool(config.evaluation.twins.models),
         category="Skill",
     ),
     Stage(
@@ -161,7 +170,7 @@ STAGES = (
             "networks": Output("baselines-{digest}", networks),
             "network_forecasts": Output("{member}-{digest}.zarr", networks, members=_network_names),
         },
-        applies=lambda config: bool(config.evaluation.trained_baselines),
+        applies=lambda config: _has_splits(config) and bool(config.evaluation.trained_baselines),
         on_ranks=True,
         category="Skill",
         resources=Resources(threads=16, mem_mb=8000, runtime="5d"),
@@ -172,6 +181,7 @@ STAGES = (
         identity=scores,
         summary="Score the forecasts and the baselines on common init times.",
         needs=("regrid", "normals", "forecast", "twins", "baselines"),
+        applies=_has_splits,
         outputs={"scores": Output("scores-{digest}"), "fits": Output("data/fits-{digest}", fits)},
         category="Skill",
         resources=_MEDIUM,
@@ -182,6 +192,7 @@ STAGES = (
         identity=lambda config: [scores(config), config.evaluation.shown],
         summary="Draw the figures and write one self-contained report.html.",
         needs=("score",),
+        applies=_has_splits,
         outputs={"report": Output("report.html")},
         category="Skill",
         resources=Resources(threads=2, runtime="1h"),

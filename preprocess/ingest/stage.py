@@ -33,7 +33,8 @@ from preprocess.sources import Archive
 def run_regrid(config: WeatherConfig) -> None:
     """Read the source, put it on the target grid, and write the training store."""
     path = config.paths.store
-    if _complete(config):
+    complete = _complete(config)
+    if complete and config.data.period is not None:  # without one the files say which times there are, now
         say(f"regrid: complete in {path}")
         return
     archive = open_archive(config)
@@ -57,6 +58,9 @@ def run_regrid(config: WeatherConfig) -> None:
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
     )
     with writer.held():
+        if complete and not _pending(writer):
+            say(f"regrid: complete in {path}")
+            return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
     say(f"regrid: {times.size} times x {len(channels)} channels on {grid}, written to {path}")
@@ -164,7 +168,7 @@ def select_times(available: Times, data: Data) -> tuple[Times, Times]:
         ValueError: the source has none of them.
     """
     step = np.timedelta64(data.step_hours, "h")
-    start, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
+    start, end = _span(available, data)
     wanted = np.arange(start, end + np.timedelta64(1, "ns"), step.astype("timedelta64[ns]"))
     inside = np.isin(wanted, available)
     if not inside.any():
@@ -174,6 +178,19 @@ def select_times(available: Times, data: Data) -> tuple[Times, Times]:
             f"{stamp(available[0])} .. {stamp(available[-1])}"
         )
     return wanted[inside], wanted[~inside]
+
+
+def _span(available: Times, data: Data) -> tuple[np.datetime64, np.datetime64]:
+    """First and last time of the store: those of the period, or of the files."""
+    if data.period is not None:
+        return np.datetime64(data.period.start, "ns"), np.datetime64(data.period.end, "ns")
+    hours = available[available == available.astype("datetime64[h]")]
+    if not hours.size:
+        raise ValueError(
+            f"times of the store must be on the full hour, got {stamp(available[0])} .. {stamp(available[-1])} in the "
+            "source; shift them"
+        )
+    return hours[0], hours[-1]
 
 
 def gaps(missing: Times, *, step_hours: int) -> list[str]:

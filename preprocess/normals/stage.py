@@ -90,9 +90,9 @@ def training_times(times: NDArray[np.datetime64], config: WeatherConfig) -> NDAr
     Raises:
         ValueError: there is none.
     """
-    chosen = inside(times, config.data.splits.train)
+    chosen = inside(times, config.splits.train)
     if not chosen.any():
-        periods = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.data.splits.train)
+        periods = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.splits.train)
         raise ValueError(
             f"data.splits.train must hold times of the store, got none within {periods}; "
             f"the store has {times.size} times, {stamp(times[0])} .. {stamp(times[-1])}"
@@ -107,7 +107,7 @@ def _contract(config: WeatherConfig, source: dict[str, Any], times: NDArray[np.d
         "kind": "normals",
         "store": store.contract_digest(source),
         "source": source["source"],
-        "train": [p.model_dump(mode="json") for p in config.data.splits.train],
+        "train": [p.model_dump(mode="json") for p in config.splits.train],
         "years": np.unique(years_of(times)).tolist(),
         "window_days": config.data.normals.window_days,
         "kernel": "triangle",

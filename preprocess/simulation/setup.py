@@ -59,6 +59,7 @@ class SimulationSetup:
         self.static = list(dict.fromkeys(c.variable for c in data.channels.static))
         self.levels = sorted({c.level for c in data.channels.dynamic if c.level is not None})
         self.step_hours = data.step_hours
+        assert data.period is not None  # of files only, as the configuration checks
         start, end = np.datetime64(data.period.start, "m"), np.datetime64(data.period.end, "m")
         self.times = np.arange(start, end + np.timedelta64(1, "m"), np.timedelta64(data.step_hours * 60, "m"))
         south_to_north = Grid.regular(source.resolution, poles=True)

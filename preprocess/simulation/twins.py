@@ -63,7 +63,7 @@ def run_twins(config: WeatherConfig) -> None:
     positions, _ = init_times(
         times,
         lead_hours=config.forecast.lead_hours,
-        period=config.data.splits.test,
+        period=config.splits.test,
         step_hours=config.twin_step_hours,
         setting="evaluation.twins.init_step_hours",
     )

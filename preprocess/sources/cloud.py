@@ -72,6 +72,7 @@ def named(raw: xr.Dataset) -> xr.Dataset:
 
 def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
     """First and last time of the store to be written."""
+    assert data.period is not None  # of files only, as the configuration checks
     first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
     step = np.timedelta64(data.step_hours, "h")
     return first, first + (end - first) // step * step
