@@ -227,6 +227,8 @@ def channels(
             raise ValueError(f"variable {v.short!r} lives on pressure levels, got an empty list of levels")
         dynamic += [Channel(v.short, p) for p in pressure] if v.levels else [Channel(v.short)]
     static = [Channel(v.short) for v in CATALOGUE if v.short in wanted_static]
+    names = [channel.name for channel in (*dynamic, *static)]
+    assert len(set(names)) == len(names), "channels of one name, before anything is read"
     return tuple(dynamic), tuple(static)
 
 

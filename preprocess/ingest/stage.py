@@ -24,6 +24,7 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import CHUNK_CHANNELS
 from pipeline.weather.sections import Channels, Data
 from pipeline.weather.times import Times
+from pipeline.weather.variables import require_channel_names
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -124,11 +125,16 @@ def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
 
 
 def _complete(config: WeatherConfig) -> bool:
-    """Whether the store is finished, and of the simulated archive that is there now."""
+    """Whether the store is finished, and of the simulated archive that is there now.
+
+    Raises:
+        ValueError: an earlier version wrote it, with two channels of one name.
+    """
     path, simulated = config.paths.store, config.paths.simulated
     if not config.paths.receipt("regrid").exists() or not path.exists():
         return False
     manifest = store.read_manifest(path)
+    require_channel_names(store.open_store(path), store=path)
     if not config.simulated or not simulated.exists():
         return True
     return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])

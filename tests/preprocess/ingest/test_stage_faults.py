@@ -16,6 +16,9 @@ import xarray as xr
 
 from pipeline import store
 from pipeline.config import Config
+from pipeline.weather.sections import Channels
+from pipeline.weather.variables import Channel
+from preprocess.ingest import stage
 from preprocess.ingest.stage import run_regrid
 from tests.preprocess.stores import command, nothing_written, tree
 
@@ -176,3 +179,21 @@ def test_a_disk_that_fills_up(source: Path, configure: Configure, tmp_path: Path
     for each in (config, whole):
         run_regrid(each)
     assert tree(config) == tree(whole)
+
+
+def test_a_store_of_colliding_channels(
+    atmosphere: Callable[..., xr.Dataset], tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a store whose 10 hPa wind an earlier version called u10, taken for complete, or read again."""
+    ds = atmosphere(("u", "u10"), levels=(10, 500))
+    ds.to_netcdf(tmp_path / "a.nc")
+    config = configure([tmp_path / "a.nc"], channels={"variables": ["u", "u10"], "levels": [10, 500], "statics": []})
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Channel, "name", property(lambda c: f"{c.variable}{c.level or ''}"))
+        earlier.setattr(Channels, "dynamic", property(lambda _: (Channel("u", 10), Channel("u", 500), Channel("u10"))))
+        earlier.setattr(Channels, "static", property(lambda _: ()))
+        earlier.setattr(stage, "require_channel_names", lambda ds, store: None)
+        run_regrid(config)
+    (tmp_path / "a.nc").unlink()
+    with pytest.raises(ValueError, match=r"channels by variable and level, got u10 is u@10hPa: .* regrid again"):
+        run_regrid(config)
