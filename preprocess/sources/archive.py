@@ -164,11 +164,13 @@ class Archive:
 
     def _require_one_member(self) -> None:
         """Files of one ensemble member each must all be of the same."""
-        held = {p.survey.members[0]: p.survey.origin for p in self.pieces if p.survey.fields and p.survey.members}
-        one_each = {p.survey.members[0] for p in self.pieces if p.survey.fields and len(p.survey.members) == 1}
+        one_each = {
+            p.survey.members[0]: p.survey.origin for p in self.pieces if p.survey.fields and len(p.survey.members) == 1
+        }
         if len(one_each) > 1:
             labels = sorted(one_each, key=lambda label: (len(label), label))
-            raise ValueError(several_members(labels, held[labels[0]] + " and others"))
+            others = " and others" if len(set(one_each.values())) > 1 else ""
+            raise ValueError(several_members(labels, one_each[labels[0]] + others))
         known = {label: None for p in self.pieces for label in p.survey.members}
         if self.pieces and known and not any(p.survey.fields for p in self.pieces):
             raise ValueError(
@@ -191,7 +193,8 @@ class Archive:
             raise ValueError(
                 f"source must hold every channel of data.channels, got none of: {'; '.join(faults)}.\n"
                 f"  {self._holdings()}\n"
-                "  name other files, or leave these channels out of data.channels"
+                "  name other files, say what they call a variable (source.names), or leave these channels out of "
+                "data.channels"
             )
 
     def _holdings(self) -> str:

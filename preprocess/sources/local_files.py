@@ -16,6 +16,7 @@ import xarray as xr
 
 from pipeline.console import console
 from pipeline.weather.sections import Channels, FilesSource
+from pipeline.weather.variables import BY_SHORT
 from preprocess.decode.identify import Request
 from preprocess.sources.archive import Archive
 from preprocess.sources.grib import open_grib
@@ -47,16 +48,26 @@ def open_files(source: FilesSource, *, channels: Channels, index: Path | None = 
         pieces = [piece for path in paths for piece in open_file(path, index=index, request=request)]
     static = Request.of(channels, **said)
     found = [piece for path in constants for piece in open_file(path, index=index, request=static)]
-    _require_named(source.names, [*pieces, *found])
+    _require_named({s: n for s, n in source.names.items() if request.wants(s)}, [*pieces, *found])
     return Archive(pieces, channels=channels, label=source.label, description=source.identity, constants=found)
 
 
 def _require_named(names: Mapping[str, str], pieces: Sequence[Piece]) -> None:
-    """Refuse a name that the user gives and no file has."""
+    """Refuse a name that the user gives and no file has, or that is not a field of that kind."""
     wrong = [f"{short}: {name}" for short, name in names.items() if not any(p.mentions(name) for p in pieces)]
     if wrong:
         held = "; ".join(dict.fromkeys(", ".join(p.survey.describe()) for p in pieces if p.survey.describe()))
         raise ValueError(f"source.names must be names in the files, got {', '.join(wrong)}; the files hold {held}")
+    if any(p.survey.members and not p.survey.fields for p in pieces):
+        return  # of another member, which the archive looks at
+    for short, name in names.items():
+        fields = [p.survey.fields[short].name for p in pieces if short in p.survey.fields]
+        if name not in fields:
+            kind = "on pressure levels" if BY_SHORT[short].levels else "without pressure levels"
+            raise ValueError(
+                f"source.names must give {short!r} a field {kind}, got {name!r}, which is none; give it the level as a "
+                "coordinate in hPa (or take it away)"
+            )
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:

@@ -18,9 +18,11 @@ from pipeline import store
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
+from pipeline.weather.sections import Channels, FilesSource
 from preprocess.ingest.stage import run_regrid
 from preprocess.normals.stage import run_normals
 from preprocess.regrid import regrid
+from preprocess.sources.local_files import open_files
 
 Configure = Callable[..., Config]
 TARGET = Grid.regular(5.625)
@@ -252,5 +254,26 @@ def test_an_ensemble_is_refused(real: Path, configure: Configure) -> None:
     """Catches one of ten members taken for the analysis."""
     path = real / "era5-levels-members.grib"
     config = snapshot(configure, path, "2017-01-01", channels={"variables": ["t"], "levels": [850], "statics": []})
-    with pytest.raises(ValueError, match=r"one member of an ensemble, got 10 \(0 .. 9\)"):
+    with pytest.raises(
+        ValueError, match=r"one member of an ensemble, got 10 \(0 .. 9\) in \S+; choose one, e.g. source."
+    ):
         run_regrid(config)
+
+
+def test_a_member_of_an_ensemble(real: Path) -> None:
+    """Catches another member's field, by messages picked from the same file by hand."""
+    path = real / "era5-levels-members.grib"
+    by_hand = {}
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            keys = ("shortName", "level", "number", "dataDate", "dataTime")
+            by_hand[tuple(eccodes.codes_get(handle, key, ktype=str) for key in keys)] = eccodes.codes_get_values(handle)
+            eccodes.codes_release(handle)
+    channels = Channels(variables=["z", "t"], levels=[500, 850], statics=[])
+    found = open_files(FilesSource(kind="files", paths=[str(path)], member=3), channels=channels)
+    ds = found.dataset().compute()
+    assert found.times.size == 4
+    for short in ("z", "t"):
+        values = ds[short].sel(time="2017-01-01T12:00", level=850).values
+        expected = by_hand[short, "850", "3", "20170101", "1200"].reshape(values.shape)
+        np.testing.assert_array_equal(values, expected.astype(np.float32))

@@ -41,6 +41,9 @@ def test_names(atmosphere: Atmosphere, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.compute(), ds["z"])
     with pytest.raises(ValueError, match=r"source.names must be names in the files, got z: MYX; .* hold .*'MYZ'"):
         archive(path, channels=Z, names={"z": "MYX"})
+    flat = write(ds.isel(level=0, drop=True).rename(z="MYZ"), tmp_path / "flat.nc")
+    with pytest.raises(ValueError, match=r"give 'z' a field on pressure levels, got 'MYZ', which is none; .* in hPa"):
+        archive(flat, channels=Z, names={"z": "MYZ"})
 
 
 def test_units(atmosphere: Atmosphere, tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_members_in_grib(tmp_path: Path) -> None:
         {"name": "2t", "time": time, "value": 270.0 + n, "keys": keys | {"perturbationNumber": n}} for n in (1, 2, 3)
     ]
     path = grib(tmp_path / "a.grib", fields)
-    with pytest.raises(ValueError, match=r"got 3 \(1 .. 3\) in \S+a.grib and others; .* source.member: 1"):
+    with pytest.raises(ValueError, match=r"got 3 \(1 .. 3\) in \S+a.grib; choose one, e.g. source.member: 1"):
         archive(path)
     assert float(archive(path, member=2).dataset()["t2m"][0, 0, 0]) == pytest.approx(272.0)
 
