@@ -97,8 +97,14 @@ def horizontal_grid(raw: xr.Dataset, names: Mapping[str, str], *, origin: str) -
 
 
 def height_above_ground(array: xr.DataArray) -> float | None:
-    """The only height of a field [m], or None."""
+    """The only height of a field [m], or None.
+
+    xarray gives a scalar coordinate to every field of a file; the field's own list of coordinates says whose it is.
+    """
+    own = str(array.encoding.get("coordinates", "")).split()
     for name in map(str, array.coords):
+        if own and name not in own:
+            continue
         coordinate = array[name]
         is_height = name.lower() in _HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
         if is_height and coordinate.size == 1 and str(coordinate.attrs.get("units", "m")).lower() in ("m", "meters"):

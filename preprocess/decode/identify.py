@@ -80,14 +80,11 @@ def identify(name: str, attrs: Mapping[str, Any], *, on_levels: bool, height: fl
     meant = [v for v in CATALOGUE if v.levels == on_levels and standard in v.standard_names]
     if on_levels or standard not in _ON_LEVELS:
         return meant[0].short if meant else None
-    # Off levels "air_temperature" may be that of any height: its height or its name says which.
-    for v in meant:
-        if v.height is not None and height is not None:
-            if abs(v.height - height) <= 1.0:  # some models have theirs at 1.5 m
-                return v.short
-        elif v is by_spelling:
-            return v.short
-    return None
+    # Off levels "air_temperature" may be that of any height: its name or its height says which.
+    if by_spelling is not None:
+        return by_spelling.short if by_spelling in meant else None
+    at_height = [v for v in meant if v.height is not None and height is not None and abs(v.height - height) <= 1.0]
+    return at_height[0].short if at_height else None  # some models have theirs at 1.5 m
 
 
 def standard_name(attrs: Mapping[str, Any]) -> str:

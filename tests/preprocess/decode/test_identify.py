@@ -66,7 +66,8 @@ def cf(name: str) -> dict[str, Any]:
         ("w", cf("upward_air_velocity"), True, None, None),
         ("q", cf("relative_humidity"), True, None, "r"),
         ("z", cf("altitude"), True, None, None),
-        ("u10", cf("eastward_wind"), False, 100.0, None),
+        ("x", cf("eastward_wind"), False, 100.0, None),
+        ("tas", cf("air_temperature"), False, 10.0, "t2m"),  # the height of another field of the file
         ("t2m", cf("surface_temperature"), False, None, None),
         ("x", cf("air_temperature"), False, None, None),
         # what is no standard name decides nothing
