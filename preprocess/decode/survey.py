@@ -152,10 +152,10 @@ def _recognised(
             unknown[name] = standard_name(array.attrs)
         elif not request.wants(short):
             unasked.append(name)
-        elif short in found and (by_name := _only_by_name(short, found[short].name, name)):
-            if by_name == name:
-                name, found[short] = found[short].name, _raw_field(array, short, level_dim, request, origin=origin)
-            unknown[name] = standard_name(raw[name].attrs)
+        elif short in found and (derived := _derived(raw, short, found[short].name, name)):
+            unknown[derived] = standard_name(raw[derived].attrs)
+            if derived != name:
+                found[short] = _raw_field(array, short, level_dim, request, origin=origin)
         elif short in found:
             raise ValueError(
                 f"variable {short!r} must be there once, got {found[short].name!r} and {name!r} in {origin}; drop one, "
@@ -173,10 +173,10 @@ def _is_horizontal(raw: xr.Dataset, array: xr.DataArray, names: Mapping[str, str
     return {str(d) for axis in ("latitude", "longitude") for d in raw[names[axis]].dims} <= set(array.dims)
 
 
-def _only_by_name(short: str, *names: str) -> str | None:
-    """Of fields with one standard name, the only one that also bears a name of the variable."""
-    bearing = [name for name in names if units.variable_named(name) is BY_SHORT[short]]
-    return bearing[0] if len(bearing) == 1 else None
+def _derived(raw: xr.Dataset, short: str, *names: str) -> str | None:
+    """Of two fields that seem one variable, the one that bears its standard name only: made from the other."""
+    strange = [name for name in names if units.variable_named(name) is not BY_SHORT[short]]
+    return strange[0] if len(strange) == 1 and standard_name(raw[strange[0]].attrs) else None
 
 
 def _raw_field(array: xr.DataArray, short: str, level_dim: str | None, request: Request, *, origin: str) -> RawField:

@@ -42,9 +42,13 @@ def open_grib(
     request = request or Request()
     cubes: dict[tuple[Any, ...], list[Message]] = {}
     others: dict[str, None] = {}
+    wanted: dict[tuple[str, int, bool], bool] = {}
     for message in headers(path, index=index):
-        short = request.identify(message.name, attributes(message), on_levels=message.level is not None)
-        if short is None or not request.wants(short):
+        kind = (message.name, message.param, message.level is not None)
+        if kind not in wanted:
+            short = request.identify(message.name, attributes(message), on_levels=kind[2])
+            wanted[kind] = short is not None and request.wants(short)
+        if not wanted[kind]:
             others[message.name] = None
             continue
         key = (message.name, message.param, message.surface, message.lead, message.grid, message.member)

@@ -146,6 +146,9 @@ def test_of_two_fields_of_one_standard_name() -> None:
         found = survey(ds[order], origin="a.nc")
         assert found.fields["u"].name == "U"
         assert list(found.unknown) == ["Geostrophic"]
+    twice = dataset(Var131=("m s-1", {"GRIB_paramId": 131}), U=("m s-1", {}))
+    with pytest.raises(ValueError, match="'u' must be there once, got 'Var131' and 'U'"):
+        survey(twice, origin="a.nc")
 
 
 def test_levels_that_are_no_pressures() -> None:
