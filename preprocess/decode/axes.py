@@ -214,7 +214,7 @@ def _dates(coordinate: xr.DataArray, *, origin: str) -> tuple[NDArray[np.datetim
     if calendar not in (*_NO_LEAP, *_STANDARD):
         raise ValueError(
             f"time must be dates of the standard calendar, got calendar {calendar!r} for {coordinate.name!r} in "
-            f"{origin}: its dates do not exist in it; convert it, e.g. with xarray's convert_calendar"
+            f"{origin}; convert it, e.g. with xarray's convert_calendar"
         )
     dates = np.array([date.isoformat() for date in values], "datetime64[us]")
     low, high = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")

@@ -64,7 +64,8 @@ def run_regrid(config: WeatherConfig) -> None:
             return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
-    say(f"regrid: {times.size} times x {len(channels)} channels on {grid}, written to {path}")
+    size = f"{times.size} {'times' if times.size > 1 else 'time'} x {len(channels)} channels"
+    say(f"regrid: {size} on {grid}, written to {path}")
 
 
 def _fill(writer: store.SlabStore, reader: FieldReader, times: Times, facts: dict[str, Any]) -> None:
@@ -259,7 +260,8 @@ def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: 
 def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfig) -> None:
     """One line for each thing worth knowing about the source."""
     facts, step = archive.facts, config.data.step_hours
-    say(f"regrid: {archive.label}, {times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}")
+    several = f"{times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}"
+    say(f"regrid: {archive.label}, {several if times.size > 1 else f'one time, {stamp(times[0])}'}")
     if missing.size:
         listed = gaps(missing, step_hours=step)
         more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""

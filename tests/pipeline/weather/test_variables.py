@@ -85,6 +85,15 @@ def test_names_are_unique_and_read_back(levels: list[int]) -> None:
     assert [channel_and_hours(name) for name in later] == [(name, 12) for name in names]
 
 
+def test_every_channel_of_every_level_has_a_name_of_its_own() -> None:
+    """Catches one colliding pair among all variables and whole levels, which drawn samples may miss."""
+    variables = tuple(v.short for v in CATALOGUE if not v.static)
+    dynamic, static = channels(variables, range(1, 1101))
+    by_name = {c.name: c for c in (*dynamic, *static)}
+    assert len(by_name) == len(dynamic) + len(static) == 7 * 1100 + 9
+    assert all(parse_channel(name) == channel for name, channel in by_name.items())
+
+
 def test_stores_of_before_are_refused() -> None:
     """Catches winds at 10 hPa of a store written earlier that are read, scored and printed as 10 m winds."""
 

@@ -180,7 +180,7 @@ def test_calendars_that_are_refused(atmosphere: Atmosphere, tmp_path: Path, cale
     """Catches dates of another calendar refused as "object", or given other dates in silence."""
     path = write(in_calendar(atmosphere(("t2m",)), calendar, "2001-01-01"), tmp_path / "a.nc")
     name = {"all_leap": "366_day"}.get(calendar, calendar)
-    with pytest.raises(ValueError, match=rf"got calendar '({calendar}|{name})' for 'time' in \S+a.nc: .*convert"):
+    with pytest.raises(ValueError, match=rf"got calendar '({calendar}|{name})' for 'time' in \S+a.nc; convert"):
         archive(path)
 
 
