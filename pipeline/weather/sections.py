@@ -91,7 +91,29 @@ class SimulationSource(Section):
     seed: int = 0
 
 
-class FilesSource(Section):
+class FileWords(Section):
+    """What files do not say themselves, or say wrongly."""
+
+    names: dict[str, str] = {}
+    """By short name, what the files call a variable, e.g. {z: MYZ}; no other field is taken for it."""
+    units: dict[str, str] = {}
+    """By short name, the unit of a variable whatever the files say, e.g. {z: m}."""
+    member: int | str | None = None
+    """The one member of an ensemble to read, as the files number or call it."""
+
+    @model_validator(mode="after")
+    def _understood(self) -> FileWords:
+        for short in self.names:
+            catalogue.variable(short)
+        if self.units:
+            from pipeline.weather.units import conversion
+
+            for short, unit in self.units.items():
+                conversion(catalogue.variable(short), unit, name=short, origin="source.units", remedy="name another")
+        return self
+
+
+class FilesSource(FileWords):
     """NetCDF, GRIB or Zarr files, one or many."""
 
     ADDED = frozenset({"names", "units", "member"})
@@ -103,23 +125,6 @@ class FilesSource(Section):
     """What the data are called in every store, figure and table."""
     constants: list[str] = []
     """Files holding static fields only (their time is ignored)."""
-    names: dict[str, str] = {}
-    """By short name, what the files call a variable, e.g. {z: MYZ}; no other field is taken for it."""
-    units: dict[str, str] = {}
-    """By short name, the unit of a variable whatever the files say, e.g. {z: m}."""
-    member: int | str | None = None
-    """The one member of an ensemble to read, as the files number or call it."""
-
-    @model_validator(mode="after")
-    def _understood(self) -> FilesSource:
-        for short in self.names:
-            catalogue.variable(short)
-        if self.units:
-            from pipeline.weather.units import conversion
-
-            for short, unit in self.units.items():
-                conversion(catalogue.variable(short), unit, name=short, origin="source.units", remedy="name another")
-        return self
 
 
 class RemoteSource(Section):

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.sections import Fraction, Positive, Section
 from pipeline.weather import variables as catalogue
-from pipeline.weather.sections import LeadHours, Period
+from pipeline.weather.sections import FileWords, LeadHours, Period
 
 Baseline = Literal["persistence", "climatology", "damped_persistence", "linear"]
 
@@ -20,7 +20,7 @@ Baseline = Literal["persistence", "climatology", "damped_persistence", "linear"]
 class Forecast(Section):
     """Which forecasts are issued from the test period."""
 
-    ADDED = frozenset({"rollout_hours", "weights", "initial"})
+    ADDED = frozenset({"rollout_hours", "weights", "initial", "initial_files"})
 
     lead_hours: LeadHours = [168, 336, 720]
     """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
@@ -34,6 +34,8 @@ class Forecast(Section):
     initial: str | None = None
     """Issue forecasts from these states instead of the test period: a file (NetCDF, GRIB), a folder of them, a Zarr
     archive, or a store of this project. The same as --initial."""
+    initial_files: FileWords | None = None
+    """What is to be said about those files; None takes what `source` says about the training's."""
 
 
 class Compared(Section):

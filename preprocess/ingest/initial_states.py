@@ -41,7 +41,10 @@ def prepare_initial(config: WeatherConfig) -> Path:
     channels = config.data.channels.model_copy(update={"statics": []})
     label = "ERA5" if config.source.kind == "simulation" else config.source.label
     source = FilesSource(kind="files", paths=[_path(given)], label=label, **_said(config, given))
-    times = open_files(source, channels=channels).times
+    try:
+        times = open_files(source, channels=channels).times
+    except ValueError as error:
+        raise ValueError(f"{error}\n  (for initial states, source.* here is forecast.initial_files.*)") from None
     hours = times[times == times.astype("datetime64[h]")]
     if not hours.size:
         raise ValueError(f"initial states must be on the full hour, got {times[0]} .. {times[-1]} in {given}")
@@ -65,8 +68,10 @@ def _path(given: Path) -> str:
 
 
 def _said(config: WeatherConfig, given: Path) -> dict[str, Any]:
-    """What the user says about the files of the training, for those of the states; names that these have too."""
+    """What the user says about the files of the states, or of the training's; of the latter, names that are there."""
     source = config.source
+    if config.forecast.initial_files is not None:
+        return config.forecast.initial_files.model_dump()
     if not isinstance(source, FilesSource):
         return {}
     names = dict(source.names)

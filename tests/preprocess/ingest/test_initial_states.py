@@ -11,6 +11,7 @@ import xarray as xr
 
 from pipeline import store
 from pipeline.config import Config
+from pipeline.weather.sections import FileWords
 from preprocess.ingest.initial_states import prepare_initial
 
 Configure = Callable[..., Config]
@@ -83,6 +84,23 @@ def test_what_was_said_of_the_training_files_holds_for_states(configure: Configu
     plain = issued_from(configure, path)
     same = plain.model_copy(update={"source": source.model_copy(update={"units": {}})})
     np.testing.assert_allclose(found, store.open_store(prepare_initial(same))["state"].values, atol=1e-3)
+
+
+def test_what_is_said_of_the_states(configure: Configure, tmp_path: Path) -> None:
+    """Catches states of odd names or of an ensemble that only a user who trains on files can use."""
+    path, odd = tmp_path / "state.nc", tmp_path / "odd.nc"
+    write_states(path, ["2020-01-03T06:00"])
+    with xr.open_dataset(path) as ds:
+        members = xr.concat([ds, ds + 1.0], xr.DataArray([0, 1], dims="number", name="number"))
+        members.rename(t="MYT").map(lambda x: x.assign_attrs(units="warm")).to_netcdf(odd)
+    config = issued_from(configure, odd)
+    with pytest.raises(ValueError, match=r"for initial states, source.\* here is forecast.initial_files.\*"):
+        prepare_initial(config)
+    words = FileWords(names={"t": "MYT"}, units={"t": "K"}, member=1)
+    said = config.model_copy(update={"forecast": config.forecast.model_copy(update={"initial_files": words})})
+    found = store.open_store(prepare_initial(said))["state"].values
+    plain = store.open_store(prepare_initial(issued_from(configure, path)))["state"].values
+    np.testing.assert_allclose(found, plain + 1.0, atol=1e-3)
 
 
 def test_channels_that_are_missing_are_named(configure: Configure, tmp_path: Path) -> None:
