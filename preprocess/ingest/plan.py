@@ -180,7 +180,7 @@ def describe(plan: RegridPlan) -> list[str]:
     memory, needed, free = map(size, (plan.memory_per_worker_bytes, plan.disk_needed_bytes, plan.disk_free_bytes))
     return [
         f"{plan.label}, {plan.channels} channels, {plan.source_grid} to {plan.target_grid}",
-        f"{plan.times} times every {plan.step_hours} h, {plan.first} .. {plan.last}",
+        f"{plan.times} times every {plan.step_hours} h, {plan.first} .. {plan.last}" if plan.times > 1 else plan.first,
         f"missing: {plan.missing_times} times" + (f": {', '.join(plan.missing[:3])}{more}" if plan.missing else ""),
         f"to read: {read} of fields, {through} through the source's chunks ({ratio:.2f} times as much)",
         f"to write: {size(plan.bytes_written)} before compression in {slabs}",
