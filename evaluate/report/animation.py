@@ -29,6 +29,7 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 FRAME_MILLISECONDS = 220
 SIZE = (9.0, 3.3)
@@ -89,7 +90,7 @@ def run_animate(
     with progress:
         task = progress.add_task("animate", total=len(film))
         size = draw(film, Globe(Grid.from_dataset(truth), mask), target, tick=lambda: progress.advance(task))
-    console.print(f"animate: {len(film)} frames, {target} ({size / 1e6:.1f} MB)", markup=False)
+    console.print(f"animate: {counted(len(film), 'frame')}, {target} ({size / 1e6:.1f} MB)", markup=False)
     return target
 
 

@@ -30,9 +30,11 @@ from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.tables import has_map
 from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.weather.variables import Channel, parse_channel
+from pipeline.words import counted
 
 MAP_TITLES = {
     "rmse": "Root mean square error",
@@ -103,13 +105,15 @@ class Gallery:
         self.model, self.ceiling = self.results.model, self.results.ceiling
         self.channels = [str(c) for c in self.maps["channel"].values]
         self.note = data_name(self.facts.label)
+        self.mapped = {m: title for m, title in MAP_TITLES.items() if has_map(m, num_init=self.facts.n_init)}
         self.tested = "significant" in self.maps and self.facts.bootstrap.given
-        self.sample = f"{self.facts.n_init} init times, {text.period(self.facts.first_init, self.facts.last_init)}"
+        span = text.period(self.facts.first_init, self.facts.last_init)
+        self.sample = f"{counted(self.facts.n_init, 'init time')}, {span}"
 
     @property
     def count(self) -> int:
         """How many panels there are without single forecasts."""
-        return 1 + len(self.channels) * (len(MAP_TITLES) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
+        return 1 + len(self.channels) * (len(self.mapped) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
 
     def labels(self, title: str, subtitle: str, unit: str) -> style.Labels:
         """What is written on a panel, with the name of the data."""
@@ -176,7 +180,7 @@ class Gallery:
         groups = []
         for channel in map(parse_channel, self.channels):
             of_channel = PictureGroup(channel.title, name=channel.name)
-            for metric, title in MAP_TITLES.items():
+            for metric, title in self.mapped.items():
                 fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads))
                 scale = scale_for(metric, fields.values)
                 pictures = [self._score_map(channel, metric, fields.sel(lead=h), scale) for h in self.leads]
@@ -280,7 +284,7 @@ class Gallery:
         both = pd.concat([train.assign(kind="train"), validation.assign(kind="validation")])
         numbers = Numbers(both[["kind", "step", "loss"]], "Training and validation loss")
         ends = f"from {text.number(train['loss'].iloc[0])} to {text.number(train['loss'].iloc[-1])}"
-        alt = f"Training loss over {int(train['step'].iloc[-1])} steps, {ends}."
+        alt = f"Training loss over {counted(int(train['step'].iloc[-1]), 'step')}, {ends}."
         pictures = [self.keep(figure, "training_loss", numbers, alt=alt)]
         if "leads" in validation:
             figure = line_charts.training_skill(validation, note=self.note)
@@ -296,7 +300,7 @@ class Gallery:
         counts = self.results.table.frame.groupby("model", sort=False)["n_init"].first()
         names, looks = {}, style.looks(list(counts.index))
         for model, n in counts.items():
-            fewer = f", {n} init times" if n != self.facts.n_init else ""
+            fewer = f", {counted(int(n), 'init time')}" if n != self.facts.n_init else ""
             names[str(model)] = f"model ({model})" if model == self.model else f"{looks[str(model)].title}{fewer}"
         return names
 

@@ -75,7 +75,8 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, console: Console) -
         open_store(twin, stage="python -m pipeline twins") if twin else None,
     )
     chosen = chosen_inits(config, stores.forecast, stores.truth, leads=leads)
-    film = run_animate(config, channel=channels[-1], lead=leads[0]) if config.evaluation.animation_frames else None
+    moves = config.evaluation.animation_frames and gallery.facts.n_init > 1
+    film = run_animate(config, channel=channels[-1], lead=leads[0]) if moves else None
     among = stores.ceiling["init_time"].values if stores.ceiling is not None else None
     sums = paths.scores / "sums.nc"
     with files.lock(paths.scores / "report.lock"), terminal_progress("figures", on=console) as progress:

@@ -23,6 +23,7 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 SHOWN = ("rmse", "skill", "acc", "bias", "mae", "activity")
 
@@ -68,9 +69,11 @@ def run_print_scores(
             console.print(_printed(ScoreTable(rows), channel=channel, lead=hours, region=region))
             printed.append(rows)
     label = data_name("simulated" if config.simulated else getattr(config.source, "label", ""))
-    summary = f"{int(table.frame['n_init'].max())} init times; 95% intervals below; {label}; {source}"
+    shown = pd.concat(printed)
+    intervals = "95% intervals below" if shown["ci_low"].notna().any() else "too few init times for intervals"
+    summary = f"{counted(int(shown['n_init'].max()), 'init time')}; {intervals}; {label}; {source}"
     console.print(summary, markup=False, soft_wrap=True)
-    return pd.concat(printed)
+    return shown
 
 
 def _scores(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[str]) -> tuple[ScoreTable, str]:

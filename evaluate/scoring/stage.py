@@ -37,6 +37,7 @@ from pipeline.store import contract_digest, open_store, read_manifest
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import require_channel_names
+from pipeline.words import counted
 
 COMMON = ("scores_common.csv", "scores_common.nc")
 """Scores of all models on the init times that the twins have."""
@@ -136,7 +137,7 @@ def run_score(config: WeatherConfig) -> None:
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts.to_json())
     table = paths.scores / "scores.csv"
     fewer = f"; {', '.join(twins)} on {facts.twins.n_init} of them, {paths.scores / COMMON[0]}" if facts.twins else ""
-    console.print(f"score: {facts.n_init} init times, {table}{fewer}", markup=False)
+    console.print(f"score: {counted(facts.n_init, 'init time')}, {table}{fewer}", markup=False)
 
 
 def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:

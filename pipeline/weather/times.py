@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.weather.sections import Period
+from pipeline.words import counted
 
 Times = NDArray[np.datetime64]
 Index = NDArray[np.int64]
@@ -113,7 +114,7 @@ def find_pairs(
     if empty:
         raise ValueError(
             f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
-            f"({int(usable.sum())} times of the store); lengthen the period or drop the lead"
+            f"({counted(int(usable.sum()), 'time')} of the store); lengthen the period or drop the lead"
         )
     init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
     if not len(init):

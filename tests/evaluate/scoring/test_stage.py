@@ -287,7 +287,7 @@ def test_bad_forecasts_are_refused_with_one_message(build_experiment, tmp_path: 
     """A NaN is named with its place and no table is written; a stage that is missing is named too."""
     config = build_experiment(tmp_path, change=nan_at, **SHORT)
     where = "t500 issued 2002-01-04T00 for 2002-01-11T00"
-    with pytest.raises(ValueError, match=f"forecast 'tiny' must be finite, got 1 values .* {where}"):
+    with pytest.raises(ValueError, match=f"forecast 'tiny' must be finite, got 1 value that is not, first in {where}"):
         stage.run_score(config)
     assert not (config.paths.scores / "scores.csv").exists()
     assert not config.paths.receipt("score").exists()
