@@ -29,7 +29,7 @@ from evaluate.report.gauge import Strip
 from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
-from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.facts import SampleFacts
 from evaluate.scoring.tables import has_map
 from pipeline.console import data_name
 from pipeline.grid import Grid
@@ -90,18 +90,22 @@ class Gallery:
         folder: where figures are written.
         leads: hours that get maps.
         tick: called after every panel, for a progress bar.
+        shown: cells that maps show, shape (latitude, longitude); all of them when absent.
+        detail: one more line above maps.
     """
 
     results: Results
     maps: xr.Dataset
-    facts: ScoreFacts
+    facts: SampleFacts
     folder: Path
     leads: Sequence[int]
     tick: Callable[[], None] = lambda: None
+    shown: NDArray[np.bool_] | None = None
+    detail: str = ""
 
     def __post_init__(self) -> None:
         mask = self.maps["land_sea_mask"].values if "land_sea_mask" in self.maps else None
-        self.globe = Globe(Grid.from_dataset(self.maps), mask)
+        self.globe = Globe(Grid.from_dataset(self.maps), mask, self.shown)
         self.model, self.ceiling = self.results.model, self.results.ceiling
         self.channels = [str(c) for c in self.maps["channel"].values]
         self.note = data_name(self.facts.label)
@@ -117,7 +121,7 @@ class Gallery:
 
     def labels(self, title: str, subtitle: str, unit: str) -> style.Labels:
         """What is written on a panel, with the name of the data."""
-        return style.Labels(title, subtitle, self.note, unit)
+        return style.Labels(title, subtitle, self.note, unit, self.detail)
 
     def keep(
         self, figure: Any, name: str, numbers: Numbers, *, alt: str, caption: str = "", colours: Colormap | None = None
@@ -181,28 +185,43 @@ class Gallery:
         for channel in map(parse_channel, self.channels):
             of_channel = PictureGroup(channel.title, name=channel.name)
             for metric, title in self.mapped.items():
-                fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads))
-                scale = scale_for(metric, fields.values)
-                pictures = [self._score_map(channel, metric, fields.sel(lead=h), scale) for h in self.leads]
+                scale = self.score_scale(channel, metric)
+                pictures = [self._score_map(channel, metric, lead, scale) for lead in self.leads]
                 of_channel.groups.append(PictureGroup(title, pictures))
             groups.append(of_channel)
         return groups
 
-    def _score_map(self, channel: Channel, metric: str, field_: xr.DataArray, scale: Scale) -> Picture:
-        lead, title = int(field_["lead"]), MAP_TITLES[metric]
-        unit = text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
-        comparison = self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
+    def score_scale(self, channel: Channel, metric: str) -> Scale:
+        """The scale that the maps of a score share at all leads, from the cells that are shown."""
+        fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads)).values
+        return scale_for(metric, fields if self.shown is None else fields[:, self.shown])
+
+    def score_panel(self, channel: Channel, metric: str, lead: int, scale: Scale) -> MapPanel:
+        """One map of a score, ready to be drawn."""
+        comparison = self._comparison(channel, metric, lead)
         labels = self.labels(
             f"{METRICS[metric].title.split(' against')[0]}, {text.lead_title(lead)}",
             f"{channel.title} · {self.sample}",
-            f"{title.split(' (')[0].lower()} [{unit}]",
+            f"{MAP_TITLES[metric].split(' (')[0].lower()} [{self._map_unit(channel, metric)}]",
         )
+        values = self.maps[metric].sel(model=self.model, channel=channel.name, lead=lead).values
         doubtful = self.doubtful(channel.name, lead) if metric == "skill" else None
-        strip = Strip.of(comparison) if comparison else None
-        figure = self.globe.draw(MapPanel(field_.values, scale, labels, doubtful, strip=strip))
+        return MapPanel(values, scale, labels, doubtful, strip=Strip.of(comparison) if comparison else None)
+
+    def _comparison(self, channel: Channel, metric: str, lead: int) -> Comparison | None:
+        return self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
+
+    def _map_unit(self, channel: Channel, metric: str) -> str:
+        return text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
+
+    def _score_map(self, channel: Channel, metric: str, lead: int, scale: Scale) -> Picture:
+        title, unit = MAP_TITLES[metric], self._map_unit(channel, metric)
+        field_ = self.maps[metric].sel(model=self.model, channel=channel.name, lead=lead)
+        panel, comparison = self.score_panel(channel, metric, lead, scale), self._comparison(channel, metric, lead)
+        figure = self.globe.draw(panel)
         drawn = field_.rename(metric).to_dataset()
-        if doubtful is not None and self.tested:
-            drawn["significant"] = (drawn[metric].dims, ~doubtful)
+        if panel.doubtful is not None and self.tested:
+            drawn["significant"] = (drawn[metric].dims, ~panel.doubtful)
         units = {metric: METRICS[metric].unit(channel.spec.unit)}
         numbers = Numbers(drawn, f"{title} of {channel.title}, {text.lead_title(lead)}", units)
         alt = self.map_alt(title, channel, lead, field_.values, "" if unit == "1" else f" {unit}")

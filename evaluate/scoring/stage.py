@@ -140,6 +140,32 @@ def run_score(config: WeatherConfig) -> None:
     console.print(f"score: {counted(facts.n_init, 'init time')}, {table}{fewer}", markup=False)
 
 
+def score_now(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[str]) -> Result:
+    """Score the experiment's own forecasts of some channels and leads beside persistence and climatology.
+
+    Nothing is written; a channel takes seconds.
+
+    Args:
+        config: the experiment; its forecast stage must be complete.
+        leads: hours.
+        channels: short names; maps are made of all of them.
+
+    Raises:
+        ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
+    """
+    paths = config.paths
+    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    require_channel_names(truth, store=paths.store)
+    known = list(map(str, forecast["channel"].values))
+    models = {str(forecast.attrs["contract"]["model"]): forecast.isel(channel=[known.index(c) for c in channels])}
+    options = ScoringOptions(leads, channels, console=Console(stderr=True))
+    normals = Normals.open(paths.normals)
+    drawn = config.evaluation.model_copy(update={"variables": list(channels)})
+    scored = score_stores(models, truth, normals, options)
+    return Result(config.model_copy(update={"evaluation": drawn}), truth, normals, scored)
+
+
 def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
     """Whether the stage is complete, with these very forecasts from elsewhere; one that is gone has not changed."""
     paths = config.paths
