@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.console import progress, say, stamp
 from pipeline.grid import Grid
-from pipeline.weather import variables
+from pipeline.weather import foresight, variables
 from pipeline.weather.config import WeatherConfig
 from pipeline.words import counted
 
@@ -63,6 +63,8 @@ def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
         raise ValueError(
             f"stores must keep the contract of docs/data-contract.md, got {total} departure(s):\n{listing}"
         )
+    for line in [] if config is None else foresight.look_ahead(config):
+        say(f"validate: {line}")
 
 
 def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:

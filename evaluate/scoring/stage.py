@@ -34,6 +34,7 @@ from pipeline import files, provenance
 from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
+from pipeline.weather import foresight
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import require_channel_names
@@ -133,7 +134,11 @@ def run_score(config: WeatherConfig) -> None:
     if all(np.array_equal(ds["init_time"].values, inits) for ds in twins.values()):
         models, twins = models | twins, {}
     with files.lock(paths.scores / "score.lock"):
-        facts, outputs = _write_scores(config, models, twins, _options(config, compared, console))
+        times = open_store(paths.store, stage="python -m pipeline regrid")["time"].values
+        baselines, lines = foresight.usable_baselines(config, times)
+        for line in [*foresight.left_out(config), *lines]:
+            console.print(f"score: {line}", markup=False)
+        facts, outputs = _write_scores(config, models, twins, _options(config, baselines, compared, console))
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts.to_json())
     table = paths.scores / "scores.csv"
     fewer = f"; {', '.join(twins)} on {facts.twins.n_init} of them, {paths.scores / COMMON[0]}" if facts.twins else ""
@@ -176,12 +181,14 @@ def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
     return all(known.get(name) == fingerprint for name, fingerprint in compared.items() if fingerprint)
 
 
-def _options(config: WeatherConfig, compared: Mapping[str, str], console: Console) -> ScoringOptions:
+def _options(
+    config: WeatherConfig, baselines: Sequence[str], compared: Mapping[str, str], console: Console
+) -> ScoringOptions:
     evaluation = config.evaluation
     return ScoringOptions(
         leads=config.forecast.lead_hours,
         map_channels=evaluation.variables,
-        baselines=evaluation.baselines,
+        baselines=baselines,
         channels=evaluation.channels,
         compared=compared,
         fits_folder=config.paths.fits,

@@ -112,6 +112,9 @@ class Evaluation(Section):
     def _channels(cls, value: list[str]) -> list[str]:
         for name in value:
             catalogue.parse_channel(name)
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"must name each channel once, got {', '.join(twice)} more than once")
         return value
 
     @model_validator(mode="after")
@@ -126,6 +129,6 @@ class Evaluation(Section):
             if twice:
                 raise ValueError(f"{key} must name each model once, got {', '.join(twice)} more than once")
         absent = [name for name in self.variables if self.channels and name not in self.channels]
-        if absent:
+        if absent and "variables" in self.model_fields_set:
             raise ValueError(f"channels must hold the variables that are drawn, got none of {', '.join(absent)}")
         return self

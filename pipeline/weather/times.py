@@ -96,17 +96,7 @@ def find_pairs(
     """
     times = times.astype("datetime64[ns]")
     usable = inside(times, periods)
-
-    def shifted(hours: Sequence[int]) -> Index:
-        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
-        for column, shift in enumerate(hours):
-            there = find_times(times, times + np.timedelta64(shift, "h"))
-            found[:, column] = np.where((there >= 0) & usable & usable[there], there, -1)
-        return found
-
-    earlier = shifted([-hours for hours in history_hours])
-    valid = shifted(lead_hours)
-    valid[(earlier < 0).any(axis=1)] = -1
+    valid, earlier = _partners(times, usable, lead_hours=lead_hours, history_hours=history_hours)
     has = valid >= 0
     empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
     behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
@@ -120,6 +110,47 @@ def find_pairs(
     if not len(init):
         raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
     return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many starts there are: `by_lead` with a valid time at each lead [h], `with_all` at every one of them."""
+
+    by_lead: dict[int, int]
+    with_all: int
+
+
+def coverage(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    periods: Sequence[Period | Mapping[str, str]],
+    history_hours: Sequence[int] = (),
+) -> Coverage:
+    """Count the starts that `find_pairs` would find; none is no error. Arguments as there."""
+    times = times.astype("datetime64[ns]")
+    partners = _partners(times, inside(times, periods), lead_hours=lead_hours, history_hours=history_hours)
+    has = partners[0] >= 0
+    by_lead = dict(zip(map(int, lead_hours), has.sum(axis=0).tolist(), strict=True))
+    return Coverage(by_lead, int(has.all(axis=1).sum()))
+
+
+def _partners(
+    times: Times, usable: NDArray[np.bool_], *, lead_hours: Sequence[int], history_hours: Sequence[int]
+) -> tuple[Index, Index]:
+    """Positions of valid times (T, E) and earlier times (T, N) for every time, -1 where the pair does not exist."""
+
+    def shifted(hours: Sequence[int]) -> Index:
+        found = np.full((len(times), len(hours)), -1, dtype=np.int64)
+        for column, shift in enumerate(hours):
+            there = find_times(times, times + np.timedelta64(shift, "h"))
+            found[:, column] = np.where((there >= 0) & usable & usable[there], there, -1)
+        return found
+
+    earlier = shifted([-hours for hours in history_hours])
+    valid = shifted(lead_hours)
+    valid[(earlier < 0).any(axis=1)] = -1
+    return valid, earlier
 
 
 def init_times(

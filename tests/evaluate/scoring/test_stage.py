@@ -331,6 +331,21 @@ def test_a_gap_is_reported_and_nothing_crosses_it(build_experiment, tmp_path: Pa
     assert len(found.alignment.init_times) == facts["n_init"]
 
 
+def test_a_default_baseline_that_the_store_is_too_short_for_is_left_out(
+    build_experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gap in the training year, which the configuration cannot know: a line, and everything else is scored; catches
+    an error about a key that nobody set, and one that was set and is ignored."""
+    config = build_experiment(tmp_path, gap=slice(25, 355), **second_year_until("2002-01-20"))
+    asked = config.evaluation.model_copy(update={"baselines": ["linear"]})
+    with pytest.raises(ValueError, match="linear needs 30 training times that have a later one at every lead, got 21"):
+        stage.run_score(config.model_copy(update={"evaluation": asked}))
+    stage.run_score(config)
+    assert "score: evaluation.baselines: linear needs 30 training times" in capsys.readouterr().err
+    models = ScoreTable.read(config.paths.scores / "scores.csv").models
+    assert models == ["tiny", "persistence", "climatology", "damped_persistence"]
+
+
 def test_spectrum_sums_to_the_mean_square(scored: Config) -> None:
     """Parseval along latitudes, and a pure wave at its own wavenumber: catches a factor of two at zero or Nyquist."""
     grid = scored.data.regrid.grid
