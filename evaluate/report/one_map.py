@@ -123,13 +123,13 @@ class Scores:
 def _draw_score(
     config: WeatherConfig, channel: str, lead: int, metric: str, *, region: str, model: str | None
 ) -> Drawing:
-    scores = _written(config, channel, model) or _computed(config, channel, lead)
+    scores = _written(config, channel, model, compared=region == GLOBE) or _computed(config, channel, lead)
     model = wanted.one_of("model", model or scores.own, scores.models)
     if metric not in scores.maps or not has_map(metric, num_init=scores.facts.n_init):
         raise ValueError(f"a map of {metric} must be made from more init times, got {scores.facts.n_init}")
     mask = scores.maps["land_sea_mask"].values if "land_sea_mask" in scores.maps else None
     own = model == scores.own
-    ceiling = scores.ceiling if own and region == GLOBE else None
+    ceiling = scores.ceiling if own else None
     every = scores.facts.lead_hours
     leads = [h for h in every if h in (config.evaluation.map_lead_hours or every) or h == lead]
     gallery = Gallery(
@@ -147,8 +147,8 @@ def _draw_score(
     return Drawing(gallery.globe.draw(panel), panel.scale.colours, title)
 
 
-def _written(config: WeatherConfig, channel: str, model: str | None) -> Scores | None:
-    """What the score stage wrote; None where it has no maps of the channel."""
+def _written(config: WeatherConfig, channel: str, model: str | None, *, compared: bool) -> Scores | None:
+    """What the score stage wrote, with the ceiling where it is compared; None where it has no maps of the channel."""
     paths = config.paths
     if not paths.receipt("score").exists() or not (paths.scores / "scores.nc").exists():
         return None
@@ -164,7 +164,8 @@ def _written(config: WeatherConfig, channel: str, model: str | None) -> Scores |
             facts, n_init=twins.n_init, first_init=first, last_init=last, bootstrap=twins.bootstrap
         )
         return Scores(table, common, sample, facts.model)
-    return Scores(table, maps, facts, facts.model, Ceiling.read(paths.scores, table, maps, facts))
+    ceiling = Ceiling.read(paths.scores, table, maps, facts) if compared else None
+    return Scores(table, maps, facts, facts.model, ceiling)
 
 
 def _computed(config: WeatherConfig, channel: str, lead: int) -> Scores:
