@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.sections import Section
-from pipeline.weather.sections import Period
+from pipeline.weather.sections import Period, Splits
 from pipeline.weather.times import Times, coverage, init_times
 from pipeline.words import counted, spanned
 
@@ -34,11 +34,12 @@ RESERVED = ("persistence", "climatology", *_FITTED, "truth")
 def settle(config: WeatherConfig) -> None:
     """Leave out defaults that do not fit, in a configuration that is being made."""
     forecast, evaluation, training = config.forecast, config.evaluation, config.training
-    if _by_default(forecast, "lead_hours") and forecast.initial is None:
+    judged = _judged(config)
+    if judged and _by_default(forecast, "lead_hours") and forecast.initial is None:
         _replace(config, "forecast", "lead_hours", [h for h in forecast.lead_hours if _fits_test(config, h)])
-    if _by_default(training, "lead_hours") and not training.lead_weights:
+    if judged and _by_default(training, "lead_hours") and not training.lead_weights:
         _replace(config, "training", "lead_hours", [h for h in training.lead_hours if _fits_train(config, h)])
-    if _by_default(evaluation, "baselines"):
+    if judged and _by_default(evaluation, "baselines"):
         unfit = _unfit_baselines(config, evaluation.baselines, _training_times(config))
         _replace(config, "evaluation", "baselines", [name for name in evaluation.baselines if name not in unfit])
     if _by_default(evaluation, "variables"):
@@ -70,17 +71,19 @@ def left_out(config: WeatherConfig) -> list[str]:
 
 def refusals(config: WeatherConfig) -> Iterator[str]:
     """What the configuration asks for and cannot have, one message each."""
-    yield from _refused_leads(config)
+    judged, evaluation = _judged(config), config.evaluation
+    if judged:
+        yield from _refused_leads(config)
     yield from _refused_names(config)
-    evaluation = config.evaluation
-    if not _by_default(evaluation, "baselines"):
+    if judged and not _by_default(evaluation, "baselines"):
         for name, (reason, remedy) in _unfit_baselines(config, evaluation.baselines, _training_times(config)).items():
             yield f"evaluation.baselines: {name} {reason}; {remedy}"
     absent = [h for h in evaluation.map_lead_hours if h not in config.forecast.lead_hours]
     if absent:
         leads = config.forecast.lead_hours
         yield f"evaluation.map_lead_hours must be among forecast.lead_hours {leads}, got {absent[0]}"
-    yield from _refused_cases(config)
+    if judged:
+        yield from _refused_cases(config)
 
 
 def usable_baselines(config: WeatherConfig, times: Times) -> tuple[list[str], list[str]]:
@@ -122,7 +125,7 @@ def require(config: WeatherConfig, times: Times) -> list[str]:
         init_times(
             times,
             lead_hours=config.forecast.lead_hours,
-            period=config.data.splits.test,
+            period=_splits(config).test,
             step_hours=config.forecast.init_step_hours,
             setting="forecast.init_step_hours",
             history_hours=config.model.history_hours,
@@ -148,14 +151,14 @@ def most_states(available: int, *, values: int) -> int:
 
 
 def _refused_leads(config: WeatherConfig) -> Iterator[str]:
-    splits, data, history = config.data.splits, config.data, max(config.model.history_hours, default=0)
+    splits, period, history = _splits(config), _period(config), max(config.model.history_hours, default=0)
     behind = f" and states {history} h earlier" if history else ""
     remedy = "lengthen the period or drop the lead"
     forecast, training = config.forecast, config.training
     if forecast.initial is None:
-        step = np.timedelta64(data.step_hours, "h")
-        if (_time(splits.test.start) - _time(data.period.start)) % step:
-            every = f"every {data.step_hours} h from {_hour(data.period.start)}"
+        hours = config.data.step_hours
+        if (_time(splits.test.start) - _time(period.start)) % np.timedelta64(hours, "h"):
+            every = f"every {hours} h from {_hour(period.start)}"
             yield f"data.splits.test must start at a time of the store, {every}, got {_hour(splits.test.start)}"
     asked: list[tuple[str, str, Sequence[Period], Any, Callable[[WeatherConfig, int], bool]]] = [
         ("forecast", "test", [splits.test] if forecast.initial is None else [], forecast, _fits_test),
@@ -179,7 +182,7 @@ def _refused_names(config: WeatherConfig) -> Iterator[str]:
 
 
 def _refused_cases(config: WeatherConfig) -> Iterator[str]:
-    test, forecast = config.data.splits.test, config.forecast
+    test, forecast = _splits(config).test, config.forecast
     if forecast.initial is not None or not config.evaluation.cases:
         return
     step = np.timedelta64(forecast.init_step_hours, "h")
@@ -199,7 +202,7 @@ def _unfit_baselines(config: WeatherConfig, names: Sequence[str], times: Times) 
         return {}
     channels = config.evaluation.channels or config.data.channels.dynamic
     values, unfit = len(channels) * config.data.regrid.grid.size, {}
-    found = coverage(times, lead_hours=config.forecast.lead_hours, periods=config.data.splits.train)
+    found = coverage(times, lead_hours=config.forecast.lead_hours, periods=_splits(config).train)
     shorter = "lengthen data.splits.train, shorten forecast.lead_hours or leave it out"
     for name in wanted:
         none = [f"{h} h" for h, count in found.by_lead.items() if not count]
@@ -216,9 +219,8 @@ def _unfit_baselines(config: WeatherConfig, names: Sequence[str], times: Times) 
 
 def _training_times(config: WeatherConfig) -> Times:
     """Times of the training periods in a store without gaps; of a long one only as many as any rule asks for."""
-    data, longest = config.data, max(config.forecast.lead_hours)
-    step = np.timedelta64(data.step_hours, "h")
-    for period in data.splits.train:
+    longest, step = max(config.forecast.lead_hours), np.timedelta64(config.data.step_hours, "h")
+    for period in _splits(config).train:
         first = _on_axis(config, period.start)
         enough = first + np.timedelta64(longest, "h") + (FEWEST_STATES + 1) * step
         if enough <= _time(period.end):
@@ -228,13 +230,13 @@ def _training_times(config: WeatherConfig) -> Times:
 
 def _on_axis(config: WeatherConfig, time: Any) -> Any:
     """The first time of the store that is not before another."""
-    start, step = _time(config.data.period.start), config.data.step_hours
+    start, step = _time(_period(config).start), config.data.step_hours
     hours = math.ceil((_time(time) - start) / np.timedelta64(1, "h") / step) * step
     return start + np.timedelta64(hours, "h")
 
 
 def _fits_test(config: WeatherConfig, hours: int) -> bool:
-    test = config.data.splits.test
+    test = _splits(config).test
     return (test.end - test.start).total_seconds() / 3600 >= _first_init(config) + hours
 
 
@@ -246,7 +248,7 @@ def _first_init(config: WeatherConfig) -> int:
 
 def _fits_train(config: WeatherConfig, hours: int) -> bool:
     """Whether a store without gaps has training times that far apart, with the earlier states."""
-    periods = config.data.splits.train
+    periods = _splits(config).train
     needed = np.timedelta64(hours + max(config.model.history_hours, default=0), "h")
     if any(_on_axis(config, p.start) + needed <= _time(p.end) for p in periods):
         return True
@@ -256,9 +258,26 @@ def _fits_train(config: WeatherConfig, hours: int) -> bool:
 
 def _axis(config: WeatherConfig) -> Times:
     """Times of a store without gaps."""
-    period, step = config.data.period, np.timedelta64(config.data.step_hours, "h")
+    period, step = _period(config), np.timedelta64(config.data.step_hours, "h")
     axis: Times = np.arange(_time(period.start), _time(period.end) + np.timedelta64(1, "ns"), step)
     return axis
+
+
+def _judged(config: WeatherConfig) -> bool:
+    """Whether the configuration says which times a store has, and what they are for."""
+    return None not in (config.data.splits, config.data.period)
+
+
+def _splits(config: WeatherConfig) -> Splits:
+    splits: Splits | None = config.data.splits
+    assert splits is not None, "without periods there is nothing to forecast or score"
+    return splits
+
+
+def _period(config: WeatherConfig) -> Period:
+    period: Period | None = config.data.period
+    assert period is not None, "only the source knows the times"
+    return period
 
 
 def _time(time: Any) -> Any:
