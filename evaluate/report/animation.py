@@ -108,7 +108,7 @@ def collect(forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, channe
     """
     leads, known = lead_hours(forecast["lead_time"].values).tolist(), list(map(str, forecast["channel"].values))
     wanted.one_of("variable", channel, known)
-    wanted.lead(f"{lead}h", leads, of="the forecasts'")
+    wanted.lead(f"{lead}h", leads, of="the forecasts' leads")
     init: Any = forecast["init_time"].values.astype("datetime64[ns]")
     step = np.timedelta64(lead, "h")
     init = init[np.isin(init + step, truth["time"].values)][:frames]

@@ -183,7 +183,7 @@ def _draw_forecast(
     forecast = _forecasts(config, model)
     if channel not in forecast["channel"].values:
         wanted.one_of("variable", channel, list(map(str, forecast["channel"].values)))
-    wanted.lead(f"{lead}h", lead_hours(forecast["lead_time"].values).tolist(), of="the forecasts'")
+    wanted.lead(f"{lead}h", lead_hours(forecast["lead_time"].values).tolist(), of="the forecasts' leads")
     truth = open_store(config.paths.store, stage="python -m pipeline regrid")
     require_channel_names(truth, store=config.paths.store)
     issued = wanted.init_time(init, forecast["init_time"].values)

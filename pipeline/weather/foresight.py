@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from pipeline.sections import Section
 from pipeline.weather.sections import Period, Splits
+from pipeline.weather.sections_evaluation import Baseline, TwinName
 from pipeline.weather.times import Times, coverage, init_times
 from pipeline.words import counted, spanned
 
@@ -27,8 +28,10 @@ FEWEST_STATES = 30
 STATE_BYTES = 1_500_000_000
 """Memory for the training states that patterns are made from."""
 _FITTED = ("damped_persistence", "linear")
-RESERVED = ("persistence", "climatology", *_FITTED, "truth")
+RESERVED = (*get_args(Baseline), "truth")
 """Names that no model may have."""
+TWINS = get_args(TwinName)
+"""Names that no forecast from elsewhere may have either."""
 
 
 def settle(config: WeatherConfig) -> None:
@@ -177,7 +180,7 @@ def _refused_names(config: WeatherConfig) -> Iterator[str]:
     if config.name in taken:
         yield f"name must differ from the models it is compared with, got {config.name!r}; rename the experiment"
     for entry in evaluation.compare:
-        if entry.name in {*taken, config.name}:
+        if entry.name in {*taken, *TWINS, config.name}:
             yield f"evaluation.compare: name {entry.name!r} must differ from the models it is compared with; rename it"
 
 

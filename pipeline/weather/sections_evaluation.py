@@ -15,6 +15,7 @@ from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import LeadHours, Period
 
 Baseline = Literal["persistence", "climatology", "damped_persistence", "linear"]
+TwinName = Literal["ceiling", "coarse"]
 
 
 class Forecast(Section):
@@ -50,7 +51,7 @@ class Compared(Section):
 class Twins(Section):
     """Forecasts of a simulated atmosphere by its own core: what could be known, and what a coarser model knows."""
 
-    models: list[Literal["ceiling", "coarse"]] = []
+    models: list[TwinName] = []
     """ceiling: the same core from slightly perturbed states; coarse: the core at a lower truncation. Simulated
     sources only."""
     init_step_hours: Positive = 240

@@ -34,7 +34,7 @@ def said(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempP
     labels: list[style.Labels] = []
     stream, plain = io.StringIO(), style.write_labels
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stream), redirect_stderr(stream):
-        patch.setattr(style, "write_labels", lambda figure, given: labels.append(given) or plain(figure, given))
+        patch.setattr(style, "write_labels", lambda at, given, **more: labels.append(given) or plain(at, given, **more))
         run_score(config)
         run_report(config)
         print_scores.run_print_scores(config, variable="t2m")
