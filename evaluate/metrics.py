@@ -1,9 +1,9 @@
-"""Scores of a forecast against its truth: RMSE, MSE, MAE, bias, ACC, Pearson, activity, skill.
+"""Scores of a forecast against its truth: RMSE, MSE, MAE, bias, ACC (two conventions), Pearson, activity, skill.
 
 Contract: a metric is finish(mean over init times of combine(area-weighted means over space)), so that roots and ratios
-come where the definition puts them: the root of the RMSE last, the ratio of the ACC within each init time. Where space
-is not reduced (a map), all sums run over init times first. The weight of a cell is its exact area
-(`pipeline.grid.Grid`). docs/metrics.md has every formula.
+come where the definition puts them: the root of the RMSE last, the ratio of the ACC within each init time, that of the
+pooled ACC last. Where space is not reduced (a map), all sums run over init times first. The weight of a cell is its
+exact area (`pipeline.grid.Grid`). docs/metrics.md has every formula.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Metric:
         return ("1", unit, f"({unit})^2")[self.power]
 
 
+_SQUARES = ("forecast_anomaly_squared", "truth_anomaly_squared", "anomaly_product")
 _where: Any = xr.where
 """Of labelled, lazy and plain arrays."""
 
@@ -89,7 +90,11 @@ def _variances(m: Means) -> tuple[Any, ...]:
 
 
 def _acc(m: Means) -> tuple[Any, ...]:
-    return (ratio(m["anomaly_product"], np.sqrt(m["forecast_anomaly_squared"] * m["truth_anomaly_squared"])),)
+    return (_acc_of_means(*(m[s] for s in _SQUARES)),)
+
+
+def _acc_of_means(forecast: Any, truth: Any, product: Any) -> Any:
+    return ratio(product, np.sqrt(forecast * truth))
 
 
 def _pearson(m: Means) -> tuple[Any, ...]:
@@ -102,7 +107,6 @@ def _skill(error: Any, reference: Any) -> Any:
     return 1.0 - ratio(error, reference)
 
 
-_SQUARES = ("forecast_anomaly_squared", "truth_anomaly_squared", "anomaly_product")
 _ANOMALIES = ("forecast_anomaly", "truth_anomaly", *_SQUARES)
 _AGAINST_CLIMATOLOGY = ("squared_error", "truth_anomaly_squared")
 _AGAINST_PERSISTENCE = ("squared_error", "reference_squared_error")
@@ -121,6 +125,7 @@ METRICS: dict[str, Metric] = {
         Metric("mae", "MAE", ("absolute_error",)),
         Metric("bias", "Bias", ("error",)),
         Metric("acc", "ACC", _SQUARES, combine=_acc, power=0),
+        Metric("acc_pooled", "Pooled ACC", _SQUARES, _acc_of_means, power=0),
         Metric("pearson", "Centred ACC", _ANOMALIES, combine=_pearson, power=0),
         Metric("activity", "Activity", _ANOMALIES[:4], lambda f, o: np.sqrt(ratio(f, o)), _variances, power=0),
         Metric("skill", "Skill against climatology", _AGAINST_CLIMATOLOGY, _skill, power=0),
@@ -187,6 +192,14 @@ def acc(forecast: Labelled, truth: Labelled, **options: Unpack[Options]) -> Labe
         -1 .. 1; NaN where an anomaly is zero everywhere (the climatology scored against itself).
     """
     return _score("acc", forecast, truth, options)
+
+
+def acc_pooled(forecast: Labelled, truth: Labelled, **options: Unpack[Options]) -> Labelled:
+    """The ACC as WeatherBench-X takes it: sums over init times and space first, then the ratio.
+
+    So init times with large anomalies count for more. As `acc` in everything else; equal to it on maps.
+    """
+    return _score("acc_pooled", forecast, truth, options)
 
 
 def pearson(forecast: Labelled, truth: Labelled, **options: Unpack[Options]) -> Labelled:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.words import counted
+
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -51,15 +53,27 @@ def issued(time: Any, *, valid: Any = None) -> str:
 
 
 def period(first: str, last: str) -> str:
-    """Two dates, without repeating a common year; with hours where they are less than three days apart.
+    """Two dates, without repeating a common year; with hours where they are less than three days apart; one if equal.
 
-    >>> period("2004-01-01T00", "2004-08-01T12")
-    '1 Jan – 1 Aug 2004'
+    >>> period("2004-01-01T00", "2004-08-01T12"), period("2004-01-01T00", "2004-01-01T00")
+    ('1 Jan – 1 Aug 2004', '1 Jan 2004 00 UTC')
     """
+    if first == last:
+        return issued(first)
     a, b = pd.Timestamp(first), pd.Timestamp(last)
     hours = [f" {t:%H} UTC" if (b - a).days < 3 else "" for t in (a, b)]
     year = f" {a.year}" if a.year != b.year else ""
     return f"{a.day} {a:%b}{year}{hours[0]} – {b.day} {b:%b} {b.year}{hours[1]}"
+
+
+def sample(num_init: int, *, of: int, spacing_hours: float, having: str) -> str:
+    """Some of the init times, and how far apart they lie where there are several.
+
+    >>> sample(15, of=150, spacing_hours=240.0, having="it has"), sample(1, of=8, spacing_hours=24.0, having="it has")
+    ('15 of 150 init times that it has, every 10 days', '1 of 8 init times that it has')
+    """
+    every = f", every {counted(spacing_hours / 24, 'day')}" if num_init > 1 else ""
+    return f"{num_init} of {counted(of, 'init time')} that {having}{every}"
 
 
 def join(parts: Sequence[str]) -> str:

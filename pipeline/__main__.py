@@ -176,6 +176,26 @@ def animate(
     _run(_settings(config, set_), "evaluate.report.animation", "run_animate", log, **more)
 
 
+@app.command(name="map")
+def map_(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    variable: Annotated[str | None, typer.Option(help="E.g. t850; the first drawn channel when absent.")] = None,
+    lead: Annotated[str | None, typer.Option(help="E.g. 7d or 36h; the first lead when absent.")] = None,
+    metric: Annotated[str | None, typer.Option(help="skill, rmse, acc or bias; skill when absent.")] = None,
+    region: Annotated[str, typer.Option(help="E.g. europe, tropics or land.")] = "globe",
+    model: Annotated[str | None, typer.Option(help="E.g. persistence; the experiment's own when absent.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="E.g. 2004-01-15: that forecast beside truth and error, not a score.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file, .png or .pdf; beside the report's when absent.")] = None,
+) -> None:
+    """Draw one map: a score of a variable at a lead, or one forecast beside truth and error."""
+    asked = {"variable": variable, "lead": lead, "metric": metric, "region": region, "model": model, "init": init}
+    _run(_settings(config, set_), "evaluate.report.one_map", "run_map", log, **asked, out=out)
+
+
 @app.command()
 def export(
     config: ConfigOption,

@@ -28,6 +28,7 @@ from pipeline import files
 from pipeline.contract import contract_differences as contract_differences
 from pipeline.contract import contract_digest as contract_digest
 from pipeline.contract import require_same_contract as require_same_contract
+from pipeline.words import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -325,7 +326,7 @@ def read_manifest(path: Path, *, stage: str = "the stage that writes it") -> dic
         raise ValueError(f"store {path} must have layout version {SCHEMA}, got {found}; write it again")
     if not content["complete"]:
         raise ValueError(
-            f"store {path} must be finished, got {len(content['slabs'])} slabs recorded; run {stage} again"
+            f"store {path} must be finished, got {counted(len(content['slabs']), 'slab')} recorded; run {stage} again"
         )
     return content
 

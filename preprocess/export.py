@@ -28,6 +28,7 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Period
 from pipeline.weather.times import inside
 from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
+from pipeline.words import counted
 from preprocess.normals.moments import Array, Moments, merge
 from preprocess.normals.sums import years_of
 from preprocess.npz import write_npz
@@ -80,7 +81,7 @@ def run_export(config: WeatherConfig) -> None:
         write_npz(folder / split / "climatology.npz", climatology.items())
     counts = {split: len(listed) for split, listed in shards.items()}
     files.write_json(marker, {"store": about, "label": manifest["contract"]["source"]["label"], "files": counts})
-    say(f"export: {sum(counts.values())} files of {len(names)} channels, written to {folder}")
+    say(f"export: {counted(sum(counts.values()), 'file')} of {counted(len(names), 'channel')}, written to {folder}")
 
 
 @dataclass(frozen=True)

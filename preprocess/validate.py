@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.console import progress, say, stamp
 from pipeline.grid import Grid
-from pipeline.weather import variables
+from pipeline.weather import foresight, variables
 from pipeline.weather.config import WeatherConfig
+from pipeline.words import counted
 
 _KINDS = {
     "training store": ("time", "channel", "latitude", "longitude"),
@@ -62,6 +63,8 @@ def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
         raise ValueError(
             f"stores must keep the contract of docs/data-contract.md, got {total} departure(s):\n{listing}"
         )
+    for line in [] if config is None else foresight.look_ahead(config):
+        say(f"validate: {line}")
 
 
 def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
@@ -102,7 +105,7 @@ def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{place.name} must have {', '.join(sorted(needed))}, got none of {', '.join(sorted(absent))}"]
     faults = []
     if not content["complete"]:
-        faults.append(f"must be complete, got {len(content['slabs'])} slabs recorded and no end")
+        faults.append(f"must be complete, got {counted(len(content['slabs']), 'slab')} recorded and no end")
     if content["digest"] != store.contract_digest(content["contract"]):
         faults.append(f"digest of {place.name} must be that of its contract, got {content['digest']}")
     return content, faults
@@ -141,7 +144,7 @@ def _layout(ds: xr.Dataset, kind: str) -> Iterator[str]:
         if static.dims != ("static_channel", "latitude", "longitude"):
             yield f"static must have dimensions static_channel, latitude, longitude, got {static.dims}"
         elif count := int((~np.isfinite(static.values)).sum()):
-            yield f"static must be finite, got {count} values that are not"
+            yield f"static must be finite, got {counted(count, 'value that is not', 'values that are not')}"
 
 
 def _channels(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
@@ -166,7 +169,7 @@ def _channels(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
         yield f"channels must be in the catalogue's order, {', '.join(c.name for c in order)}; got {', '.join(names)}"
     for name, count in Counter(names).items():
         if count > 1:
-            yield f"channels must differ, got {name!r} {count} times"
+            yield f"channels must differ, got {name!r} {counted(count, 'time')}"
     if config is not None and (ours := [c.name for c in config.data.channels.dynamic]) != names:
         yield f"channels must be those of the configuration, {', '.join(ours)}; got {', '.join(names)}"
 
@@ -220,10 +223,11 @@ def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Weath
         absent = np.setdiff1d(np.arange(times[0], times[-1] + step, step), times)
         listed = np.array(manifest["facts"].get("missing_times", []), "datetime64[ns]")
         if (unlisted := np.setdiff1d(absent, listed)).size:
-            first = stamp(unlisted[0])
-            yield f"missing times must be listed in the manifest, got {unlisted.size} that are not, {first} first"
+            got = f"{counted(unlisted.size, 'that is not', 'that are not')}, {stamp(unlisted[0])} first"
+            yield f"missing times must be listed in the manifest, got {got}"
         if (there := np.intersect1d(listed, times)).size:
-            yield f"times listed as missing must be absent, got {there.size} that are there, {stamp(there[0])} first"
+            got = f"{counted(there.size, 'that is there', 'that are there')}, {stamp(there[0])} first"
+            yield f"times listed as missing must be absent, got {got}"
 
 
 def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -34,7 +34,8 @@ from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest
 from pipeline.weather.climatology import Normals
-from pipeline.weather.times import Times, find_pairs, inside
+from pipeline.weather.foresight import STATE_BYTES
+from pipeline.weather.times import Times, coverage, find_pairs, inside
 
 REVISION = 1
 """Raised whenever a fit changes, so that none is mixed with an older one."""
@@ -89,7 +90,7 @@ class Training:
             "lead_hours": lead_hours(np.asarray(self.leads)).tolist(),
             "channels": list(self.channels),
             "max_inits": MAX_INITS,
-            "linear": [linear.PATTERNS, linear.SNAPSHOTS, linear.SNAPSHOT_BYTES, linear.FOLDS],
+            "linear": [linear.PATTERNS, linear.SNAPSHOTS, STATE_BYTES, linear.FOLDS],
         }
 
     @cached_property
@@ -104,15 +105,27 @@ class Training:
         return times[inside(times, self.normals.contract.get("train", []))]
 
     @cached_property
-    def init(self) -> Times:
-        """Init times with a pair for every lead, at most MAX_INITS of them."""
-        periods = self.normals.contract.get("train", [])
-        pairs = find_pairs(self.times, lead_hours=self.leads, periods=periods, all_leads=True)
-        return self.times[pairs.init][:: max(1, math.ceil(pairs.init.size / MAX_INITS))]
+    def groups(self) -> list[tuple[list[int], Times]]:
+        """Leads that are fitted on the same init times, at most MAX_INITS of them.
 
-    def batches(self, leads: Sequence[int], description: str) -> Iterator[Batch]:
-        """Truths and climatologies of all init times and leads, with a progress bar."""
-        alignment = Alignment(self.init, np.asarray(leads))
+        All leads together where some init time has a pair for every lead, else each by itself.
+        """
+        periods = self.normals.contract.get("train", [])
+        common = coverage(self.times, lead_hours=self.leads, periods=periods).with_all > 0
+        groups = []
+        for leads in [list(self.leads)] if common else [[lead] for lead in self.leads]:
+            pairs = find_pairs(self.times, lead_hours=leads, periods=periods, all_leads=True)
+            groups.append((leads, self.times[pairs.init][:: max(1, math.ceil(pairs.init.size / MAX_INITS))]))
+        return groups
+
+    @cached_property
+    def init(self) -> Times:
+        """All init times, of any group."""
+        return self.groups[0][1] if len(self.groups) == 1 else np.unique(np.concatenate([i for _, i in self.groups]))
+
+    def batches(self, leads: Sequence[int], description: str, *, init: Times | None = None) -> Iterator[Batch]:
+        """Truths and climatologies of init times (all of them when absent) and leads, with a progress bar."""
+        alignment = Alignment(self.init if init is None else init, np.asarray(leads))
         reader = Reader(self.truth, self.normals, {}, channels=self.channels, alignment=alignment)
         with terminal_progress("batches", on=self.console) as progress:
             yield from progress.track(reader.batches(), total=len(reader), description=description)
@@ -143,7 +156,8 @@ def _fit(names: Sequence[str], training: Training) -> dict[str, Arrays]:
     scale = linear.scale_of(training.area, std)
     window_days = float(training.normals.contract.get("window_days", 61))
     window = ExcludedWindow(training.times, window_days=window_days, values=scale.size)
-    count = linear.snapshot_count(training.init.size, values=scale.size) if "linear" in names else 0
+    with_all = training.init.size if len(training.groups) == 1 else 0
+    count = linear.snapshot_count(with_all, values=scale.size) if "linear" in names else 0
     snapshots = _survey(training, window, count=count)
     model: linear.LinearModel | None = None
     if "linear" in names:
@@ -152,20 +166,24 @@ def _fit(names: Sequence[str], training: Training) -> dict[str, Arrays]:
         patterns = linear.leading_patterns(snapshots.reshape(count, -1), count=wanted)
         model = linear.LinearModel(patterns, scale, np.zeros((len(training.leads), len(patterns), len(patterns))))
     del snapshots
-    sums = DampingSums(leads=len(training.leads), channels=len(training.channels), area=training.area)
+    factors: list[NDArray[np.float64]] = []
     states: dict[int, NDArray[np.float64]] = {}
-    for batch in training.batches(training.leads, "fit baselines"):
-        anomalies = {t: batch.states[t] - batch.normals[t] for t in batch.states}
-        fresh = [t for t in anomalies if t not in states]
-        if model is not None and fresh:
-            states |= zip(fresh, model.coefficients(np.stack([anomalies[t] for t in fresh])), strict=True)
-        if "damped_persistence" in names:
-            anomalies = {t: window.without(t, a) for t, a in anomalies.items()}
-            for t, time in enumerate(batch.init_times):
-                sums.add(anomalies[key(time)], [anomalies[key(v)] for v in batch.valid_times[t]])
+    for leads, init in training.groups:
+        sums = DampingSums(leads=len(leads), channels=len(training.channels), area=training.area)
+        for batch in training.batches(leads, "fit baselines", init=init):
+            anomalies = {t: batch.states[t] - batch.normals[t] for t in batch.states}
+            fresh = [t for t in anomalies if t not in states]
+            if model is not None and fresh:
+                states |= zip(fresh, model.coefficients(np.stack([anomalies[t] for t in fresh])), strict=True)
+            if "damped_persistence" in names:
+                anomalies = {t: window.without(t, a) for t, a in anomalies.items()}
+                for t, time in enumerate(batch.init_times):
+                    sums.add(anomalies[key(time)], [anomalies[key(v)] for v in batch.valid_times[t]])
+        factors.append(sums.factors)
     fitted: dict[str, Arrays] = {}
     if "damped_persistence" in names:
-        fitted["damped_persistence"] = {"factors": sums.factors, "own_share": np.array(window.largest_share)}
+        share = np.array(window.largest_share)
+        fitted["damped_persistence"] = {"factors": np.concatenate(factors), "own_share": share}
     if model is not None:
         fitted["linear"] = _regress(model, states, training)
     return {name: arrays | {"inits": np.array(training.init.size)} for name, arrays in fitted.items()}

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluate.reading.batch import Batch, Field, key
+from pipeline.weather.foresight import FEWEST_STATES, STATE_BYTES, most_states
 
 Array = NDArray[np.float64]
 Matrix = NDArray[np.float32]
@@ -28,8 +29,6 @@ PATTERNS = 60
 """At most; a third of the snapshots where those are few."""
 SNAPSHOTS = 300
 """States the patterns are made from, spread over the training periods."""
-SNAPSHOT_BYTES = 1_500_000_000
-FEWEST_SNAPSHOTS = 30
 FOLDS = 5
 STRENGTHS = np.concatenate([[0.0], np.logspace(-2, 4, 13)])
 """Ridge strengths tried, in units of the mean variance of a coefficient."""
@@ -45,13 +44,11 @@ def snapshot_count(available: int, *, values: int) -> int:
     Raises:
         ValueError: memory, or the training periods, hold too few.
     """
-    fits = SNAPSHOT_BYTES // (4 * values)
-    count = min(SNAPSHOTS, available, fits)
-    if count < FEWEST_SNAPSHOTS:
-        why = f"a state has {values} values" if fits < available else f"there are {available} training times"
+    count = min(SNAPSHOTS, most_states(available, values=values))
+    if count < FEWEST_STATES:
         raise ValueError(
-            f"baseline 'linear' must have {FEWEST_SNAPSHOTS} training states in {SNAPSHOT_BYTES / 1e9:g} GB, got "
-            f"{count} since {why}; leave 'linear' out of evaluation.baselines"
+            f"baseline 'linear' must have {FEWEST_STATES} training states in {STATE_BYTES / 1e9:g} GB, got {count} of "
+            f"{available}, of {values} values each; leave 'linear' out of evaluation.baselines"
         )
     return count
 

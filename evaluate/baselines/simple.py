@@ -9,17 +9,19 @@ regression, are made by `evaluate.baselines.fit`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import xarray as xr
 
 from evaluate.reading import align
 from evaluate.reading.batch import Batch, Field, Predictor, key
+from pipeline.weather.sections_evaluation import TwinName
 from pipeline.weather.times import Times
 
 NAMES = ("persistence", "climatology", "damped_persistence", "linear")
 """All baselines."""
-TWINS = ("ceiling", "coarse")
+TWINS: tuple[str, ...] = get_args(TwinName)
 """Forecasts that a simulated atmosphere makes of itself (`python -m pipeline twins`): by the same core from slightly
 wrong states, and by a coarser core."""
 

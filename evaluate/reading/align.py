@@ -21,6 +21,7 @@ from pipeline.grid import Grid
 from pipeline.store import contract_differences, contract_digest
 from pipeline.weather.climatology import day_slots, hours_of_day
 from pipeline.weather.times import Times, inside
+from pipeline.words import counted
 
 FORECAST_DIMS = ("init_time", "lead_time", "channel", "latitude", "longitude")
 TRUTH_DIMS = ("time", "channel", "latitude", "longitude")
@@ -296,8 +297,8 @@ def training_faults(
         within = inside(valid, [period])
         if within.any():
             reason = (
-                f"{int(within.sum())} of {within.size} valid times, first {iso_hour(valid[within].min())}, lie within "
-                f"{period['start']} .. {period['end']}, where {who} was fitted; choose another test period"
+                f"{int(within.sum())} of {counted(within.size, 'valid time')}, first {iso_hour(valid[within].min())}, "
+                f"within {period['start']} .. {period['end']}, where {who} was fitted; choose another test period"
             )
             faults.append(Fault("training", reason, model))
     return faults

@@ -22,6 +22,7 @@ from rich.console import Console
 from evaluate.reading.align import lead_hours
 from evaluate.report import style
 from evaluate.report.maps import Globe, Scale, colour_bar, scale_for
+from evaluate.scoring import wanted
 from evaluate.text import issued, lead_title, parse_lead, pretty_unit
 from pipeline.console import data_name, terminal_progress
 from pipeline.grid import Grid
@@ -29,6 +30,7 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 FRAME_MILLISECONDS = 220
 SIZE = (9.0, 3.3)
@@ -89,7 +91,7 @@ def run_animate(
     with progress:
         task = progress.add_task("animate", total=len(film))
         size = draw(film, Globe(Grid.from_dataset(truth), mask), target, tick=lambda: progress.advance(task))
-    console.print(f"animate: {len(film)} frames, {target} ({size / 1e6:.1f} MB)", markup=False)
+    console.print(f"animate: {counted(len(film), 'frame')}, {target} ({size / 1e6:.1f} MB)", markup=False)
     return target
 
 
@@ -105,10 +107,8 @@ def collect(forecast: xr.Dataset, truth: xr.Dataset, normals: Normals, *, channe
         ValueError: the forecasts lack the channel, the lead, or every init time.
     """
     leads, known = lead_hours(forecast["lead_time"].values).tolist(), list(map(str, forecast["channel"].values))
-    if channel not in known:
-        raise ValueError(f"variable must be a channel of the forecasts, got {channel!r}; they have {', '.join(known)}")
-    if lead not in leads:
-        raise ValueError(f"lead must be one of the forecasts', got {lead} h; they have {leads} h")
+    wanted.one_of("variable", channel, known)
+    wanted.lead(f"{lead}h", leads, of="the forecasts' leads")
     init: Any = forecast["init_time"].values.astype("datetime64[ns]")
     step = np.timedelta64(lead, "h")
     init = init[np.isin(init + step, truth["time"].values)][:frames]

@@ -7,15 +7,18 @@ issued then, they have the scores over its init times and say so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from evaluate import text
 from evaluate.reading.align import lead_hours
+from evaluate.report import style
 from evaluate.report.ceiling import Comparison, Fields
 from evaluate.report.figure_data import Numbers
 from evaluate.report.gallery import Gallery, Picture, PictureGroup
@@ -23,6 +26,8 @@ from evaluate.report.gauge import Strip
 from evaluate.report.maps import MapPanel, Scale, scale_for
 from pipeline.weather.climatology import Normals
 from pipeline.weather.variables import Channel, parse_channel
+
+CASE_PANELS = ("Forecast", "Truth", "Error")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,15 @@ class Case:
         """Of the variable, for people."""
         return text.pretty_unit(self.channel.spec.unit)
 
+    @property
+    def when(self) -> str:
+        """Init and valid time."""
+        return text.issued(self.init, valid=self.init + np.timedelta64(self.lead, "h"))
+
+    def field(self, name: str) -> Any:
+        """The field that a panel shows, None for the error."""
+        return {"Forecast": self.fields.forecast, "Truth": self.fields.truth}.get(name)
+
 
 def triptychs(
     gallery: Gallery, stores: Stores, init: np.datetime64, *, channels: Sequence[str], leads: Sequence[int]
@@ -85,13 +99,18 @@ def triptychs(
     groups = []
     for channel in channels:
         fields = {lead: stores.fields(init, lead, channel) for lead in leads}
-        drawn = [[f.forecast - f.climatology, f.truth - f.climatology, f.forecast - f.truth] for f in fields.values()]
-        scale = scale_for("field", np.stack(drawn))
+        scale = case_scale(list(fields.values()))
         for lead in leads:
             case = Case(parse_channel(channel), init, lead, fields[lead], scale)
             title = f"{case.channel.title}, {text.lead_title(lead)}, issued {text.issued(init)}"
             groups.append(PictureGroup(title, _pictures(gallery, case)))
     return groups
+
+
+def case_scale(cases: Sequence[Fields], *, shown: NDArray[np.bool_] | None = None) -> Scale:
+    """The scale that all panels of some forecasts share, from the cells that are shown (all when absent)."""
+    drawn = np.stack([[f.forecast - f.climatology, f.truth - f.climatology, f.forecast - f.truth] for f in cases])
+    return scale_for("field", drawn if shown is None else drawn[..., shown])
 
 
 def _pictures(gallery: Gallery, case: Case) -> list[Picture]:
@@ -108,31 +127,42 @@ def _pictures(gallery: Gallery, case: Case) -> list[Picture]:
         base, best = rmse.number(rmse.climatology), rmse.number(rmse.ceiling)
         truth = f"For comparison: RMSE of the climatology {base}, of the ceiling {best} {rmse.unit} ({rmse.sample})."
         captions = [f"ACC. {acc.sentence}", truth, f"RMSE. {rmse.sentence}"]
-    contents = (("Forecast", f.forecast), ("Truth", f.truth), ("Error", None))
     return [
-        _picture(gallery, case, name, field, strip, caption)
-        for (name, field), strip, caption in zip(contents, strips, captions, strict=True)
+        _picture(gallery, case, name, strip, caption)
+        for name, strip, caption in zip(CASE_PANELS, strips, captions, strict=True)
     ]
 
 
-def _picture(gallery: Gallery, case: Case, name: str, field: Any, strip: Strip | None, caption: str) -> Picture:
-    """One panel: the anomaly of a field with its contours, or the error."""
-    f, variable = case.fields, case.channel.title
-    values = f.forecast - f.truth if field is None else field - f.climatology
-    what = "forecast minus truth" if field is None else "anomaly; contours: field"
-    when = text.issued(case.init, valid=case.init + np.timedelta64(case.lead, "h"))
-    title, subtitle = f"{name}, {text.lead_title(case.lead)}", f"{variable} · issued {when}"
-    labels = gallery.labels(title, subtitle, f"{what} [{case.unit}]")
-    figure = gallery.globe.draw(MapPanel(values, case.scale, labels, contours=field, strip=strip))
+def case_panel(case: Case, name: str, *, labels: Callable[[str, str, str], style.Labels]) -> MapPanel:
+    """One panel of a case, ready to be drawn: the anomaly of a field with its contours, or the error.
+
+    Args:
+        case: the forecast.
+        name: one of CASE_PANELS.
+        labels: from title, subtitle and unit to all that is written on the panel.
+    """
+    field = case.field(name)
+    values = case.fields.forecast - case.fields.truth if field is None else field - case.fields.climatology
+    title, subtitle = f"{name}, {text.lead_title(case.lead)}", f"{case.channel.title} · issued {case.when}"
+    return MapPanel(values, case.scale, labels(title, subtitle, f"{_what(field)} [{case.unit}]"), contours=field)
+
+
+def _what(field: Any) -> str:
+    return "forecast minus truth" if field is None else "anomaly; contours: field"
+
+
+def _picture(gallery: Gallery, case: Case, name: str, strip: Strip | None, caption: str) -> Picture:
+    panel, field = case_panel(case, name, labels=gallery.labels), case.field(name)
+    figure = gallery.globe.draw(dataclasses.replace(panel, strip=strip))
     grid = {"latitude": gallery.globe.grid.latitude, "longitude": gallery.globe.grid.longitude}
-    drawn = {"error": values} if field is None else {"anomaly": values, "field": field}
+    drawn = {"error": panel.values} if field is None else {"anomaly": panel.values, "field": field}
     numbers = Numbers(
         xr.Dataset({k: (tuple(grid), v) for k, v in drawn.items()}, grid),
-        f"{name}, {what}, {variable}, issued {when}",
+        f"{name}, {_what(field)}, {case.channel.title}, issued {case.when}",
         dict.fromkeys(drawn, case.channel.spec.unit),
     )
     path = f"cases/{case.channel.name}_{case.lead}h_{case.init.astype('datetime64[h]')}_{name.lower()}"
-    alt = gallery.map_alt(f"{name}, {what}", case.channel, case.lead, values, f" {case.unit}")
+    alt = gallery.map_alt(f"{name}, {_what(field)}", case.channel, case.lead, panel.values, f" {case.unit}")
     return gallery.keep(figure, path, numbers, alt=alt, caption=caption, colours=case.scale.colours)
 
 

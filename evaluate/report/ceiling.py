@@ -23,6 +23,7 @@ from evaluate.scoring.facts import ScoreFacts
 from evaluate.scoring.score_table import NO_SCORE, Score, ScoreTable
 from evaluate.statistics import STATISTICS, Pair
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Ceiling:
     @property
     def sample(self) -> str:
         """The init times, in words."""
-        return f"{self.n_init} common init times" if self.n_init != self.of else f"{self.n_init} init times"
+        return counted(self.n_init, "common init time" if self.n_init != self.of else "init time")
 
     def compare(self, channel: str, lead: int, metric: str) -> Comparison:
         """One score over the globe beside those of climatology and ceiling."""
@@ -151,8 +152,8 @@ class Ceiling:
     def note(self) -> str:
         """What is compared on which init times."""
         fewer = (
-            f"The ceiling is expensive: wherever the model is compared with it, all models are compared on the "
-            f"{self.n_init} of {self.of} init times that it has, every {self.spacing_hours / 24:g} days. "
+            "The ceiling is expensive: wherever the model is compared with it, all models are compared on the "
+            f"{text.sample(self.n_init, of=self.of, spacing_hours=self.spacing_hours, having='it has')}. "
         )
         return fewer * (self.n_init != self.of) + (
             "The gap is that between climatology and ceiling; in ACC, where the climatology has 0, the share closed is "

@@ -29,10 +29,12 @@ from evaluate.report.gauge import Strip
 from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
-from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.facts import SampleFacts
+from evaluate.scoring.tables import has_map
 from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.weather.variables import Channel, parse_channel
+from pipeline.words import counted
 
 MAP_TITLES = {
     "rmse": "Root mean square error",
@@ -88,32 +90,38 @@ class Gallery:
         folder: where figures are written.
         leads: hours that get maps.
         tick: called after every panel, for a progress bar.
+        shown: cells that maps show, shape (latitude, longitude); all of them when absent.
+        detail: one more line above maps.
     """
 
     results: Results
     maps: xr.Dataset
-    facts: ScoreFacts
+    facts: SampleFacts
     folder: Path
     leads: Sequence[int]
     tick: Callable[[], None] = lambda: None
+    shown: NDArray[np.bool_] | None = None
+    detail: str = ""
 
     def __post_init__(self) -> None:
         mask = self.maps["land_sea_mask"].values if "land_sea_mask" in self.maps else None
-        self.globe = Globe(Grid.from_dataset(self.maps), mask)
+        self.globe = Globe(Grid.from_dataset(self.maps), mask, self.shown)
         self.model, self.ceiling = self.results.model, self.results.ceiling
         self.channels = [str(c) for c in self.maps["channel"].values]
         self.note = data_name(self.facts.label)
+        self.mapped = {m: title for m, title in MAP_TITLES.items() if has_map(m, num_init=self.facts.n_init)}
         self.tested = "significant" in self.maps and self.facts.bootstrap.given
-        self.sample = f"{self.facts.n_init} init times, {text.period(self.facts.first_init, self.facts.last_init)}"
+        span = text.period(self.facts.first_init, self.facts.last_init)
+        self.sample = f"{counted(self.facts.n_init, 'init time')}, {span}"
 
     @property
     def count(self) -> int:
         """How many panels there are without single forecasts."""
-        return 1 + len(self.channels) * (len(MAP_TITLES) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
+        return 1 + len(self.channels) * (len(self.mapped) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
 
     def labels(self, title: str, subtitle: str, unit: str) -> style.Labels:
         """What is written on a panel, with the name of the data."""
-        return style.Labels(title, subtitle, self.note, unit)
+        return style.Labels(title, subtitle, self.note, unit, self.detail)
 
     def keep(
         self, figure: Any, name: str, numbers: Numbers, *, alt: str, caption: str = "", colours: Colormap | None = None
@@ -176,29 +184,44 @@ class Gallery:
         groups = []
         for channel in map(parse_channel, self.channels):
             of_channel = PictureGroup(channel.title, name=channel.name)
-            for metric, title in MAP_TITLES.items():
-                fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads))
-                scale = scale_for(metric, fields.values)
-                pictures = [self._score_map(channel, metric, fields.sel(lead=h), scale) for h in self.leads]
+            for metric, title in self.mapped.items():
+                scale = self.score_scale(channel, metric)
+                pictures = [self._score_map(channel, metric, lead, scale) for lead in self.leads]
                 of_channel.groups.append(PictureGroup(title, pictures))
             groups.append(of_channel)
         return groups
 
-    def _score_map(self, channel: Channel, metric: str, field_: xr.DataArray, scale: Scale) -> Picture:
-        lead, title = int(field_["lead"]), MAP_TITLES[metric]
-        unit = text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
-        comparison = self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
+    def score_scale(self, channel: Channel, metric: str) -> Scale:
+        """The scale that the maps of a score share at all leads, from the cells that are shown."""
+        fields = self.maps[metric].sel(model=self.model, channel=channel.name, lead=list(self.leads)).values
+        return scale_for(metric, fields if self.shown is None else fields[:, self.shown])
+
+    def score_panel(self, channel: Channel, metric: str, lead: int, scale: Scale) -> MapPanel:
+        """One map of a score, ready to be drawn."""
+        comparison = self._comparison(channel, metric, lead)
         labels = self.labels(
             f"{METRICS[metric].title.split(' against')[0]}, {text.lead_title(lead)}",
             f"{channel.title} · {self.sample}",
-            f"{title.split(' (')[0].lower()} [{unit}]",
+            f"{MAP_TITLES[metric].split(' (')[0].lower()} [{self._map_unit(channel, metric)}]",
         )
+        values = self.maps[metric].sel(model=self.model, channel=channel.name, lead=lead).values
         doubtful = self.doubtful(channel.name, lead) if metric == "skill" else None
-        strip = Strip.of(comparison) if comparison else None
-        figure = self.globe.draw(MapPanel(field_.values, scale, labels, doubtful, strip=strip))
+        return MapPanel(values, scale, labels, doubtful, strip=Strip.of(comparison) if comparison else None)
+
+    def _comparison(self, channel: Channel, metric: str, lead: int) -> Comparison | None:
+        return self.ceiling.compare(channel.name, lead, metric) if self.ceiling else None
+
+    def _map_unit(self, channel: Channel, metric: str) -> str:
+        return text.pretty_unit(channel.spec.unit) if METRICS[metric].power else "1"
+
+    def _score_map(self, channel: Channel, metric: str, lead: int, scale: Scale) -> Picture:
+        title, unit = MAP_TITLES[metric], self._map_unit(channel, metric)
+        field_ = self.maps[metric].sel(model=self.model, channel=channel.name, lead=lead)
+        panel, comparison = self.score_panel(channel, metric, lead, scale), self._comparison(channel, metric, lead)
+        figure = self.globe.draw(panel)
         drawn = field_.rename(metric).to_dataset()
-        if doubtful is not None and self.tested:
-            drawn["significant"] = (drawn[metric].dims, ~doubtful)
+        if panel.doubtful is not None and self.tested:
+            drawn["significant"] = (drawn[metric].dims, ~panel.doubtful)
         units = {metric: METRICS[metric].unit(channel.spec.unit)}
         numbers = Numbers(drawn, f"{title} of {channel.title}, {text.lead_title(lead)}", units)
         alt = self.map_alt(title, channel, lead, field_.values, "" if unit == "1" else f" {unit}")
@@ -280,7 +303,7 @@ class Gallery:
         both = pd.concat([train.assign(kind="train"), validation.assign(kind="validation")])
         numbers = Numbers(both[["kind", "step", "loss"]], "Training and validation loss")
         ends = f"from {text.number(train['loss'].iloc[0])} to {text.number(train['loss'].iloc[-1])}"
-        alt = f"Training loss over {int(train['step'].iloc[-1])} steps, {ends}."
+        alt = f"Training loss over {counted(int(train['step'].iloc[-1]), 'step')}, {ends}."
         pictures = [self.keep(figure, "training_loss", numbers, alt=alt)]
         if "leads" in validation:
             figure = line_charts.training_skill(validation, note=self.note)
@@ -296,7 +319,7 @@ class Gallery:
         counts = self.results.table.frame.groupby("model", sort=False)["n_init"].first()
         names, looks = {}, style.looks(list(counts.index))
         for model, n in counts.items():
-            fewer = f", {n} init times" if n != self.facts.n_init else ""
+            fewer = f", {counted(int(n), 'init time')}" if n != self.facts.n_init else ""
             names[str(model)] = f"model ({model})" if model == self.model else f"{looks[str(model)].title}{fewer}"
         return names
 

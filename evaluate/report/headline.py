@@ -51,7 +51,7 @@ def _tile(results: Results, lead: int) -> Tile:
     channels, title = results.channels, text.lead_title(lead)
     skills = [results.score(c, lead, "skill") for c in channels]
     worse = sum(results.score(c, lead, "skill_persistence").value < 0 for c in channels)
-    persistence = f"; RMSE above persistence's in {worse} of {len(channels)}" if worse else ""
+    persistence = f"; RMSE above persistence's{_among(worse, len(channels), noun=False)}" if worse else ""
     claim = _claim(skills) + persistence
     known = [coloured(skill) for skill in skills if skill.has_interval]
     colour = "" if len(known) < len(skills) else "good" if "good" in known else "bad" if "bad" in known else ""
@@ -74,13 +74,17 @@ def reached(shares: Sequence[Score]) -> tuple[str, list[float]]:
     if not values:
         return none, []
     if 0 < 2 * len(significant) < len(shares):  # one significant share of several is what chance gives
-        return f"{none} in {len(shares) - len(significant)} of {len(shares)} variables", []
+        return none + _among(len(shares) - len(significant), len(shares)), []
     low, high = text.percent(min(values)), text.percent(max(values))
     claim = f"Reaches {low if low == high else f'{low} to {high}'} of the ceiling's ACC"
     if not significant:
         return f"{claim} (too few init times for intervals)", values
-    few = f" in {len(significant)} of {len(shares)} variables" if len(significant) < len(shares) else ""
-    return claim + few, values
+    return claim + (_among(len(significant), len(shares)) if len(significant) < len(shares) else ""), values
+
+
+def _among(some: int, total: int, *, noun: bool = True) -> str:
+    """In how many of several variables; nothing where there is only one."""
+    return f" in {some} of {total}{' variables' * noun}" if total > 1 else ""
 
 
 def _claim(skills: Sequence[Score]) -> str:
@@ -88,15 +92,13 @@ def _claim(skills: Sequence[Score]) -> str:
     total = len(skills)
     if not all(skill.has_interval for skill in skills):
         better = sum(skill.value > 0 for skill in skills)
-        count = f"Better than climatology in {better}" if better else f"Worse than climatology in {total}"
-        return f"{count} of {total} variables, with too few init times for intervals"
+        claim = f"{'Better' if better else 'Worse'} than climatology{_among(better or total, total)}"
+        return f"{claim}, with too few init times for intervals"
     tones = [tone(skill) for skill in skills]
     good, bad = tones.count("good"), tones.count("bad")
     if good:
-        return f"Better than climatology in {good} of {total} variables" + (f", worse in {bad}" if bad else "")
-    return (
-        f"Worse than climatology in {bad} of {total} variables" if bad else "Not significantly better than climatology"
-    )
+        return f"Better than climatology{_among(good, total)}" + (f", worse in {bad}" if bad else "")
+    return f"Worse than climatology{_among(bad, total)}" if bad else "Not significantly better than climatology"
 
 
 def headline(results: Results) -> list[Group]:
@@ -186,8 +188,8 @@ def note(facts: ScoreFacts) -> str:
     twins, parts = facts.twins, []
     if twins:
         parts.append(
-            f"Ceiling and coarse core are expensive: all models are compared here on the {twins.n_init} of "
-            f"{twins.of} init times that these have, every {twins.init_spacing_hours / 24:g} days."
+            "Ceiling and coarse core are expensive: all models are compared here on the "
+            f"{text.sample(twins.n_init, of=twins.of, spacing_hours=twins.init_spacing_hours, having='these have')}."
         )
     if twins or {CEILING, "coarse"} & set(facts.models):
         parts.append(

@@ -1,4 +1,4 @@
-"""Maps of scores and of fields on the whole globe.
+"""Maps of scores and of fields, on the whole globe or in a part of it.
 
 Contract: a panel is one picture with its own title, colour bar, unit, lead, dates, sample size and the name of the
 data, so that it stands alone anywhere; panels that belong together share their scale. Cells are drawn where they are:
@@ -8,7 +8,7 @@ data's own land-sea mask; nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,11 +19,9 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import Colormap, Normalize
 from numpy.typing import NDArray
 
-from evaluate.report import gauge, style
+from evaluate.report import gauge, style, window
 from pipeline.grid import Grid
 
-SIZE = (4.5, 3.15)
-"""Inches; text stays readable at the width of a phone."""
 HATCH_LINES = 58
 """Over the width of a map."""
 LEAST_SKILL = 0.2
@@ -111,10 +109,12 @@ class Globe:
     Args:
         grid: of the maps.
         land_sea_mask: land fraction on it, or None to draw no coast.
+        shown: cells that are drawn, shape (latitude, longitude); all of them when absent.
     """
 
     grid: Grid
     land_sea_mask: NDArray[np.floating] | None = None
+    shown: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         edges, lat = self.grid.longitude_edges, self.grid.latitude_edges
@@ -128,14 +128,22 @@ class Globe:
         lon = start + np.concatenate([[0.0], np.cumsum(widths)])
         middle = 0.5 * (lon[0] + lon[-1])
         self._order = order
-        self.projection: Any = crs.Robinson(central_longitude=middle)
+        boxed = self.shown is not None and window.is_box(self.shown)
+        self.projection: Any = (crs.PlateCarree if boxed else crs.Robinson)(central_longitude=middle)
         self._west, self._east = lon[0], lon[-1]
         self._edges = lon
         self._corners = self._project(*np.meshgrid(lon, lat))
         self._centre_lon = 0.5 * (lon[1:] + lon[:-1])
-        self._graticule = [self._project(np.full(91, x), np.linspace(-90, 90, 91)) for x in range(-120, 181, 60)]
+        self.window = window.Window()
+        if self.shown is not None and not self.shown.all():
+            self.window = window.around(self.shown[:, order], self._corners)
+        self._lines = (
+            (range(-170, 181, 10), range(-80, 81, 10)) if boxed else (range(-120, 181, 60), range(-60, 61, 30))
+        )
+        meridians, parallels = self._lines
+        self._graticule = [self._project(np.full(91, x), np.linspace(-90, 90, 91)) for x in meridians]
         span = np.linspace(lon[0], lon[-1], 181)
-        self._graticule += [self._project(span, np.full(181, float(y))) for y in (-60, -30, 0, 30, 60)]
+        self._graticule += [self._project(span, np.full(181, float(y))) for y in parallels]
         self._coast = [] if self.land_sea_mask is None else self.contours(np.asarray(self.land_sea_mask), [0.5])[0]
 
     def _project(self, lon: Any, lat: Any) -> tuple[Any, Any]:
@@ -166,8 +174,7 @@ class Globe:
     @cached_property
     def _hatch(self) -> tuple[Any, Any, NDArray[np.int64]]:
         """Points along diagonal lines over the map, shape (line, point), and the cell under each, -1 for none."""
-        low, high = self.projection.y_limits
-        left, right = self.projection.x_limits
+        left, right, low, high = self.window.extent or (*self.projection.x_limits, *self.projection.y_limits)
         step = (right - left) / HATCH_LINES
         start = np.arange(left - (high - low), right, step)
         along = np.linspace(0.0, high - low, 6 * self.grid.shape[0])
@@ -194,16 +201,46 @@ class Globe:
     @style.look()
     def draw(self, panel: MapPanel) -> Any:
         """Draw one panel; returns the figure."""
-        figure, upper = gauge.figure_with(panel.strip, SIZE)
-        axes: Any = upper.add_axes((0.015, 0.2, 0.97, 0.66), projection=self.projection)
+        figure, upper = gauge.figure_with(panel.strip, self._size([panel]))
+        self._draw_on(upper, panel, height=self._size([panel])[1])
+        return figure
+
+    @style.look()
+    def draw_beside(self, panels: Sequence[MapPanel]) -> Any:
+        """Draw several panels without strips side by side; returns the figure."""
+        width, height = self._size(panels)
+        figure: Any = plt.figure(figsize=(width * len(panels), height))
+        for part, panel in zip(figure.subfigures(1, len(panels)), panels, strict=True):
+            self._draw_on(part, panel, height=height)
+        return figure
+
+    def _size(self, panels: Sequence[MapPanel]) -> tuple[float, float]:
+        """Inches of each of some panels side by side."""
+        width, height = style.PANEL
+        if self.window.extent is not None:
+            height = window.MARGINS + self.window.height_of(width)
+        return width, height + window.DETAIL * any(panel.labels.detail for panel in panels)
+
+    def _draw_on(self, figure: Any, panel: MapPanel, *, height: float) -> None:
+        """Draw one panel on a (sub)figure of some height in inches."""
+        part = style.PANEL[1] / height
+        top = 0.14 * part + (window.DETAIL / height if panel.labels.detail else 0.0)
+        axes: Any = figure.add_axes((0.015, 0.2 * part, 0.97, 1.0 - 0.2 * part - top), projection=self.projection)
         mesh = self.paint(axes, panel.values, panel.scale, doubtful=panel.doubtful)
         if panel.contours is not None:
             for level in self.contours(panel.contours, _contour_levels(panel.contours)):
                 for x, y in level:
                     axes.plot(x, y, color="#11161c", linewidth=0.45, alpha=0.75, zorder=3.5)
-        style.write_labels(upper, panel.labels)
-        colour_bar(upper, mesh, (0.12, 0.135, 0.76, 0.034), extend=panel.scale.extend, label=panel.labels.unit)
-        return figure
+        if self.window.labelled:
+            meridians, parallels = self._lines
+            self.window.write_degrees(
+                axes,
+                meridians=dict(zip(meridians, self._project(np.array(meridians), np.zeros(len(meridians)))[0])),
+                parallels=dict(zip(parallels, self._project(np.zeros(len(parallels)), np.array(parallels))[1])),
+            )
+        style.write_labels(figure, panel.labels, height=height)
+        place = (0.12, 0.135 * part, 0.76, 0.034 * part)
+        colour_bar(figure, mesh, place, extend=panel.scale.extend, label=panel.labels.unit)
 
     @style.look()
     def draw_table(self, rows: Mapping[str, Mapping[str, SmallMap]], scale: Scale, labels: style.Labels) -> Any:
@@ -252,9 +289,14 @@ class Globe:
 
     def paint(self, axes: Any, values: NDArray[Any], scale: Scale, *, doubtful: NDArray[np.bool_] | None) -> Any:
         """Colours, hatching, graticule and coast on one pair of axes."""
-        axes.set_global()
+        self.window.apply(axes)
         axes.grid(False)
         colours: Any = {"cmap": scale.colours, "norm": Normalize(scale.low, scale.high)}
+        if self.shown is not None:
+            values, doubtful = (
+                np.where(self.shown, values, np.nan),
+                doubtful if doubtful is None else doubtful & self.shown,
+            )
         mesh = axes.pcolormesh(*self._corners, self.in_order(values), rasterized=True, **colours)
         if doubtful is not None and doubtful.any():
             axes.plot(*self._hatching(doubtful), color=style.MUTED, linewidth=0.4, alpha=0.8, zorder=2.5)

@@ -25,6 +25,7 @@ from pipeline import provenance
 from pipeline.console import data_name
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 FORMULAS = {
@@ -69,6 +70,7 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         label=data_name(facts.label),
         leads=text.join([text.lead_title(h) for h in results.leads]),
         facts=facts,
+        counted=counted,
         results=results,
         figures=figures,
         film=film,
@@ -104,17 +106,18 @@ def header_facts(config: WeatherConfig, facts: ScoreFacts) -> list[tuple[str, st
     climate, regrid = facts.climatology, config.data.regrid
     years = sorted({climate.years[0], climate.years[-1]}) if climate.years else ["training years"]
     left_out = sum(map(len, facts.left_out_init_times.values()))
-    gaps = [f"{len(facts.missing_times)} missing times in the store"] if facts.missing_times else []
-    gaps += [f"{left_out} init times left out"] if left_out else []
+    gaps = [f"{counted(len(facts.missing_times), 'missing time')} in the store"] if facts.missing_times else []
+    gaps += [f"{counted(left_out, 'init time')} left out"] if left_out else []
     train = ", ".join(f"{p.start:%Y-%m-%d} to {p.end:%Y-%m-%d}" for p in config.splits.train)
+    every = f", every {facts.init_spacing_hours:g} h" if facts.n_init > 1 else ""
     shape = " × ".join(map(str, facts.grid["shape"]))
     return [
-        ("Init times", f"{facts.n_init}, every {facts.init_spacing_hours:g} h", "; ".join(gaps)),
+        ("Init times", f"{facts.n_init}{every}", "; ".join(gaps)),
         ("Period", text.period(facts.first_init, facts.last_init), "test period, never trained on"),
         ("Grid", shape, f"{regrid.resolution:g}°, {regrid.method} regridding"),
         ("Channels", f"{len(config.data.channels.dynamic)}", f"{len(config.data.channels.static)} static"),
         ("Climatology", "–".join(map(str, years)), f"{climate.kind}, {climate.window_days} day window"),
-        ("Trained on", train, f"{config.training.steps} steps"),
+        ("Trained on", train, counted(config.training.steps, "step")),
     ]
 
 
@@ -122,15 +125,18 @@ def formulas(facts: ScoreFacts) -> dict[str, str]:
     """Definitions, the climatology and the intervals, in short."""
     bootstrap, climate = facts.bootstrap, facts.climatology
     periods = "; ".join(climate.periods)
-    none = "" if bootstrap.given else f"; {bootstrap.intervals}"
+    span = " to ".join(dict.fromkeys([facts.first_init, facts.last_init]))
+    given = (
+        f"moving-block bootstrap over init times, blocks of {counted(bootstrap.block_init_times, 'init time')} "
+        f"({counted(bootstrap.block_days, 'day')}), {bootstrap.resamples} draws shared by all models, percentile "
+        "interval widened for the number of blocks."
+    )
     return {
         **FORMULAS,
         "Climatology": f"c: {climate.kind} of the training periods only ({periods}), at the valid time.",
         "Persistence": "the state at the init time, at every lead.",
-        "Intervals": f"moving-block bootstrap over init times, blocks of {bootstrap.block_init_times} init times "
-        f"({bootstrap.block_days:g} days), {bootstrap.resamples} draws shared by all models, percentile interval "
-        f"widened for the number of blocks{none}.",
-        "Sample": f"{facts.n_init} init times, {facts.first_init} to {facts.last_init}, for every model and lead.",
+        "Intervals": given if bootstrap.given else f"{bootstrap.intervals}.",
+        "Sample": f"{counted(facts.n_init, 'init time')}, {span}, for every model and lead.",
     }
 
 

@@ -57,13 +57,13 @@ def run_report(config: WeatherConfig) -> None:
     results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
     map_leads = [h for h in facts.lead_hours if h in (config.evaluation.map_lead_hours or facts.lead_hours)]
     gallery = Gallery(results, maps, facts, paths.figures, map_leads)
-    size = _draw_and_write(config, gallery, console)
+    size = _draw_and_write(config, gallery, facts, console)
     written = {"bytes": size, "label": facts.label, **drawn}
     provenance.write_receipt(config, stage="report", outputs=[paths.report, paths.figures], facts=written)
     console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
 
 
-def _draw_and_write(config: WeatherConfig, gallery: Gallery, console: Console) -> int:
+def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, console: Console) -> int:
     """Draw every figure and write the page; returns its bytes."""
     paths, channels = config.paths, gallery.channels[:_NUM_CASE_CHANNELS]
     leads = sorted({gallery.leads[0], gallery.leads[-1]})
@@ -75,7 +75,8 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, console: Console) -
         open_store(twin, stage="python -m pipeline twins") if twin else None,
     )
     chosen = chosen_inits(config, stores.forecast, stores.truth, leads=leads)
-    film = run_animate(config, channel=channels[-1], lead=leads[0]) if config.evaluation.animation_frames else None
+    moves = config.evaluation.animation_frames and facts.n_init > 1
+    film = run_animate(config, channel=channels[-1], lead=leads[0]) if moves else None
     among = stores.ceiling["init_time"].values if stores.ceiling is not None else None
     sums = paths.scores / "sums.nc"
     with files.lock(paths.scores / "report.lock"), terminal_progress("figures", on=console) as progress:
@@ -95,7 +96,7 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, console: Console) -
             typical_error=f"{channels[0]} at {lead_title(leads[0])}",
             film=film,
         )
-        page = render(config, gallery.results, gallery.facts, figures)
+        page = render(config, gallery.results, facts, figures)
         size = len(page.encode())
         if size > LIMIT:
             raise ValueError(

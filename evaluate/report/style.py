@@ -25,6 +25,8 @@ from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
 DPI = 170
+FORMATS = (".png", ".pdf")
+"""Of figures."""
 INK = "#1c2430"
 MUTED = "#5b6675"
 GRID = "#dfe4ea"
@@ -91,12 +93,21 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What is written on a panel: what is shown; variable, dates and sample; the data; the unit of axis or colours."""
+    """What is written on a panel.
+
+    Args:
+        title: what is shown.
+        subtitle: variable, dates and sample.
+        note: the data.
+        unit: of axis or colours.
+        detail: a line below the subtitle, where there is more to say.
+    """
 
     title: str
     subtitle: str
     note: str
     unit: str
+    detail: str = ""
 
 
 @contextmanager
@@ -107,11 +118,20 @@ def look() -> Iterator[None]:
         yield
 
 
-def write_labels(figure: Any, labels: Labels) -> None:
-    """Title, subtitle and note of a panel."""
-    figure.text(0.03, 0.95, labels.title, fontsize=11, fontweight="bold", va="center")
-    figure.text(0.03, 0.89, labels.subtitle, fontsize=7.6, color=MUTED, va="center")
-    figure.text(0.97, 0.95, labels.note, fontsize=7.6, color=MUTED, va="center", ha="right")
+PANEL = (4.5, 3.15)
+"""Width and height of a panel in inches; text stays readable at the width of a phone."""
+
+
+def write_labels(figure: Any, labels: Labels, *, height: float = PANEL[1]) -> None:
+    """Title, subtitle, note and detail of a panel of some height in inches."""
+    line = 0.06 * PANEL[1] / height
+    top = 1.0 - 0.05 * PANEL[1] / height
+    small: dict[str, Any] = {"fontsize": 7.6, "color": MUTED, "va": "center"}
+    figure.text(0.03, top, labels.title, fontsize=11, fontweight="bold", va="center")
+    figure.text(0.03, top - line, labels.subtitle, **small)
+    figure.text(0.97, top, labels.note, ha="right", **small)
+    if labels.detail:
+        figure.text(0.03, top - 1.9 * line, labels.detail, **small)
 
 
 def looks(models: Sequence[str]) -> dict[str, Look]:
@@ -195,6 +215,24 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
         colours: the one of MAPS that fills the figure, so that the PNG's palette keeps it.
         pdf: also write the PDF.
     """
+    small = _png(figure, colours)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path.with_suffix(".png"), small)
+    if pdf:
+        replace(path.with_suffix(".pdf"), _pdf(figure))
+    plt.close(figure)
+    return small
+
+
+def save_one(figure: Any, path: Path, *, colours: Colormap) -> None:
+    """Write a figure to one file of one of FORMATS, and close it; arguments as in `save`."""
+    content = _pdf(figure) if path.suffix.lower() == ".pdf" else _png(figure, colours)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, content)
+    plt.close(figure)
+
+
+def _png(figure: Any, colours: Colormap | None) -> bytes:
     from PIL import Image
 
     figure.set_dpi(DPI)
@@ -206,14 +244,13 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
         image = with_palette(pixels, colours)
     small = io.BytesIO()
     image.save(small, "png", optimize=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path.with_suffix(".png"), small.getvalue())
-    if pdf:
-        page = io.BytesIO()
-        figure.savefig(page, format="pdf", metadata={"CreationDate": None})
-        replace(path.with_suffix(".pdf"), page.getvalue())
-    plt.close(figure)
     return small.getvalue()
+
+
+def _pdf(figure: Any) -> bytes:
+    page = io.BytesIO()
+    figure.savefig(page, format="pdf", metadata={"CreationDate": None})
+    return page.getvalue()
 
 
 _INKS = (INK, MUTED, UNDER, GRID, "#cfd6de", COLOURS[0], "#6ca6db", LOOKS["ceiling"].colour, "#7aa486")

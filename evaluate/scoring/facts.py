@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from evaluate.scoring import bootstrap
+from pipeline.words import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Intervals:
     def of(cls, num_init: int, *, block: int, spacing_hours: float) -> Intervals:
         """Those of a number of init times, in blocks of `block`."""
         days = block * spacing_hours / 24.0
-        few = f"none: {num_init} init times hold fewer than {bootstrap.FEWEST_BLOCKS} blocks of {days:g} days"
+        sample, length = counted(num_init, "init time holds", "init times hold"), counted(days, "day")
+        few = f"none: {sample} fewer than {bootstrap.FEWEST_BLOCKS} blocks of {length}"
         given = "given" if num_init / block >= bootstrap.FEWEST_BLOCKS else few
         return cls("moving block, stretched percentile", 0.95, block, days, bootstrap.NUM_RESAMPLES, given)
 

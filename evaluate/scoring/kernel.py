@@ -23,6 +23,7 @@ from evaluate.scoring.regional import RegionalSums
 from evaluate.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
 from evaluate.text import iso_hour
 from pipeline.grid import Grid
+from pipeline.words import counted
 
 Array = NDArray[np.float64]
 Arrays = dict[str, Array]
@@ -200,8 +201,9 @@ class Kernel:
         ):
             bad = ~np.isfinite(values).all(axis=1)
             if bad.any():
+                wrong = counted(int((~np.isfinite(values[bad])).sum()), "value that is not", "values that are not")
                 return (
-                    f"{what} must be finite, got {int((~np.isfinite(values[bad])).sum())} values that are not, first "
+                    f"{what} must be finite, got {wrong}, first "
                     f"in {self.channels[int(np.flatnonzero(bad)[0])]} {when}; run the stage that wrote it again"
                 )
         return f"squared error must be finite, got an overflow in forecast {model!r} issued {init} for {valid}"

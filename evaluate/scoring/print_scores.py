@@ -14,15 +14,14 @@ from rich.table import Table
 
 from evaluate import text
 from evaluate.metrics import METRICS
-from evaluate.scoring import tables
+from evaluate.scoring import wanted
 from evaluate.scoring.regions import TITLES
 from evaluate.scoring.score_table import ScoreTable, read_scores
-from evaluate.scoring.stores import ScoringOptions, score_stores
+from evaluate.scoring.stage import score_now
 from pipeline.console import data_name
-from pipeline.store import open_store
-from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
+from pipeline.words import counted
 
 SHOWN = ("rmse", "skill", "acc", "bias", "mae", "activity")
 
@@ -44,17 +43,11 @@ def run_print_scores(
     Raises:
         ValueError: forecasts missing, or no such lead, channel or region.
     """
-    leads = config.forecast.lead_hours if lead is None else [text.parse_lead(lead)]
-    channels = config.evaluation.variables if variable is None else [parse_channel(variable).name]
-    absent = [h for h in leads if h not in config.forecast.lead_hours]
-    if absent:
-        raise ValueError(f"lead must be one of forecast.lead_hours {config.forecast.lead_hours}, got {absent[0]} h")
+    leads = config.forecast.lead_hours
+    leads = leads if lead is None else [wanted.lead(lead, leads, of="forecast.lead_hours")]
     known = [c.name for c in config.data.channels.dynamic]
-    unknown = [c for c in channels if c not in known]
-    if unknown:
-        raise ValueError(f"variable must be a channel of the store, got {unknown[0]!r}; it has {', '.join(known)}")
-    if region not in TITLES:
-        raise ValueError(f"region must be one of {', '.join(TITLES)}, got {region!r}")
+    channels = config.evaluation.variables if variable is None else [wanted.one_of("variable", variable, known)]
+    wanted.one_of("region", region, list(TITLES))
     table, source = _scores(config, leads=leads, channels=channels)
     console = Console(highlight=False)
     console.width = max(console.width, 110)
@@ -68,9 +61,11 @@ def run_print_scores(
             console.print(_printed(ScoreTable(rows), channel=channel, lead=hours, region=region))
             printed.append(rows)
     label = data_name("simulated" if config.simulated else getattr(config.source, "label", ""))
-    summary = f"{int(table.frame['n_init'].max())} init times; 95% intervals below; {label}; {source}"
+    shown = pd.concat(printed)
+    intervals = "95% intervals below" if shown["ci_low"].notna().any() else "too few init times for intervals"
+    summary = f"{counted(int(shown['n_init'].max()), 'init time')}; {intervals}; {label}; {source}"
     console.print(summary, markup=False, soft_wrap=True)
-    return pd.concat(printed)
+    return shown
 
 
 def _scores(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[str]) -> tuple[ScoreTable, str]:
@@ -78,16 +73,8 @@ def _scores(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[s
     paths = config.paths
     if paths.receipt("score").exists() and (paths.scores / "scores.csv").exists():
         return read_scores(paths.scores)[0], f"from {paths.scores / 'scores.csv'}"
-    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
-    truth = open_store(paths.store, stage="python -m pipeline regrid")
-    known = list(map(str, forecast["channel"].values))
-    models = {str(forecast.attrs["contract"]["model"]): forecast.isel(channel=[known.index(c) for c in channels])}
-    options = ScoringOptions(leads, channels, console=Console(stderr=True))
-    scored = score_stores(models, truth, Normals.open(paths.normals), options)
-    block = tables.choose_block(scored.sums, channels=channels, spacing_hours=scored.spacing_hours)
-    units = dict(zip(map(str, truth["channel"].values), map(str, truth["unit"].values), strict=True))
-    frame = tables.score_table(tables.Sample(scored.sums, block), units=units)
-    return ScoreTable(frame), "scored now; python -m pipeline score keeps them"
+    result = score_now(config, leads=leads, channels=channels)
+    return ScoreTable(result.table()), "scored now; python -m pipeline score keeps them"
 
 
 def _printed(scores: ScoreTable, *, channel: str, lead: int, region: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,10 +41,11 @@ class ScoreTable:
 
     frame: pd.DataFrame = field(repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _scores(self) -> dict[Any, Score]:
         keys = zip(*(self.frame[c] for c in ("variable", "level", "region", "model", "lead", "metric")))
         values = zip(*(self.frame[c].astype(float) for c in ("value", "ci_low", "ci_high")))
-        object.__setattr__(self, "_scores", dict(zip(keys, map(Score._make, values))))
+        return dict(zip(keys, map(Score._make, values)))
 
     @classmethod
     def read(cls, path: Path) -> ScoreTable:
@@ -58,9 +60,8 @@ class ScoreTable:
 
     def score(self, model: str, channel: str, lead: int, metric: str, *, region: str = "globe") -> Score:
         """One score; NaN when it is not there."""
-        scores: dict[Any, Score] = self.__dict__["_scores"]
         variable, level = _split(channel)
-        return scores.get((variable, level, region, model, lead, metric), NO_SCORE)
+        return self._scores.get((variable, level, region, model, lead, metric), NO_SCORE)
 
     def rows(self, channel: str, *, region: str = "globe") -> pd.DataFrame:
         """All rows of one channel and region."""

@@ -34,9 +34,11 @@ from pipeline import files, provenance
 from pipeline.console import data_name
 from pipeline.grid import Grid
 from pipeline.store import contract_digest, open_store, read_manifest
+from pipeline.weather import foresight
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import require_channel_names
+from pipeline.words import counted
 
 COMMON = ("scores_common.csv", "scores_common.nc")
 """Scores of all models on the init times that the twins have."""
@@ -132,11 +134,41 @@ def run_score(config: WeatherConfig) -> None:
     if all(np.array_equal(ds["init_time"].values, inits) for ds in twins.values()):
         models, twins = models | twins, {}
     with files.lock(paths.scores / "score.lock"):
-        facts, outputs = _write_scores(config, models, twins, _options(config, compared, console))
+        times = open_store(paths.store, stage="python -m pipeline regrid")["time"].values
+        baselines, lines = foresight.usable_baselines(config, times)
+        for line in [*foresight.left_out(config), *lines]:
+            console.print(f"score: {line}", markup=False)
+        facts, outputs = _write_scores(config, models, twins, _options(config, baselines, compared, console))
     provenance.write_receipt(config, stage="score", outputs=outputs, facts=facts.to_json())
     table = paths.scores / "scores.csv"
     fewer = f"; {', '.join(twins)} on {facts.twins.n_init} of them, {paths.scores / COMMON[0]}" if facts.twins else ""
-    console.print(f"score: {facts.n_init} init times, {table}{fewer}", markup=False)
+    console.print(f"score: {counted(facts.n_init, 'init time')}, {table}{fewer}", markup=False)
+
+
+def score_now(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[str]) -> Result:
+    """Score the experiment's own forecasts of some channels and leads beside persistence and climatology.
+
+    Nothing is written; a channel takes seconds.
+
+    Args:
+        config: the experiment; its forecast stage must be complete.
+        leads: hours.
+        channels: short names; maps are made of all of them.
+
+    Raises:
+        ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
+    """
+    paths = config.paths
+    forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    truth = open_store(paths.store, stage="python -m pipeline regrid")
+    require_channel_names(truth, store=paths.store)
+    known = list(map(str, forecast["channel"].values))
+    models = {str(forecast.attrs["contract"]["model"]): forecast.isel(channel=[known.index(c) for c in channels])}
+    options = ScoringOptions(leads, channels, console=Console(stderr=True))
+    normals = Normals.open(paths.normals)
+    drawn = config.evaluation.model_copy(update={"variables": list(channels)})
+    scored = score_stores(models, truth, normals, options)
+    return Result(config.model_copy(update={"evaluation": drawn}), truth, normals, scored)
 
 
 def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
@@ -149,12 +181,14 @@ def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
     return all(known.get(name) == fingerprint for name, fingerprint in compared.items() if fingerprint)
 
 
-def _options(config: WeatherConfig, compared: Mapping[str, str], console: Console) -> ScoringOptions:
+def _options(
+    config: WeatherConfig, baselines: Sequence[str], compared: Mapping[str, str], console: Console
+) -> ScoringOptions:
     evaluation = config.evaluation
     return ScoringOptions(
         leads=config.forecast.lead_hours,
         map_channels=evaluation.variables,
-        baselines=evaluation.baselines,
+        baselines=baselines,
         channels=evaluation.channels,
         compared=compared,
         fits_folder=config.paths.fits,

@@ -40,6 +40,8 @@ DIFFERENCE_COLUMNS = ("model", "against", *_ROW, "n_init", "unit")
 """Of differences.csv."""
 DIFFERENCES = ("rmse", "acc")
 MAP_METRICS = ("rmse", "mse", "bias", "acc", "skill", "skill_persistence")
+FEWEST_INITS = {"acc": 2}
+"""Init times that a map needs: the correlation of one value with one other is 1 or -1 at every cell."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,11 @@ def with_channel(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(variable=frame["channel"].map(variable), level=frame["channel"].map(level))
 
 
+def has_map(metric: str, *, num_init: int) -> bool:
+    """Whether a map of a score says anything, made from so many init times."""
+    return num_init >= FEWEST_INITS.get(metric, 1)
+
+
 def map_scores(sums: Sums) -> xr.Dataset:
     """Maps of scores: one variable per metric, by (model, lead, channel, latitude, longitude), float32.
 
@@ -201,7 +208,7 @@ def map_scores(sums: Sums) -> xr.Dataset:
     order = ("model", "lead", "channel", "latitude", "longitude")
     known = {*MAP_STATISTICS, "reference_squared_error"} & set(means)
     out: dict[str, Any] = {}
-    for metric in (METRICS[name] for name in MAP_METRICS):
+    for metric in (METRICS[name] for name in MAP_METRICS if has_map(name, num_init=int(sums.maps.weights))):
         if set(metric.statistics) <= known:
             array: xr.DataArray = metric.finish(*metric.parts(means))
             out[metric.name] = array.transpose(*order).astype(np.float32)

@@ -21,6 +21,7 @@ from model.parallel.wrap import plan_for
 from model.training.rehearsal import Footprint, footprint
 from model.training.task import PlannedTask
 from pipeline.sections import Training
+from pipeline.words import counted
 
 _MOST_RANKS = 16
 """A search stops at this many times the configuration's ranks."""
@@ -228,7 +229,7 @@ def _refusal(options: Training, found: Footprint, nearest: tuple[Training, Footp
     before, after = _settings(options), _settings(nearest[0])
     changes = " ".join(f"--set {k}={_as_yaml(v)}" for k, v in after.items() if v != before[k])
     ranks = nearest[0].layout.world_size
-    return f"{problem}; the nearest that fits has {size_text(nearest[1].peak)} on {ranks} rank(s): {changes}"
+    return f"{problem}; the nearest that fits has {size_text(nearest[1].peak)} on {counted(ranks, 'rank')}: {changes}"
 
 
 def _as_yaml(value: Any) -> str:

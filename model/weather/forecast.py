@@ -34,6 +34,7 @@ from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
 from pipeline.weather.times import init_times
+from pipeline.words import counted
 
 
 def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
@@ -89,9 +90,8 @@ def write_forecasts(
     """
     job = prepare(config, trained, device=device, initial=initial)
     if job.missing.size:
-        console.print(
-            f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
-        )
+        left_out = counted(job.missing.size, "init time")
+        console.print(f"forecast: {left_out} left out: not in the store, or without a valid time there")
     _fill_store(config, job, path, made_by=made_by or config.name, console=console)
     return job.facts
 
@@ -268,6 +268,5 @@ def _fill_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str, co
             progress.advance(task, len(slab))
         if store:
             store.finish(job.facts)
-            console.print(
-                f"forecast: {store.length} init times x {len(config.forecast.lead_hours)} leads, {store.path}"
-            )
+            size = f"{counted(store.length, 'init time')} x {counted(len(config.forecast.lead_hours), 'lead')}"
+            console.print(f"forecast: {size}, {store.path}")

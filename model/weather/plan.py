@@ -6,6 +6,7 @@ from model.training.planner import plan_training, print_plan, size_text
 from model.weather.task import Forecasting
 from pipeline import files
 from pipeline.console import say
+from pipeline.weather import foresight
 from pipeline.weather.config import WeatherConfig
 
 
@@ -21,6 +22,8 @@ def run_plan(config: WeatherConfig, *, memory: str | None = None, device: str | 
         ValueError: it does not fit, naming the nearest layout that does; or a layout that the model does not allow.
     """
     task = Forecasting.planned(config)
+    for line in foresight.look_ahead(config):
+        say(f"plan: {line}")
     found, content, refusal = plan_training(task, config.training, memory=memory, device=device)
     content["bytes_of_fields_in_host_memory"] = host_bytes(config)
     files.write_json(config.root / "plan-train.json", content)

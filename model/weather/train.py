@@ -13,6 +13,8 @@ from model.training.trainer import RunFolder, Trainer
 from model.weather.samples import Batch
 from model.weather.task import ForecastTask
 from pipeline import files, provenance
+from pipeline.store import open_store
+from pipeline.weather import foresight
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 
@@ -31,6 +33,8 @@ def run_train(config: WeatherConfig) -> None:
         console.print(f"train: already complete, {newest}")
         return
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
+    for line in foresight.require(config, open_store(paths.store, stage="python -m pipeline regrid")["time"].values):
+        console.print(f"train: {line}", markup=False)
     with launch.process_group(world_size=config.training.layout.world_size) as device:
         trainer = trained(config, folder=folder, device=device, console=console)
         if launch.is_main():

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from pipeline.grid import Grid
 from pipeline.shards import Reader
+from pipeline.words import counted
 
 SCHEMA = 1
 """Version of the layout; normals of another version are refused."""
@@ -96,7 +97,7 @@ class Normals:
     _climatology: Any
 
     def __repr__(self) -> str:
-        return f"Normals({str(self.path)!r}, {len(self.channels)} channels, {self.grid}, {self.kind})"
+        return f"Normals({str(self.path)!r}, {counted(len(self.channels), 'channel')}, {self.grid}, {self.kind})"
 
     @classmethod
     def open(cls, path: Path | str, *, stage: str = "python -m pipeline normals") -> Normals:
@@ -183,8 +184,8 @@ class Normals:
             each, names = self.contract.get("times", 0) / max(1, len(self.hours)), np.asarray(channels)[none]
             raise ValueError(
                 f"training periods must hold weather beside its climatology, got none in {', '.join(names)}: the "
-                f"climatology saw each hour of the day {each:g} times in all, so nothing departs from it; lengthen "
-                "data.splits.train"
+                f"climatology saw each hour of the day {counted(each, 'time')} in all, so nothing departs from it; "
+                "lengthen data.splits.train"
             )
 
     def channel_indices(self, channels: Sequence[str] | None) -> NDArray[np.int64]:

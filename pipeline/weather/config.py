@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from pipeline.config import Config
 from pipeline.stages import Paths
+from pipeline.weather import foresight
 from pipeline.weather.sections import Data, SimulationSource, Source, Splits
 from pipeline.weather.sections_evaluation import Evaluation, Forecast
 from pipeline.weather.sections_model import Model, Training
@@ -94,6 +95,7 @@ class WeatherConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:
+        foresight.settle(self)
         if self.data.period is None and self.source.kind != "files":
             raise ValueError(
                 f"data.period must be given for source.kind {self.source.kind!r}, got none: only files may say "
@@ -140,6 +142,8 @@ class WeatherConfig(Config):
         for name in self.training.channel_weights:
             if name not in known and name not in {c.variable for c in self.data.channels.dynamic}:
                 raise ValueError(f"training.channel_weights must name channels or variables of the store, got {name!r}")
+        if faults := list(foresight.refusals(self)):
+            raise ValueError("; ".join(faults))
         return self
 
 

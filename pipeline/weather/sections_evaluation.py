@@ -15,6 +15,7 @@ from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import FileWords, LeadHours, Period
 
 Baseline = Literal["persistence", "climatology", "damped_persistence", "linear"]
+TwinName = Literal["ceiling", "coarse"]
 
 
 class Forecast(Section):
@@ -52,7 +53,7 @@ class Compared(Section):
 class Twins(Section):
     """Forecasts of a simulated atmosphere by its own core: what could be known, and what a coarser model knows."""
 
-    models: list[Literal["ceiling", "coarse"]] = []
+    models: list[TwinName] = []
     """ceiling: the same core from slightly perturbed states; coarse: the core at a lower truncation. Simulated
     sources only."""
     init_step_hours: Positive = 240
@@ -114,6 +115,9 @@ class Evaluation(Section):
     def _channels(cls, value: list[str]) -> list[str]:
         for name in value:
             catalogue.parse_channel(name)
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"must name each channel once, got {', '.join(twice)} more than once")
         return value
 
     @model_validator(mode="after")
@@ -128,6 +132,6 @@ class Evaluation(Section):
             if twice:
                 raise ValueError(f"{key} must name each model once, got {', '.join(twice)} more than once")
         absent = [name for name in self.variables if self.channels and name not in self.channels]
-        if absent:
+        if absent and "variables" in self.model_fields_set:
             raise ValueError(f"channels must hold the variables that are drawn, got none of {', '.join(absent)}")
         return self

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.weather.sections import Period
+from pipeline.words import counted
 
 Times = NDArray[np.datetime64]
 Index = NDArray[np.int64]
@@ -95,6 +96,49 @@ def find_pairs(
     """
     times = times.astype("datetime64[ns]")
     usable = inside(times, periods)
+    valid, earlier = _partners(times, usable, lead_hours=lead_hours, history_hours=history_hours)
+    has = valid >= 0
+    empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
+    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
+    spans = ", ".join(_span(p) for p in periods)
+    if empty:
+        raise ValueError(
+            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
+            f"({counted(int(usable.sum()), 'time')} of the store); lengthen the period or drop the lead"
+        )
+    init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
+    if not len(init):
+        raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
+    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many starts there are: `by_lead` with a valid time at each lead [h], `with_all` at every one of them."""
+
+    by_lead: dict[int, int]
+    with_all: int
+
+
+def coverage(
+    times: Times,
+    *,
+    lead_hours: Sequence[int],
+    periods: Sequence[Period | Mapping[str, str]],
+    history_hours: Sequence[int] = (),
+) -> Coverage:
+    """Count the starts that `find_pairs` would find; none is no error. Arguments as there."""
+    times = times.astype("datetime64[ns]")
+    partners = _partners(times, inside(times, periods), lead_hours=lead_hours, history_hours=history_hours)
+    has = partners[0] >= 0
+    by_lead = dict(zip(map(int, lead_hours), has.sum(axis=0).tolist(), strict=True))
+    return Coverage(by_lead, int(has.all(axis=1).sum()))
+
+
+def _partners(
+    times: Times, usable: NDArray[np.bool_], *, lead_hours: Sequence[int], history_hours: Sequence[int]
+) -> tuple[Index, Index]:
+    """Positions of valid times (T, E) and earlier times (T, N) for every time, -1 where the pair does not exist."""
 
     def shifted(hours: Sequence[int]) -> Index:
         found = np.full((len(times), len(hours)), -1, dtype=np.int64)
@@ -106,19 +150,7 @@ def find_pairs(
     earlier = shifted([-hours for hours in history_hours])
     valid = shifted(lead_hours)
     valid[(earlier < 0).any(axis=1)] = -1
-    has = valid >= 0
-    empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
-    behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
-    spans = ", ".join(_span(p) for p in periods)
-    if empty:
-        raise ValueError(
-            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
-            f"({int(usable.sum())} times of the store); lengthen the period or drop the lead"
-        )
-    init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
-    if not len(init):
-        raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
-    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+    return valid, earlier
 
 
 def init_times(

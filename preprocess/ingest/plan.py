@@ -20,6 +20,7 @@ from pipeline import files, store
 from pipeline.console import say, stamp
 from pipeline.weather import climatology
 from pipeline.weather.config import WeatherConfig
+from pipeline.words import counted, spanned
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.stage import gaps, store_times
 from preprocess.sources import Archive
@@ -176,15 +177,17 @@ def describe(plan: RegridPlan) -> list[str]:
     ratio = plan.bytes_read_through_chunks / max(1, plan.bytes_read_useful)
     more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
     read, through = size(plan.bytes_read_useful), size(plan.bytes_read_through_chunks)
-    slabs = f"{plan.slabs} slabs of {plan.times_a_slab} times, {plan.slabs_left} left"
+    every = f" every {plan.step_hours} h" if plan.times > 1 else ""
+    slabs = f"{counted(plan.slabs, 'slab')} of {counted(plan.times_a_slab, 'time')}, {plan.slabs_left} left"
     memory, needed, free = map(size, (plan.memory_per_worker_bytes, plan.disk_needed_bytes, plan.disk_free_bytes))
     return [
-        f"{plan.label}, {plan.channels} channels, {plan.source_grid} to {plan.target_grid}",
-        f"{plan.times} times every {plan.step_hours} h, {plan.first} .. {plan.last}" if plan.times > 1 else plan.first,
-        f"missing: {plan.missing_times} times" + (f": {', '.join(plan.missing[:3])}{more}" if plan.missing else ""),
+        f"{plan.label}, {counted(plan.channels, 'channel')}, {plan.source_grid} to {plan.target_grid}",
+        f"{counted(plan.times, 'time')}{every}, {spanned(plan.first, plan.last)}",
+        f"missing: {counted(plan.missing_times, 'time')}"
+        + (f": {', '.join(plan.missing[:3])}{more}" if plan.missing else ""),
         f"to read: {read} of fields, {through} through the source's chunks ({ratio:.2f} times as much)",
         f"to write: {size(plan.bytes_written)} before compression in {slabs}",
-        f"memory: up to {memory} for each of {plan.workers} worker(s)",
+        f"memory: up to {memory} for each of {counted(plan.workers, 'worker')}",
         f"disk: {needed} needed (store, normals and their sums), {free} free",
     ]
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline import files, store
 from pipeline.console import say
 from pipeline.weather.times import Times
+from pipeline.words import counted
 
 _ARRAY = "state"
 
@@ -175,5 +176,5 @@ def take_over(
                 some[slab.index] = other
     if whole or some:
         names = sorted({other.path.name for other in (*(o for o, _ in whole.values()), *some.values())})
-        say(f"regrid: {len(whole)} slabs are taken over from {', '.join(names)}, which has the same fields")
+        say(f"regrid: {counted(len(whole), 'slab')} taken over from {', '.join(names)}, which has the same fields")
     return whole, some

@@ -25,6 +25,7 @@ from pipeline.weather.forecast_store import CHUNK_CHANNELS
 from pipeline.weather.sections import Channels, Data
 from pipeline.weather.times import Times
 from pipeline.weather.variables import require_channel_names
+from pipeline.words import counted, spanned
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -64,8 +65,7 @@ def run_regrid(config: WeatherConfig) -> None:
             return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
-    size = f"{times.size} {'times' if times.size > 1 else 'time'} x {len(channels)} channels"
-    say(f"regrid: {size} on {grid}, written to {path}")
+    say(f"regrid: {counted(times.size, 'time')} x {counted(len(channels), 'channel')} on {grid}, written to {path}")
 
 
 def _fill(writer: store.SlabStore, reader: FieldReader, times: Times, facts: dict[str, Any]) -> None:
@@ -181,8 +181,8 @@ def select_times(available: Times, data: Data) -> tuple[Times, Times]:
     if not inside.any():
         raise ValueError(
             f"data.period must hold times of the source, got none at steps of {data.step_hours} h within "
-            f"{stamp(start)} .. {stamp(end)}; the source has {available.size} times, "
-            f"{stamp(available[0])} .. {stamp(available[-1])}"
+            f"{stamp(start)} .. {stamp(end)}; the source has {counted(available.size, 'time')}, "
+            f"{spanned(stamp(available[0]), stamp(available[-1]))}"
         )
     return wanted[inside], wanted[~inside]
 
@@ -260,22 +260,25 @@ def _coordinates(archive: Archive, times: Times, gridder: Gridder, *, channels: 
 def _report(archive: Archive, times: Times, missing: Times, config: WeatherConfig) -> None:
     """One line for each thing worth knowing about the source."""
     facts, step = archive.facts, config.data.step_hours
-    several = f"{times.size} times every {step} h, {stamp(times[0])} .. {stamp(times[-1])}"
-    say(f"regrid: {archive.label}, {several if times.size > 1 else f'one time, {stamp(times[0])}'}")
+    every = f" every {step} h" if times.size > 1 else ""
+    span = spanned(stamp(times[0]), stamp(times[-1]))
+    say(f"regrid: {archive.label}, {counted(times.size, 'time')}{every}, {span}")
     if missing.size:
         listed = gaps(missing, step_hours=step)
         more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-        say(f"regrid: the source lacks {missing.size} times, which stay absent: {', '.join(listed[:3])}{more}")
+        lacking = counted(missing.size, "time, which stays absent", "times, which stay absent")
+        say(f"regrid: the source lacks {lacking}: {', '.join(listed[:3])}{more}")
     if facts["times_with_some_channels_only"]:
         count = len(facts["times_with_some_channels_only"])
-        say(f"regrid: {count} times have some channels only and are left out")
+        say(f"regrid: {counted(count, 'time')} with some channels only left out")
     if facts["times_held_more_than_once"]:
-        say(f"regrid: {facts['times_held_more_than_once']} times are in several files, with equal values")
+        say(f"regrid: {counted(facts['times_held_more_than_once'], 'time')} in several files, with equal values")
     if facts["longer_leads_dropped"]:
-        say(f"regrid: {facts['longer_leads_dropped']} forecasts are left out for one of a shorter lead")
+        say(f"regrid: {counted(facts['longer_leads_dropped'], 'forecast')} left out for one of a shorter lead")
     leads = archive.lead_hours(times)
     if leads.max() > 0:
-        say(f"regrid: {np.count_nonzero(leads)} times are forecasts of up to {leads.max():g} h, the others analyses")
+        ahead = counted(int(np.count_nonzero(leads)), "time is a forecast", "times are forecasts")
+        say(f"regrid: {ahead} of up to {leads.max():g} h{', the others analyses' * bool((leads == 0).any())}")
     if len(facts.get("experiment_versions", [])) > 1:
         say(f"regrid: the source mixes experiment versions {', '.join(facts['experiment_versions'])} (0005 is ERA5T)")
     for line in facts.get("units_by_range", []):

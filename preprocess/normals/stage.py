@@ -32,6 +32,7 @@ from pipeline.grid import Grid
 from pipeline.weather import climatology as layout
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Times, inside
+from pipeline.words import counted, spanned
 from preprocess.normals.moments import (
     Array,
     DailySums,
@@ -81,7 +82,7 @@ def run_normals(config: WeatherConfig) -> None:
         files.sync(path.parent)
     normals = layout.Normals.open(path)
     _receipt(config, normals)
-    say(f"normals: {contract['times']} training times, climatology: {normals.kind}, written to {path}")
+    say(f"normals: {counted(contract['times'], 'training time')}, climatology: {normals.kind}, written to {path}")
 
 
 def training_times(times: NDArray[np.datetime64], config: WeatherConfig) -> NDArray[np.int64]:
@@ -95,7 +96,7 @@ def training_times(times: NDArray[np.datetime64], config: WeatherConfig) -> NDAr
         periods = ", ".join(f"{p.start:%Y-%m-%dT%H} .. {p.end:%Y-%m-%dT%H}" for p in config.splits.train)
         raise ValueError(
             f"data.splits.train must hold times of the store, got none within {periods}; "
-            f"the store has {times.size} times, {stamp(times[0])} .. {stamp(times[-1])}"
+            f"the store has {counted(times.size, 'time')}, {spanned(stamp(times[0]), stamp(times[-1]))}"
             if times.size
             else f"data.splits.train must hold times of the store, got an empty store for {periods}"
         )
@@ -176,7 +177,7 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
     content = about(contract["store"], state, times, chosen, hours=hours)
     kept = Sums.best(config.paths.normals.parent, content)
     if kept is not None:
-        say(f"normals: {len(kept.years)} of {len(content['years'])} years are taken from {kept.path.name}")
+        say(f"normals: {len(kept.years)} of {counted(len(content['years']), 'year')} taken from {kept.path.name}")
         chosen = chosen[~np.isin(years_of(times[chosen]), kept.years)]
     training = _Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
 
@@ -285,7 +286,7 @@ def _small_arrays(
     static = Moments.of(statics.reshape(statics.shape[0], grid.size), weights=grid.area_weights.ravel() / grid.size)
     static_std, constant = static.std, _constant(static)
     if constant.any():
-        say(f"normals: {constant.sum()} static field(s) are constant; their standard deviation is written as 1")
+        say(f"normals: {counted(int(constant.sum()), 'constant static field')}; standard deviation written as 1")
         static_std[constant] = 1.0
     static_names = source["static_channel"][:] if "static_channel" in source else np.empty(0, dtype="U1")
     return {

@@ -19,6 +19,7 @@ from rich.progress import Progress
 from pipeline import files, provenance, store
 from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
+from pipeline.words import counted
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.setup import LABEL, SimulationSetup
 from preprocess.simulation.synthesis import Synthesis
@@ -57,7 +58,7 @@ def run_simulate(config: WeatherConfig) -> None:
         writer.finish(facts)
     facts["seconds"] = round(clock.perf_counter() - started, 1)
     provenance.write_receipt(config, stage="simulate", outputs=[path], facts=facts)
-    say(f"simulate: {setup.times.size} times on {setup.grid}, written to {path}; label: {LABEL}")
+    say(f"simulate: {counted(setup.times.size, 'time')} on {setup.grid}, written to {path}; label: {LABEL}")
 
 
 def _produce(setup: SimulationSetup, synthesis: Synthesis, writer: store.SlabStore, pending: list[store.Slab]) -> None:

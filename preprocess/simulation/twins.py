@@ -29,6 +29,7 @@ from pipeline.weather import variables
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
 from pipeline.weather.times import Times, init_times
+from pipeline.words import counted
 from preprocess.ingest.gridding import Gridder, stack
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.perturb import coarsened, perturbed
@@ -85,7 +86,8 @@ def run_twins(config: WeatherConfig) -> None:
             twin = Twin(name, setup, config, gridder)
             facts[name] = twin.describe() | {"initial_rmse": twin.initial_rmse(init[:1])}
             _write(twin, path, init, truth, facts[name], bar)
-            say(f"twins: {name}, {init.size} init times x {len(config.forecast.lead_hours)} leads, {path}")
+            leads = counted(len(config.forecast.lead_hours), "lead")
+            say(f"twins: {name}, {counted(init.size, 'init time')} x {leads}, {path}")
     facts["seconds"] = round(clock.perf_counter() - started, 1)
     provenance.write_receipt(config, stage="twins", outputs=list(paths.twins.values()), facts=facts)
 

@@ -24,6 +24,7 @@ from pipeline.grid import Grid
 from pipeline.weather import variables as catalogue
 from pipeline.weather.sections import Channels
 from pipeline.weather.times import Times
+from pipeline.words import counted, spanned
 from preprocess.decode.axes import spell_members
 from preprocess.decode.canonical import align, alignment, as_slice, canonical, checked
 from preprocess.decode.survey import Survey, several_members, spell_levels
@@ -243,7 +244,9 @@ class Archive:
         common = functools.reduce(functools.partial(np.intersect1d, assume_unique=True), axes)
         if not common.size:
             firsts = {short: groups[0][1].times for short, groups in self.series.items()}
-            spans = "; ".join(f"{s}: {stamp(a[0])} .. {stamp(a[-1])} ({a.size} times)" for s, a in firsts.items())
+            spans = "; ".join(
+                f"{s}: {spanned(stamp(a[0]), stamp(a[-1]))} ({counted(a.size, 'time')})" for s, a in firsts.items()
+            )
             raise ValueError(
                 f"source must have times at which every channel is there, got none ({spans}); "
                 "name files that cover the same times"

@@ -24,6 +24,7 @@ from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
 from pipeline.weather.times import Times
+from pipeline.words import counted
 from preprocess.sources import cds, remote
 from preprocess.sources.cds import Folder, Request, needed_requests
 from preprocess.sources.local_files import open_file
@@ -53,7 +54,8 @@ def run_fetch(config: WeatherConfig) -> None:
         if missing:
             need = sum(r.fields for r in missing) * cds.BYTES_OF_FIELD[source.data_format]
             say(
-                f"fetch: {len(missing)} of {len(requests)} requests, {sum(r.fields for r in missing)} fields, "
+                f"fetch: {len(missing)} of {counted(len(requests), 'request')}, "
+                f"{counted(sum(r.fields for r in missing), 'field')}, "
                 f"at most {need / 1e9:.1f} GB, into {folder.path}"
             )
             files.free_space_check(folder.path, need)
@@ -62,7 +64,7 @@ def run_fetch(config: WeatherConfig) -> None:
     total = sum(recorded[r.file]["bytes"] for r in requests)
     facts = {"files": len(requests), "bytes": total, "folder": str(folder.path)}
     provenance.write_receipt(config, stage="fetch", outputs=[folder.manifest], facts=facts)
-    say(f"fetch: complete, {len(requests)} files, {total / 1e9:.2f} GB in {folder.path}")
+    say(f"fetch: complete, {counted(len(requests), 'file')}, {total / 1e9:.2f} GB in {folder.path}")
 
 
 def connect(source: CdsSource) -> Any:

@@ -74,6 +74,34 @@ def test_means_are_area_weighted(trio) -> None:
     np.testing.assert_allclose(metrics.skill(f, o, climatology=c), skill, rtol=1e-12)
 
 
+def test_pooled_acc_by_plain_loops(trio) -> None:
+    """Every cell of every init time in plain loops, WeatherBench-X's convention: three sums, one ratio; catches a mean
+    of ratios, a lead that enters another's sum, weights left out, and a mask that counts."""
+    f, o, c, w = trio
+    mask = f.isel(lead_time=0, drop=True) > 0.5
+    expected = {None: np.empty(2), "masked": np.empty(2)}
+    for kind, found in expected.items():
+        for lead in range(2):
+            product = of_forecast = of_truth = 0.0
+            for t in range(5):
+                counted = [(i, j) for i in range(6) for j in range(10) if kind is None or bool(mask[t, i, j])]
+                area = sum(w[i, j] for i, j in counted)  # each init time counts once, whatever the mask leaves
+                for i, j in counted:
+                    a = float(f[t, lead, i, j]) - float(c[t, lead, i, j])
+                    b = float(o[t, lead, i, j]) - float(c[t, lead, i, j])
+                    product += w[i, j] * a * b / area
+                    of_forecast += w[i, j] * a * a / area
+                    of_truth += w[i, j] * b * b / area
+            found[lead] = product / (of_forecast * of_truth) ** 0.5
+    np.testing.assert_allclose(metrics.acc_pooled(f, o, climatology=c), expected[None], rtol=1e-12)
+    masked = metrics.acc_pooled(f, o, climatology=c, mask=mask.broadcast_like(f))
+    np.testing.assert_allclose(masked, expected["masked"], rtol=1e-12)
+    assert abs(metrics.acc_pooled(f, o, climatology=c) - metrics.acc(f, o, climatology=c)).min() > 1e-3
+    one = {"init_time": [2]}
+    alone = metrics.acc_pooled(f[one], o[one], climatology=c[one])
+    np.testing.assert_allclose(alone, metrics.acc(f[one], o[one], climatology=c[one]), rtol=1e-12)
+
+
 def test_maps_sum_over_init_times(trio) -> None:
     """A map of ACC is a ratio of sums over init times; the mean of per-time ratios would be +-1 everywhere."""
     f, o, c, _ = trio

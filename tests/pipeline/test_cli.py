@@ -53,14 +53,14 @@ def written(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*")} - {"case.yaml"}
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "plan", "export", "validate", None])
+@pytest.mark.parametrize("stage", [*STAGES, "plan", "export", "validate", "map", None])
 def test_help_of_each_stage(stage: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a stage without help, and help that does not name the options everybody needs."""
     from typer.testing import CliRunner
 
     shown = CliRunner().invoke(cli.app, [stage, "--help"] if stage else ["--help"]).output
     if stage is None:
-        for name in (*STAGES, "plan", "export", "validate", "schema"):
+        for name in (*STAGES, "plan", "export", "validate", "map", "schema"):
             assert f" {name} " in shown
     else:
         for word in ("--config", "--set", "--log", "Repeatable"):
@@ -90,6 +90,7 @@ def test_each_stage_has_a_module_that_runs_it() -> None:
         (["train", "--config", "case.yaml"], "run python -m pipeline normals"),
         (["normals", "--config", "case.yaml"], "python -m pipeline regrid"),
         (["forecast", "--config", "case.yaml"], "python -m pipeline train"),
+        (["map", "--config", "case.yaml", "--region", "europa"], "region must be one of globe, tropics, "),
         (["trian", "--config", "case.yaml"], "No such command 'trian'"),
         (["train"], "Missing option"),
     ],

@@ -103,8 +103,8 @@ def test_missing_times_must_be_listed(good: Config) -> None:
     assert store.read_manifest(good.paths.store)["facts"]["missing_times"] == ["2001-01-01T18:00"]
     edit(good, facts__missing_times=["2001-01-01T12:00"])
     lines = departures(good.paths.store)
-    assert any("got 1 that are not, 2001-01-01T18:00 first" in line for line in lines)
-    assert any("got 1 that are there, 2001-01-01T12:00 first" in line for line in lines)
+    assert any("got 1 that is not, 2001-01-01T18:00 first" in line for line in lines)
+    assert any("got 1 that is there, 2001-01-01T12:00 first" in line for line in lines)
 
 
 def test_channels_in_another_order_or_unknown(good: Config, configure: Configure) -> None:

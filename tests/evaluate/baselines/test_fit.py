@@ -175,6 +175,26 @@ def test_pairs_stay_inside_training_periods(experiment: Config) -> None:
         fit.fit(["linear"], fit.Training(truth.isel(time=slice(0, 59)), normals, [24 * 90], channels))
 
 
+def test_damped_persistence_takes_pairs_at_each_lead(experiment: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No start has every lead: each factor comes from the pairs of its own lead, as if it were fitted alone; catches a
+    baseline refused though it can be fitted, and factors of other leads' pairs. A regression needs starts with all."""
+    truth, normals, channels = inputs(experiment)
+    days = [0, 1, 10, 11, 20, 50, 90, 120]  # a day or thirty days apart, no start with both
+    apart = truth.isel(time=[*days, *range(370, 400)])
+    both = fit.Training(apart, normals, [24, 720], channels)
+    assert [(leads, init.size) for leads, init in both.groups] == [([24], 2), ([720], 2)]
+    alone = [fit.Training(apart, normals, [lead], channels) for lead in (24, 720)]
+    names = ["damped_persistence"]
+    assert np.isfinite(fit._fit(names, both)["damped_persistence"]["factors"]).all()
+    monkeypatch.setattr("evaluate.baselines.excluded_window.NEGLIGIBLE", 2.0)  # so that no other start matters
+    found = fit._fit(names, both)["damped_persistence"]["factors"]
+    each = [fit._fit(names, training)["damped_persistence"]["factors"] for training in alone]
+    np.testing.assert_array_equal(found, np.concatenate(each))
+    assert len(np.unique(found)) == found.size == 2 * len(channels)
+    with pytest.raises(ValueError, match=r"must have 30 training states in 1.5 GB, got 0 of 0"):
+        fit.fit(["linear"], both)
+
+
 def test_fits_are_kept_and_made_anew_for_other_settings(experiment: Config, tmp_path: Path, monkeypatch) -> None:
     """The file is used when nothing changed, and not when the leads did."""
     truth, normals, channels = inputs(experiment)

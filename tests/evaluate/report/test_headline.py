@@ -106,7 +106,7 @@ def test_no_ceiling_no_word_of_it(tmp_path: Path) -> None:
     tile = headline.tiles(real)[0]
     assert tile.bar is None
     assert "ceiling" not in str(tile)
-    assert tile.text == "Better than climatology in 1 of 1 variables"
+    assert tile.text == "Better than climatology"
     card = heat_tables.scorecard(real)[0]
     assert (card.columns, card.groups, len(card.rows["500"])) == (["7 d"], [], 1)
 

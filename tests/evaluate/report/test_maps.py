@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluate.report import maps, style
+from evaluate.scoring.regions import REGIONS, region_weights
 from pipeline.grid import Grid
 
 LABELS = style.Labels(
@@ -105,6 +106,25 @@ def test_scales() -> None:
     assert error.high >= np.quantile(lopsided, 0.995)
     assert maps.scale_for("acc", rng.normal(0.5, 0.4, 100)).extend == "min"
     assert maps.scale_for("rmse", np.array([np.nan])).high == 1.0
+
+
+@pytest.mark.parametrize("resolution", [5.625, 15.0])
+@pytest.mark.parametrize("name", [region.name for region in REGIONS])
+def test_a_window_holds_the_cells_of_its_region_and_no_others(name: str, resolution: float) -> None:
+    """Centres of cells against the window, for every region and several grids; catches a window that is half a cell
+    off, one that is cut by the seam of the map, and a region drawn on the whole globe."""
+    grid = Grid.regular(resolution)
+    mask = (np.random.default_rng(0).random(grid.shape) > 0.6).astype(float)
+    inside = region_weights(grid, land_sea_mask=mask).sel(region=name).values > 0
+    globe = maps.Globe(grid, mask, None if name == "globe" else inside)
+    if name in ("globe", "land", "sea"):
+        assert globe.window.extent is None
+        return
+    left, right, low, high = globe.window.extent
+    x, y = globe._project(*np.meshgrid((grid.longitude + 180) % 360 - 180, grid.latitude))
+    within = (x > left) & (x < right) & (y > low) & (y < high)
+    np.testing.assert_array_equal(within, inside)
+    assert globe.window.labelled == (name in ("europe", "north_america", "east_asia"))
 
 
 @pytest.mark.parametrize("colours", [style.BIAS, style.SKILL, style.ERROR, style.CORRELATION])

@@ -6,7 +6,6 @@ import dataclasses
 import datetime as dt
 import html.parser
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,26 +27,10 @@ from pipeline import provenance
 from pipeline.config import Config
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
-from tests.evaluate.conftest import second_year_until, write_ceiling
+from tests.evaluate.conftest import second_year_until
 from tests.evaluate.report.browser import browse
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
-
-SHORT = second_year_until("2002-04-30")
-
-
-@pytest.fixture(scope="module")
-def reported(build_experiment: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A simulated experiment with a ceiling on every tenth init time, scored and reported."""
-    twins = {"models": ["ceiling"], "init_step_hours": 240}
-    shown = {"variables": ["z500", "t2m"], "cases": ["2002-02-07T00:00"], "animation_frames": 5, "twins": twins}
-    config = build_experiment(
-        tmp_path_factory.mktemp("reported"), source={"kind": "simulation"}, evaluation=shown, **SHORT
-    )
-    write_ceiling(config)
-    run_score(config)
-    run_report(config)
-    return config
 
 
 @pytest.fixture(scope="module")

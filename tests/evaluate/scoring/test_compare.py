@@ -83,18 +83,19 @@ def test_three_models_side_by_side(base: Config, tmp_path: Path) -> None:
 
 
 def test_everything_that_cannot_be_opened_is_named(base: Config, tmp_path: Path) -> None:
-    """Two missing files and a name that is taken: one message with all three."""
+    """Two missing files in one message; a name that is taken, and one that is there twice, by the configuration."""
     entries = [
         {"name": "a", "path": str(tmp_path / "a.zarr")},
         {"name": "b", "path": str(tmp_path / "b.zarr")},
-        {"name": "linear", "path": str(tmp_path / "c.zarr")},
     ]
-    with pytest.raises(ValueError, match="got 3 faults") as caught:
+    with pytest.raises(ValueError, match="got 2 faults") as caught:
         stage.run_score(with_evaluation(base, compare=entries))
     text = str(caught.value)
     assert "a.zarr" in text
     assert "b.zarr" in text
-    assert "forecast 'linear', name: taken by another model" in text
+    for name in ("linear", "coarse", base.name):
+        with pytest.raises(ValueError, match=f"compare: name '{name}' must differ from the models it is compared with"):
+            with_evaluation(base, compare=[{"name": name, "path": str(tmp_path / "c.zarr")}])
     with pytest.raises(ValueError, match="compare must name each model once, got a more than once"):
         with_evaluation(base, compare=[entries[0], entries[0]])
 

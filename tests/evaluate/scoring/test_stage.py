@@ -77,9 +77,10 @@ def test_table_agrees_with_labelled_metrics(scored: Config) -> None:
         "persistence": simple.persistence_forecast(truth["state"], init_times=init, leads=leads),
         "climatology": simple.climatology_forecast(climatology, init_times=init, leads=leads),
     }
+    acc = ("acc", "acc_pooled")
     for model, field in fields.items():
         field = field.assign_coords(lead_time=forecast["lead_time"]).transpose("init_time", "lead_time", ...)
-        for name in ("rmse", "mse", "mean_rmse", "mae", "bias", "acc", "pearson", "activity", "skill"):
+        for name in ("rmse", "mse", "mean_rmse", "mae", "bias", *acc, "pearson", "activity", "skill"):
             found = getattr(metrics, name)(field, truth["state"], climatology=climatology).transpose("lead_time", ...)
             exact = found.transpose("lead_time", "channel").values
             size = abs(exact)
@@ -91,7 +92,7 @@ def test_table_agrees_with_labelled_metrics(scored: Config) -> None:
             keys = [(lead, s.variable, "" if s.level is None else str(s.level)) for lead in leads for s in specs]
             assert len(ours) == len(keys)
             table = np.array([ours[key] for key in keys]).reshape(exact.shape)
-            if model == "climatology" and name in ("acc", "pearson"):
+            if model == "climatology" and name in (*acc, "pearson"):
                 assert np.isnan(table).all()
             else:
                 assert np.all(abs(table - exact) <= 2e-6 * size + 1e-12), (model, name)
@@ -286,7 +287,7 @@ def test_bad_forecasts_are_refused_with_one_message(build_experiment, tmp_path: 
     """A NaN is named with its place and no table is written; a stage that is missing is named too."""
     config = build_experiment(tmp_path, change=nan_at, **SHORT)
     where = "t500 issued 2002-01-04T00 for 2002-01-11T00"
-    with pytest.raises(ValueError, match=f"forecast 'tiny' must be finite, got 1 values .* {where}"):
+    with pytest.raises(ValueError, match=f"forecast 'tiny' must be finite, got 1 value that is not, first in {where}"):
         stage.run_score(config)
     assert not (config.paths.scores / "scores.csv").exists()
     assert not config.paths.receipt("score").exists()
@@ -328,6 +329,21 @@ def test_a_gap_is_reported_and_nothing_crosses_it(build_experiment, tmp_path: Pa
     found = score_stores({"tiny": fuller}, truth, normals, ScoringOptions([24, 168], ["z500"]))
     assert found.alignment.dropped == {"the store lacks the valid time at 1 day": ["2002-02-04T00"]}
     assert len(found.alignment.init_times) == facts["n_init"]
+
+
+def test_a_default_baseline_that_the_store_is_too_short_for_is_left_out(
+    build_experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gap in the training year, which the configuration cannot know: a line, and everything else is scored; catches
+    an error about a key that nobody set, and one that was set and is ignored."""
+    config = build_experiment(tmp_path, gap=slice(25, 355), **second_year_until("2002-01-20"))
+    asked = config.evaluation.model_copy(update={"baselines": ["linear"]})
+    with pytest.raises(ValueError, match="linear needs 30 training times that have a later one at every lead, got 21"):
+        stage.run_score(config.model_copy(update={"evaluation": asked}))
+    stage.run_score(config)
+    assert "score: evaluation.baselines: linear needs 30 training times" in capsys.readouterr().err
+    models = ScoreTable.read(config.paths.scores / "scores.csv").models
+    assert models == ["tiny", "persistence", "climatology", "damped_persistence"]
 
 
 def test_spectrum_sums_to_the_mean_square(scored: Config) -> None:

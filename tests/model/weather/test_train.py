@@ -229,5 +229,16 @@ def test_a_climatology_of_single_times_is_refused(experiment: Make) -> None:
     config = experiment()
     normals = Normals.open(config.paths.normals)
     alone = replace(normals, anomaly_std=np.zeros_like(normals.anomaly_std), contract={**normals.contract, "times": 2})
-    with pytest.raises(ValueError, match=r"weather beside its climatology, got none in t500, t850, t2m: .* 1 times"):
+    with pytest.raises(
+        ValueError, match=r"weather beside its climatology, got none in t500, t850, t2m: .* 1 time in all"
+    ):
         Fields(config.paths.store, alone)
+
+
+def test_what_cannot_be_forecast_is_not_trained_for(experiment: Make) -> None:
+    """Catches leads that no init time of the store's test period has, found out after the training."""
+    config = experiment()
+    asked = config.forecast.model_copy(update={"lead_hours": [24, 2400]})
+    with pytest.raises(ValueError, match="every lead must have at least one pair of times, got none for 2400 h"):
+        run_train(config.model_copy(update={"forecast": asked}))
+    assert not config.paths.train.exists()

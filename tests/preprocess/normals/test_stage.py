@@ -280,7 +280,7 @@ def test_a_constant_static_field(
         prepare(times, noise(times), train={"start": "2001-01-01", "end": "2001-02-20"}, statics=np.zeros((8, 16)))
     )
     assert found.static_std.tolist() == [1.0]
-    assert "1 static field(s) are constant" in capsys.readouterr().err
+    assert "1 constant static field;" in capsys.readouterr().err
 
 
 def copied(config: Config, other: Config) -> Config:
@@ -322,7 +322,7 @@ def test_a_further_year_reads_that_year_only(
     assert longer.paths.store == config.paths.store
     assert longer.paths.normals != config.paths.normals
     found = run(longer)
-    assert "2 of 4 years are taken from" in capsys.readouterr().err
+    assert "2 of 4 years taken from" in capsys.readouterr().err
     assert read == list(range(366 + 365, times.size))
     alone = copied(config, until(config, "2006-12-31T23:00", name="alone", keep=False))
     once = run(alone)
