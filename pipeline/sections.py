@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_jsonable_python
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -28,7 +29,8 @@ class Section(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that decide the content of what is made from this block, JSON-ready."""
         content = self.model_dump(mode="json", exclude=set(self.FREE))
-        default = {key: field.default for key, field in type(self).model_fields.items() if key in self.ADDED}
+        fields = type(self).model_fields.items()
+        default = {key: to_jsonable_python(field.default) for key, field in fields if key in self.ADDED}
         return {key: value for key, value in content.items() if key not in default or value != default[key]}
 
 

@@ -27,7 +27,9 @@ def store(config: Config) -> Any:
 
 def normals(config: Config) -> Any:
     """Means, standard deviations and climatology."""
-    return [store(config), _splits(config)["train"], config.data.normals.identity]
+    known = [store(config), _splits(config)["train"], config.data.normals.identity]
+    steps = sorted(config.training.step_hours)
+    return [*known, steps] if steps else known
 
 
 def train(config: Config) -> Any:
