@@ -10,7 +10,6 @@ Letters: T times of the store, N times asked for, K dynamic channels read, S sta
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
-from pipeline.weather.times import find_times
+from pipeline.weather.times import Times, find_times
 from pipeline.weather.variables import require_channel_names
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ class Fields:
         normals: means, standard deviations and climatology.
         static_SHW: normalised static fields.
         in_memory: whether reading touches no file.
+        network_input: see below.
+        anomaly_gain: (K, 1, 1) standard deviation of each channel over that of its anomaly.
     """
 
     def __init__(
@@ -141,11 +142,11 @@ class Fields:
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
         gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
-        self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
+        self.anomaly_gain = torch.from_numpy(gain)[:, None, None]
         self.static_SHW = self._read_static(ds, static)
         self._rows = np.array([dynamic.index(c) for c in self.channels], dtype=np.int64)
         self._array = Reader(store, "state")
-        self._network_input = network_input
+        self.network_input: Literal["state", "anomaly"] = network_input
         self._memory_NKHW: Tensor | None = None
         self._place_T = np.full(len(self.times), -1, dtype=np.int64)
         self._store = store
@@ -211,10 +212,38 @@ class Fields:
             times: positions in the store.
             roll: cells by which each is turned eastward.
         """
-        target = self.anomalies(times, rows=self.layout.blocks[0][1])
-        if roll is None or not np.any(roll):
-            return target
-        return _roll_into(torch.empty_like(target), target, roll)
+        return _rolled(self.anomalies(times, rows=self.layout.blocks[0][1]), roll)
+
+    def anomalies_at(self, times: Index, *, roll: Index | None = None) -> Tensor:
+        """Normalised anomalies of all channels read, (N, K, H, W); arguments as for `targets`."""
+        return _rolled(self.anomalies(times), roll)
+
+    def static_at(self, times: Times, *, roll: Index | None = None) -> Tensor:
+        """Static fields as the network reads them with each of some times.
+
+        Args:
+            times: (N, R), any.
+            roll: (N,) cells by which each sample is turned eastward.
+
+        Returns:
+            (N, R, S, H, W).
+        """
+        N, R = times.shape
+        turned = _rolled(self.static_SHW.expand(N, *self.static_SHW.shape), roll)
+        return turned.unsqueeze(1).expand(N, R, *self.static_SHW.shape)
+
+    def standard_climatology(self, times: Times, *, roll: Index | None = None) -> Tensor:
+        """The standardised climatology of the channels read: what a network that reads states sees of a zero anomaly.
+
+        Args:
+            times: (N, R), at hours that the climatology has.
+            roll: (N,) cells by which each sample is turned eastward.
+
+        Returns:
+            (N, R, K, H, W).
+        """
+        fields = self.scaling.standardise(self.normals.climatology_at(times, channels=self.channels))
+        return _rolled(torch.from_numpy(fields), roll)
 
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
         """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
@@ -249,8 +278,8 @@ class Fields:
             rows: which of `channels` they are.
             climatology: that of their times and channels, canonical units; called only where it is needed.
         """
-        if self._network_input == "anomaly":
-            anomalies_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
+        if self.network_input == "anomaly":
+            anomalies_NKHW.mul_(self.anomaly_gain[torch.from_numpy(rows)])
         else:
             names = [self.channels[i] for i in rows]
             scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
@@ -328,26 +357,11 @@ class Fields:
         )
 
 
-def available_memory() -> int:
-    """Bytes that could be allocated now without swapping, 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):
-            return 0
-    try:  # a container's own limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        cache = next(
-            int(x.split()[1]) for x in (group / "memory.stat").read_text().splitlines() if x.startswith("file ")
-        )
-        free = min(free, limit - used + cache)
-    except (OSError, ValueError, StopIteration):
-        pass
-    return max(free, 0)
+def _rolled(fields: Tensor, roll: Index | None) -> Tensor:
+    """Fields (N, ..., W), each sample turned eastward by a number of cells; the same tensor where none is turned."""
+    if roll is None or not np.any(roll):
+        return fields
+    return _roll_into(torch.empty_like(fields), fields, roll)
 
 
 def _roll_into(out_NCHW: Tensor, fields_NCHW: Tensor, roll: Index | None) -> Tensor:

@@ -27,6 +27,7 @@ class WeatherPaths(Paths):
     normals: Path
     train: Path
     forecast: Path
+    uncalibrated: dict[str, Path]
     twins: dict[str, Path]
     networks: Path
     network_forecasts: dict[str, Path]
@@ -77,6 +78,23 @@ class WeatherConfig(Config):
         """Spacing of the twins' init times: what is asked for, rounded up so that each is one of the forecasts'."""
         asked, step = self.evaluation.twins.init_step_hours, self.forecast.init_step_hours
         return -(-asked // step) * step
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether forecasts are calibrated on the validation periods."""
+        asked, periods = self.forecast.calibrate, self.data.splits.validation
+        return bool(self.training.step_hours and periods) if asked is None else asked
+
+    @property
+    def validation_steps(self) -> tuple[int, list[int]]:
+        """With which step a model with steps is validated [h], and after how many of them.
+
+        After one, and at the leads of up to a week that are issued and that the step divides, or at the shortest one.
+        """
+        step = max(self.training.step_hours)
+        reached = [hours // step for hours in self.forecast.lead_hours if hours % step == 0]
+        week = [count for count in reached if count * step <= 168]
+        return step, sorted({1, *(week or [min(reached, default=1)])})
 
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:
@@ -147,6 +165,14 @@ class WeatherConfig(Config):
         if unreached:
             raise ValueError(
                 f"forecast.lead_hours must be multiples of a step in training.step_hours {steps}, got {unreached}"
+            )
+        if self.calibrates and not self.data.splits.validation:
+            raise ValueError("forecast.calibrate must be absent without data.splits.validation, on which it is fitted")
+        longest = max(((p.end - p.start).total_seconds() / 3600 for p in self.data.splits.validation), default=0.0)
+        if self.calibrates and longest < max(leads):
+            raise ValueError(
+                f"data.splits.validation must hold a period longer than the longest lead of {max(leads)} h, to calibrate "
+                f"forecasts, got {longest:g} h; lengthen it or set forecast.calibrate: false"
             )
         history = sorted(self.model.history_hours)
         if steps and history and (len(steps) > 1 or history != [steps[0] * (i + 1) for i in range(len(history))]):

@@ -76,6 +76,10 @@ def _network_names(config: Config) -> list[str]:
     return [str(name) for name in config.evaluation.trained_baselines]
 
 
+def _uncalibrated(config: Config) -> list[str]:
+    return ["uncalibrated"] if config.calibrates else []
+
+
 _LARGE = Resources(threads=16, mem_mb=6000, runtime="5d")
 _MEDIUM = Resources(threads=8, mem_mb=6000)
 
@@ -136,7 +140,10 @@ STAGES = (
         identity=forecast,
         summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
-        outputs={"forecast": Output("forecast-{digest}.zarr")},
+        outputs={
+            "forecast": Output("forecast-{digest}.zarr"),
+            "uncalibrated": Output("{member}-{digest}.zarr", members=_uncalibrated),
+        },
         on_ranks=True,
         category="Model",
         resources=Resources(threads=16, mem_mb=6000),

@@ -10,12 +10,11 @@ from rich.console import Console
 from torch import Tensor
 
 from model.training.trainer import RunFolder, Trainer
-from model.weather.samples import Batch
-from model.weather.task import ForecastTask
+from model.weather.task import ForecastTask, Samples
 from pipeline.weather.config import WeatherConfig
 
 
-def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask) -> Trainer[Batch]:
+def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask) -> Trainer[Samples]:
     """As the train stage makes it; inside a process group."""
     device = torch.device("cpu")
     folder, console = RunFolder(config.paths.train), Console(quiet=True)
