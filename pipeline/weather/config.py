@@ -171,8 +171,8 @@ class WeatherConfig(Config):
         longest = max(((p.end - p.start).total_seconds() / 3600 for p in self.data.splits.validation), default=0.0)
         if self.calibrates and longest < max(leads):
             raise ValueError(
-                f"data.splits.validation must hold a period longer than the longest lead of {max(leads)} h, to calibrate "
-                f"forecasts, got {longest:g} h; lengthen it or set forecast.calibrate: false"
+                f"data.splits.validation must hold a period longer than the longest lead of {max(leads)} h for "
+                f"forecast.calibrate, got {longest:g} h; lengthen it or set forecast.calibrate: false"
             )
         history = sorted(self.model.history_hours)
         if steps and history and (len(steps) > 1 or history != [steps[0] * (i + 1) for i in range(len(history))]):
