@@ -121,7 +121,7 @@ def _open_store(
     if job.steps:
         extra["rollout_hours"] = config.forecast.rollout_hours or list(job.steps)
     if calibration is not None:
-        extra["calibration"] = contract_digest(asdict(calibration))
+        extra["calibrated"] = contract_digest(asdict(calibration))
     if fields.trained_on is not fields.contract:
         extra["initial"] = contract_digest(fields.contract)
     return forecast_store(

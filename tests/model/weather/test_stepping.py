@@ -178,7 +178,8 @@ def test_one_step_of_anomalies_is_a_direct_forecast(experiment: Make, tmp_path: 
     run_train(direct)
     steps = elsewhere(stepping(experiment, model=model_settings), tmp_path / "steps")
     run_train(steps)
-    assert losses(steps.paths.train, "train") == pytest.approx(losses(direct.paths.train, "train"), rel=1e-12)
+    expected = losses(direct.paths.train, "train")  # there, states are put together in single precision
+    assert losses(steps.paths.train, "train") == pytest.approx(expected, rel=1e-8)
 
 
 def test_the_schedule_decides_what_a_step_uses(experiment: Make) -> None:
@@ -203,7 +204,7 @@ def test_the_schedule_decides_what_a_step_uses(experiment: Make) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(model.weather.train, "ForecastTask", Watched)
             run_train(limited)
-        assert counts == ([(3, 1), (3, 3)] if minutes < 1 else [(3, n) for n in (1, 1, 1, 1, 2, 2, 3, 3)])
+        assert counts == ([(3, 1), (3, 1)] if minutes < 1 else [(3, n) for n in (1, 1, 1, 1, 2, 2, 3, 3)])
 
 
 @pytest.mark.parametrize("stop", [3, 5, 7])
