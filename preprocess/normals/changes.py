@@ -35,8 +35,8 @@ def step_pairs(times: Times, *, step_hours: Sequence[int], periods: Sequence[Per
             find_pairs(times, lead_hours=[hours], periods=periods)
         except ValueError as error:
             raise ValueError(
-                f"training.step_hours must be such that data.splits.train holds times of the store one step apart, got "
-                f"none {hours} h apart; drop the step or lengthen data.splits.train"
+                f"data.splits.train must hold times of the store one step (training.step_hours) apart, got none "
+                f"{hours} h apart; drop the step or lengthen data.splits.train"
             ) from error
     return find_pairs(times, lead_hours=step_hours, periods=periods)
 
@@ -117,6 +117,6 @@ def require_changes(found: Array, *, step_hours: Sequence[int], names: Sequence[
         if none.any():
             raise ValueError(
                 f"departures from the climatology must change over {hours} h (training.step_hours), got none in "
-                f"{', '.join(np.asarray(names)[none])}: a model that predicts changes has nothing to learn there; "
+                f"{', '.join(np.asarray(names)[none])}: a model with steps counts in units of this change; "
                 "lengthen data.splits.train, drop the step, or leave the channel out of data.channels"
             )

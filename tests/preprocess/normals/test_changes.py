@@ -78,7 +78,7 @@ def test_a_field_is_held_for_the_longest_step_only() -> None:
 def test_a_step_without_pairs_is_named() -> None:
     """Catches a division by zero, and a message that speaks of leads or leaves open which step it is."""
     with pytest.raises(
-        ValueError, match=r"training.step_hours must .* got none 480 h apart; drop the step or lengthen"
+        ValueError, match=r"one step \(training.step_hours\) apart, got none 480 h apart; drop the step"
     ):
         step_pairs(six_hourly(), step_hours=(24, 480), periods=PERIODS)
 

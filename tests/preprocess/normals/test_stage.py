@@ -276,13 +276,13 @@ def test_changes_over_steps(prepare: Callable[..., Config]) -> None:
 
 
 def test_steps_without_changes_are_refused(prepare: Callable[..., Config]) -> None:
-    """Catches a unit of zero, which rounding hides, and steps without pairs; each time nothing may be written."""
-    times = days("2001-10-01", "2001-10-13", hours=12)
+    """Catches a unit of zero where anomalies are not zero, and steps without pairs; nothing may be written."""
+    times = days("2001-10-01", "2001-10-13")
     fields = noise(times)
-    fields[:, 1] = 280.123 + 7.7 * (np.arange(times.size) % 2)[:, None, None]  # the hour of the day alone
+    fields[:, 1] = 280.123 + 7.7 * (np.arange(times.size) % 2)[:, None, None]
     config = prepare(times, fields, train={"start": "2001-10-02", "end": "2001-10-12"})
-    steps = stepping(config, 24)
-    with pytest.raises(ValueError, match=r"must change over 24 h \(training.step_hours\), got none in t2m: "):
+    steps = stepping(config, 24, 48)
+    with pytest.raises(ValueError, match=r"must change over 48 h \(training.step_hours\), got none in t2m: "):
         run_normals(steps)
     assert not steps.paths.normals.exists()
     assert not steps.paths.receipt("normals").exists()
