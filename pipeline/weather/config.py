@@ -89,12 +89,12 @@ class WeatherConfig(Config):
     def validation_steps(self) -> tuple[int, list[int]]:
         """With which step a model with steps is validated [h], and after how many of them.
 
-        After one, and at the leads of up to a week that are issued and that the step divides, or at the shortest one.
+        After one, and at the leads of up to a week that are issued and that the step divides; where there is none, at
+        the end of the longest roll-out trained.
         """
         step = max(self.training.step_hours)
-        reached = [hours // step for hours in self.forecast.lead_hours if hours % step == 0]
-        week = [count for count in reached if count * step <= 168]
-        return step, sorted({1, *(week or [min(reached, default=1)])})
+        week = [hours // step for hours in self.forecast.lead_hours if hours % step == 0 and hours <= 168]
+        return step, sorted({1, *(week or [self.training.most_steps])})
 
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:
