@@ -38,7 +38,7 @@ def network_config(
         return ConvolutionConfig(
             architecture=model.architecture, channels=inputs, out_channels=tuple(channels), image=image
         )
-    sizes = model.model_dump(include=set(sections.Encoder.model_fields) - {"groups"})
+    sizes = model.model_dump(include={*sections.Encoder.model_fields, "output", "output_margin"} - {"groups"})
     groups = group_spec(model.groups, channels=channels, history_hours=model.history_hours)
     return DCHAGConfig(channels=inputs, out_channels=tuple(channels), image=image, groups=groups, **sizes)
 
