@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Smooth(nn.Module):
-    """x + project(gelu(expand(depthwise(x)))): each channel's neighbourhood, then channels mixed in every cell.
+    """x + project(gelu(mix(depthwise(x)))): each channel's neighbourhood, then channels mixed in every cell.
 
     Args:
         channels: V.
@@ -22,19 +22,16 @@ class Smooth(nn.Module):
 
     REACH: ClassVar[int] = 2
     """Cells to each side that a cell sees."""
-    EXPANSION: ClassVar[int] = 2
-    """Hidden channels over V."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = self.EXPANSION * channels
         self.depthwise = nn.Conv2d(channels, channels, 2 * self.REACH + 1, groups=channels)
-        self.expand = nn.Conv2d(channels, hidden, 1)
-        self.project = nn.Conv2d(hidden, channels, 1)
+        self.mix = nn.Conv2d(channels, channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x_BVHW: Tensor) -> Tensor:
         """(B, V, H, W) to (B, V, H, W)."""
         reach = self.REACH
         around = F.pad(F.pad(x_BVHW, (reach, reach, 0, 0), mode="circular"), (0, 0, reach, reach), mode="replicate")
-        out: Tensor = x_BVHW + self.project(F.gelu(self.expand(self.depthwise(around))))
+        out: Tensor = x_BVHW + self.project(F.gelu(self.mix(self.depthwise(around))))
         return out

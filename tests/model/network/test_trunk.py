@@ -169,7 +169,7 @@ def test_smoothing_equals_a_loop() -> None:
                     for j in range(-2, 3):
                         there = x[0, v, min(max(lat + i, 0), 4), (lon + j) % 6]
                         local[0, v, lat, lon] += smooth.depthwise.weight[v, 0, i + 2, j + 2] * there
-    hidden = torch.einsum("hv,bvyx->bhyx", smooth.expand.weight[:, :, 0, 0], local) + smooth.expand.bias[:, None, None]
+    hidden = torch.einsum("hv,bvyx->bhyx", smooth.mix.weight[:, :, 0, 0], local) + smooth.mix.bias[:, None, None]
     hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
     right = (
         torch.einsum("vh,bhyx->bvyx", smooth.project.weight[:, :, 0, 0], hidden) + smooth.project.bias[:, None, None]

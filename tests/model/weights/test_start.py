@@ -121,7 +121,7 @@ def test_options_that_a_file_lacks_start_without_effect() -> None:
     torch.testing.assert_close(ours(x, lead), theirs(x, lead))
     assert set(taken(ours, theirs).unused) == set(found.initialised)
     fewer = DCHAG(shape(NAMES, ("t2m",), output="smooth"), seed=2)
-    assert "smooth.expand.weight" in taken(ours, fewer).initialised
+    assert "smooth.mix.weight" in taken(ours, fewer).initialised
     wider = DCHAG(shape(NAMES, ("t2m", "z500"), output="overlap"), seed=2)
     found = taken(theirs, wider)
     assert (found.outputs, found.initialised) == (0, ("t2m (predicted)", "z500 (predicted)"))
