@@ -4,8 +4,8 @@ Contract: straight from the Zarr store, no copy in another format. Memory holds 
 the climatology; a standardised state is that plus the standardised climatology of its time. Both ways of
 reading give the same bits.
 
-Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C input channels
-(K + S without earlier states), V channels predicted from here, H/W grid.
+Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, F features, C input
+channels (K + S + F without earlier states), V channels predicted from here, H/W grid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from model.weather.features import feature_fields
 from model.weather.foreign_states import as_in_training
-from model.weather.names import channel_and_hours, earlier_name
+from model.weather.names import FEATURES, channel_and_hours, earlier_name, feature_names
 from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
@@ -47,13 +48,15 @@ class InputLayout:
         channels: names of the K dynamic channels read, at whatever time, in store order.
         static_channels: names of the S static ones read.
         target_channels: names of the V dynamic channels read at the init time itself.
-        input_channels: names of the C input channels: the former two, then the earlier states.
+        feature_channels: names of the F features read (`model.weather.features`).
+        input_channels: names of the C input channels: dynamic, static, features, then the earlier states.
         blocks: (hours earlier, rows of `channels`) in the order of the inputs; 0 hours first.
     """
 
     channels: tuple[str, ...]
     static_channels: tuple[str, ...]
     target_channels: tuple[str, ...]
+    feature_channels: tuple[str, ...]
     input_channels: tuple[str, ...]
     blocks: tuple[tuple[int, Index], ...]
 
@@ -74,8 +77,10 @@ class InputLayout:
         present = {hours: [c for c in dynamic if c in read_at[hours]] for hours in sorted(read_at)}
         blocks = ((h, np.array([channels.index(c) for c in cs], dtype=np.int64)) for h, cs in present.items())
         statics = tuple(c for c in static if c in read_at[0])
+        features = tuple(c for c in feature_names(FEATURES) if c in read_at[0])
         earlier = [earlier_name(c, hours) for hours, cs in present.items() if hours for c in cs]
-        return cls(channels, statics, tuple(present[0]), (*present[0], *statics, *earlier), tuple(blocks))
+        inputs = (*present[0], *statics, *features, *earlier)
+        return cls(channels, statics, tuple(present[0]), features, inputs, tuple(blocks))
 
 
 class Fields:
@@ -109,8 +114,8 @@ class Fields:
         Args:
             store: the training store.
             normals: of its training years.
-            channels: input channels by name: dynamic, static, earlier states (`model.weather.names`); None for all of
-                the store without earlier ones. The order is that of `model.weather.names.input_names`.
+            channels: input channels by name: dynamic, static, features, earlier states (`model.weather.names`); None
+                for all of the store without the latter two. The order is that of `model.weather.names.input_names`.
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
@@ -216,8 +221,20 @@ class Fields:
             return target
         return _roll_into(torch.empty_like(target), target, roll)
 
+    def features(self, times: NDArray[np.datetime64], *, roll: Index | None = None) -> Tensor:
+        """Features that the network reads at any times, in the store or not: (N, F, H, W).
+
+        Args:
+            times: UTC.
+            roll: cells by which each is turned eastward, as static fields are.
+        """
+        latitude, longitude = self.coords["latitude"].values, self.coords["longitude"].values
+        names = self.layout.feature_channels
+        fields_NFHW = torch.from_numpy(feature_fields(names, times=times, latitude=latitude, longitude=longitude))
+        return _roll_into(torch.empty_like(fields_NFHW), fields_NFHW, roll)
+
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
-        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
+        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, features, earlier states.
 
         Args:
             times: positions in the store; `earlier` ones must exist.
@@ -235,6 +252,9 @@ class Fields:
                 statics_NSHW = self.static_SHW.expand(len(times), *self.static_SHW.shape)
                 _roll_into(x_NCHW[:, place : place + len(self.static_channels)], statics_NSHW, roll)
                 place += len(self.static_channels)
+                count = len(self.layout.feature_channels)
+                x_NCHW[:, place : place + count] = self.features(self.times[times], roll=roll)
+                place += count
         return x_NCHW
 
     def earlier(self, times: Index, *, hours: int) -> Index:

@@ -2,8 +2,9 @@
 
 Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
 model again and again to what it predicted: the state is kept within the plausible range of each channel, static
-fields stay, and the network's input is computed from the climatology of each valid time. On several ranks the init
-times are divided over the data axis, in passes of equal number, and channel ranks read and predict together.
+fields stay, and features and the climatology that the network's input is computed from are those of each valid time.
+On several ranks the init times are divided over the data axis, in passes of equal number, and channel ranks read and
+predict together.
 
 Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,
 H/W grid.
@@ -158,7 +159,8 @@ class Predictor:
                 state = np.clip(self.whole.scaling.physical(anomaly, climatology), low, high)
                 for e in np.flatnonzero(np.asarray(lead_hours) == hours):
                     out[part, e] = state
-                x = self._read_again(state, climatology)
+                valid = self.whole.times[init[part]] + np.timedelta64(hours, "h")
+                x = self._read_again(state, climatology, times=valid)
         return out
 
     def _predict(self, x_BCHW: Tensor, lead_hours: Index) -> NDArray[np.float32]:
@@ -171,14 +173,21 @@ class Predictor:
         valid: NDArray[np.datetime64] = init + lead_hours.astype("timedelta64[h]")
         return self.whole.normals.climatology_at(valid, channels=self.whole.channels)
 
-    def _read_again(self, state_BVHW: NDArray[np.float32], climatology_BVHW: NDArray[np.float32]) -> Tensor:
-        """What the network reads of a predicted state: (B, C, H, W)."""
+    def _read_again(
+        self,
+        state_BVHW: NDArray[np.float32],
+        climatology_BVHW: NDArray[np.float32],
+        *,
+        times: NDArray[np.datetime64],
+    ) -> Tensor:
+        """What the network reads of a state predicted for some times: (B, C, H, W)."""
         own = self.own
         rows = [self.whole.channels.index(name) for name in own.channels]
         climatology = climatology_BVHW[:, rows]
         anomalies = torch.from_numpy(own.scaling.anomaly(state_BVHW[:, rows], climatology))
         own.as_input(anomalies, rows=np.arange(len(rows)), climatology=lambda: climatology)
-        return torch.cat([anomalies, own.static_SHW.expand(len(anomalies), *own.static_SHW.shape)], dim=1)
+        statics = own.static_SHW.expand(len(anomalies), *own.static_SHW.shape)
+        return torch.cat([anomalies, statics, own.features(times)], dim=1)
 
 
 def limits(channels: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

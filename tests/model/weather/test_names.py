@@ -42,6 +42,27 @@ def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
     assert len(grouped) == 4
 
 
+def test_features_are_channels_between_statics_and_earlier_states() -> None:
+    """Catches features that groups by variable scatter, in the order of the configuration, or with a pressure level."""
+    block = sections_model.Model(width=16, heads=2, features=["longitude", "season"], history_hours=[12])
+    features = ("sin_season", "cos_season", "sin_longitude", "cos_longitude")
+    for by, expected in (("variable", set(features)), ("level", {"lsm", *features})):
+        groups = sections.Groups(by=by)
+        model = block.model_copy(update={"groups": groups})
+        config = network_config(model, channels=["z500", "t500"], static_channels=["lsm"], image=(6, 12))
+        assert config.channels == ("z500", "t500", "lsm", *features, "z500-12h", "t500-12h")
+        assert config.out_channels == ("z500", "t500")
+        tree = config.channel_tree()
+        assert expected in [{config.channels[i] for i in group} for group in tree.groups]
+    unet = network_config(
+        block.model_copy(update={"architecture": "unet"}), channels=["z500"], static_channels=["lsm"], image=(6, 12)
+    )
+    assert unet.channels == ("z500", "lsm", *features, "z500-12h")
+    listed = sections_model.Model(groups=sections.Groups(by="list", listed=[["z500"]]), features=["season"])
+    with pytest.raises(ValueError, match="sin_season"):
+        network_config(listed, channels=["z500"], static_channels=[], image=(6, 12))
+
+
 @pytest.mark.parametrize("hours", [[], [12, 24]])
 def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None:
     """Catches a listed partition that history makes invalid, and a static field with a past."""

@@ -37,8 +37,14 @@ def changed(config: Config, **forecast: Any) -> Config:
     return parse(content)
 
 
-def trained(experiment: Make, **training: Any) -> Config:
+OPTIONS = {"features": ["season", "latitude"], "output": "overlap", "conditioning": "adaptive_norm"}
+
+
+def trained(experiment: Make, *, model: dict[str, Any] | None = None, **training: Any) -> Config:
     config = experiment(steps=20, batch_size=8, learning_rate=5e-3, validate_every=20, **training)
+    content = config.model_dump(mode="json")
+    content["model"] |= model or {}
+    config = parse(content)
     run_train(config)
     return config
 
@@ -49,19 +55,21 @@ def test_a_state_is_read_again_as_from_the_store(experiment: Make, network_input
     config = experiment()
     normals = Normals.open(config.paths.normals)
     whole = Fields(config.paths.store, normals, network_input=network_input)
-    own = Fields(config.paths.store, normals, channels=["t850", "orog"], network_input=network_input)
+    channels = ["t850", "orog", "cos_season", "sin_time_of_day"]
+    own = Fields(config.paths.store, normals, channels=channels, network_input=network_input)
     init = np.array([3, 40, 200])
     state = open_store(config.paths.store)["state"].values[init]
     climatology = normals.climatology_at(whole.times[init])
     for fields in (whole, own):
         predictor = Predictor(torch.nn.Linear(1, 1), whole, fields)  # type: ignore[arg-type]
-        again = predictor._read_again(state, climatology)
+        again = predictor._read_again(state, climatology, times=whole.times[init])
         assert torch.allclose(again, fields.inputs(init), atol=2e-5)
 
 
 def test_roll_out_is_the_model_applied_to_its_own_forecast(experiment: Make, tmp_path: Path) -> None:
-    """Catches a roll-out that starts each step from the init time, or shifts its leads by a step."""
-    config = trained(experiment)
+    """Catches a roll-out that starts each step from the init time, shifts its leads by a step, or reads the season of
+    the init time again; and options of the network that training or forecasts cannot open."""
+    config = trained(experiment, model=OPTIONS)
     direct, rolled = changed(config, lead_hours=[24]), changed(config, lead_hours=[24, 72], rollout_hours=24)
     assert direct.paths.forecast != rolled.paths.forecast
     run_forecast(direct)
