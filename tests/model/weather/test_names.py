@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import doctest
+from typing import get_args
 
 import pytest
 
 import model.weather.names
-from model.dchag import DCHAGConfig
+from model.dchag import OUTPUTS, DCHAGConfig
 from model.weather.architecture import network_config
-from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names, variable_and_level
+from model.weather.names import (
+    FEATURES,
+    channel_and_hours,
+    earlier_name,
+    feature_names,
+    history_hours,
+    input_names,
+    is_feature,
+    variable_and_level,
+)
 from pipeline import sections
 from pipeline.weather import sections_model
 from pipeline.weather import variables as catalogue
@@ -40,6 +50,15 @@ def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
     grouped = [{names[i] for i in group} for group in config.channel_tree().groups]
     assert {"z500", "z850", "z500-12h", "z850-12h", "z500-24h", "z850-24h"} in grouped
     assert len(grouped) == 4
+
+
+def test_settings_name_what_there_is() -> None:
+    """Catches a feature or an output that the configuration offers and the network does not know, or the reverse."""
+    fields = sections_model.Model.model_fields
+    assert get_args(get_args(fields["features"].annotation)[0]) == FEATURES
+    assert get_args(fields["output"].annotation) == OUTPUTS
+    assert all(map(is_feature, feature_names(FEATURES)))
+    assert not any(map(is_feature, ("season", "z500", "sin_z500", "cos")))
 
 
 def test_features_are_channels_between_statics_and_earlier_states() -> None:
