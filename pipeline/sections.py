@@ -47,6 +47,8 @@ class Groups(Section):
 class Encoder(Section):
     """The vision transformer and its channel stage."""
 
+    ADDED = frozenset({"conditioning"})
+
     patch: Positive = 2
     width: Positive = 128
     depth: Annotated[int, Field(ge=0)] = 4
@@ -61,6 +63,9 @@ class Encoder(Section):
     unit: Literal["C", "L"] = "C"
     """Kind of aggregation unit: C cross-attention with a learned query, L linear over channels."""
     channel_stage: Literal["fused", "reference"] = "fused"
+    conditioning: Literal["token", "adaptive_norm"] = "token"
+    """How the network is told the lead: token adds its embedding to every token; adaptive_norm also lets it shift and
+    scale what the norms of every block give and weigh what the block adds."""
 
     @model_validator(mode="after")
     def _heads(self) -> Encoder:

@@ -4,15 +4,14 @@ Contract: straight from the Zarr store, no copy in another format. Memory holds 
 the climatology; a standardised state is that plus the standardised climatology of its time. Both ways of
 reading give the same bits.
 
-Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C input channels
-(K + S without earlier states), V channels predicted from here, H/W grid.
+Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, F features, C input
+channels (K + S + F without earlier states), V channels predicted from here, H/W grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +21,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from model.weather.features import feature_fields
 from model.weather.foreign_states import as_in_training
-from model.weather.names import channel_and_hours, earlier_name
+from model.weather.input_layout import InputLayout
 from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
@@ -36,45 +36,6 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.int64]
 _BLOCK_TIMES = 64
-
-
-@dataclass(frozen=True)
-class InputLayout:
-    """Which channels a network reads, at which times, and in which order.
-
-    Attributes:
-        channels: names of the K dynamic channels read, at whatever time, in store order.
-        static_channels: names of the S static ones read.
-        target_channels: names of the V dynamic channels read at the init time itself.
-        input_channels: names of the C input channels: the former two, then the earlier states.
-        blocks: (hours earlier, rows of `channels`) in the order of the inputs; 0 hours first.
-    """
-
-    channels: tuple[str, ...]
-    static_channels: tuple[str, ...]
-    target_channels: tuple[str, ...]
-    input_channels: tuple[str, ...]
-    blocks: tuple[tuple[int, Index], ...]
-
-    @classmethod
-    def of(cls, names: Sequence[str], *, dynamic: Sequence[str], static: Sequence[str]) -> InputLayout:
-        """The layout of some input channels.
-
-        Args:
-            names: input channels, in any order (`model.weather.names`).
-            dynamic: those of the store, in its order.
-            static: likewise.
-        """
-        read_at: dict[int, set[str]] = {0: set()}
-        for channel, hours in map(channel_and_hours, names):
-            read_at.setdefault(hours, set()).add(channel)
-        ever = set().union(*read_at.values())
-        channels = tuple(c for c in dynamic if c in ever)
-        present = {hours: [c for c in dynamic if c in read_at[hours]] for hours in sorted(read_at)}
-        blocks = ((h, np.array([channels.index(c) for c in cs], dtype=np.int64)) for h, cs in present.items())
-        statics = tuple(c for c in static if c in read_at[0])
-        earlier = [earlier_name(c, hours) for hours, cs in present.items() if hours for c in cs]
-        return cls(channels, statics, tuple(present[0]), (*present[0], *statics, *earlier), tuple(blocks))
 
 
 class Fields:
@@ -110,8 +71,8 @@ class Fields:
         Args:
             store: the training store.
             normals: of its training years.
-            channels: input channels by name: dynamic, static, earlier states (`model.weather.names`); None for all of
-                the store without earlier ones. The order is that of `model.weather.names.input_names`.
+            channels: input channels by name: dynamic, static, features, earlier states (`model.weather.names`); None
+                for all of the store without the latter two. The order is that of `model.weather.names.input_names`.
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
@@ -219,18 +180,22 @@ class Fields:
         return _rolled(self.anomalies(times), roll)
 
     def static_at(self, times: Times, *, roll: Index | None = None) -> Tensor:
-        """Static fields as the network reads them with each of some times.
+        """Static fields and features as the network reads them with each of some times.
 
         Args:
             times: (N, R), any.
             roll: (N,) cells by which each sample is turned eastward.
 
         Returns:
-            (N, R, S, H, W).
+            (N, R, S + F, H, W).
         """
         N, R = times.shape
         turned = _rolled(self.static_SHW.expand(N, *self.static_SHW.shape), roll)
-        return turned.unsqueeze(1).expand(N, R, *self.static_SHW.shape)
+        turned = turned.unsqueeze(1).expand(N, R, *self.static_SHW.shape)
+        if not self.layout.feature_channels:
+            return turned
+        features = self.features(times.ravel(), roll=None if roll is None else np.repeat(roll, R))
+        return torch.cat([turned, features.view(N, R, *features.shape[1:])], dim=2)
 
     def standard_climatology(self, times: Times, *, roll: Index | None = None) -> Tensor:
         """The standardised climatology of the channels read: what a network that reads states sees of a zero anomaly.
@@ -245,8 +210,20 @@ class Fields:
         fields = self.scaling.standardise(self.normals.climatology_at(times, channels=self.channels))
         return _rolled(torch.from_numpy(fields), roll)
 
+    def features(self, times: NDArray[np.datetime64], *, roll: Index | None = None) -> Tensor:
+        """Features that the network reads at any times, in the store or not: (N, F, H, W).
+
+        Args:
+            times: UTC.
+            roll: cells by which each is turned eastward, as static fields are.
+        """
+        latitude, longitude = self.coords["latitude"].values, self.coords["longitude"].values
+        names = self.layout.feature_channels
+        fields_NFHW = torch.from_numpy(feature_fields(names, times=times, latitude=latitude, longitude=longitude))
+        return _roll_into(torch.empty_like(fields_NFHW), fields_NFHW, roll)
+
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
-        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
+        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, features, earlier states.
 
         Args:
             times: positions in the store; `earlier` ones must exist.
@@ -264,6 +241,9 @@ class Fields:
                 statics_NSHW = self.static_SHW.expand(len(times), *self.static_SHW.shape)
                 _roll_into(x_NCHW[:, place : place + len(self.static_channels)], statics_NSHW, roll)
                 place += len(self.static_channels)
+                count = len(self.layout.feature_channels)
+                x_NCHW[:, place : place + count] = self.features(self.times[times], roll=roll)
+                place += count
         return x_NCHW
 
     def earlier(self, times: Index, *, hours: int) -> Index:

@@ -3,8 +3,8 @@
 Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
 model again and again to what it predicted: the state is kept within the plausible range of each channel, and what the
 network reads besides is that of each valid time. Where several steps were trained, a lead is reached with each of
-them that divides it, and the forecast is the mean. On several ranks the init
-times are divided over the data axis, in passes of equal number, and channel ranks read and predict together.
+them that divides it, and the forecast is the mean. On several ranks the init times are divided over the data axis, in
+passes of equal number, and channel ranks read and predict together.
 
 Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,
 H/W grid.

@@ -5,8 +5,8 @@ Contract: states are normalised anomalies of all predicted channels, the same on
 to the state it read; with `anomaly` it is the next state. A rank reads its own channels of a state and nothing else;
 gradients flow back through every step, also to channels that other ranks read.
 
-Letters: B batch, V predicted channels, K dynamic channels of this rank, S static channels, E lengths of steps, H/W
-grid.
+Letters: B batch, V predicted channels, K dynamic channels of this rank, S static channels and features, E lengths of
+steps, H/W grid.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from model.parallel.mesh import CHANNEL, DeviceMesh, axis_size, channel_rank
 from model.parallel.targets import whole_target
 from model.training.task import Predict
 from model.weather.architecture import ForecastNetwork
-from model.weather.fields import InputLayout
-from model.weather.names import channel_and_hours, history_hours
+from model.weather.input_layout import layout_of
+from model.weather.names import history_hours
 from model.weather.trajectories import Trajectories
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
@@ -167,7 +167,7 @@ class Stepper:
 
         Args:
             past: states (B, K, H, W) of this rank's channels, a step apart, the present one last.
-            static_BSHW: static fields.
+            static_BSHW: static fields and features.
             climatology: (B, P + 1, K, H, W) standardised, of the times of `past`; None for anomalies.
         """
         parts: list[Tensor] = []
@@ -182,18 +182,6 @@ class Stepper:
             if not back:
                 parts.append(static_BSHW)
         return torch.cat(parts, dim=1)
-
-
-def layout_of(network: ForecastNetwork, names: Sequence[str]) -> InputLayout:
-    """Which channels a rank reads, without a store.
-
-    Args:
-        network: its predicted channels are the dynamic ones.
-        names: input channels of the rank.
-    """
-    dynamic = set(network.out_channels)
-    static = [name for name in network.channels if channel_and_hours(name)[0] not in dynamic]
-    return InputLayout.of(names, dynamic=network.out_channels, static=static)
 
 
 def noise_of(number: Sequence[int], *, seed: int, like: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ from model.training import optimise
 from model.training.task import Predict
 from model.weather.architecture import ForecastNetwork, network_config, planned_network
 from model.weather.fields import Fields
+from model.weather.input_layout import layout_of
 from model.weather.loss import weighted_mse
 from model.weather.samples import Batch, Items
-from model.weather.stepping import Stepper, Units, layout_of, noise_of, stepping_identity
+from model.weather.stepping import Stepper, Units, noise_of, stepping_identity
 from model.weather.training_data import TrainingData
 from model.weather.trajectories import Trajectories
 from model.weather.validation import Sums, part_of_rank
@@ -141,7 +142,7 @@ class Forecasting:
         return Trajectories(
             states=fields(past + 1, count),
             targets=fields(reads, count),
-            static=fields(reads, len(layout.static_channels)),
+            static=fields(reads, len(layout.static_channels) + len(layout.feature_channels)),
             climatology=fields(climatology, count),
             step_hours=step,
             which=torch.zeros(samples, dtype=torch.int64, device=device),

@@ -1,12 +1,12 @@
 """Samples of several times in a row: what a model that is applied again and again starts from, and what follows.
 
 Contract: states are normalised anomalies from the climatology, of the dynamic channels that this rank reads. A sample
-is the state at its start, the earlier ones that the network reads with it, and the true states after some of the steps;
-what the network reads besides, static fields and (for a network that reads standardised states) the climatology, comes
-for every time from which a step is taken.
+is the state at its start, the earlier ones that the network reads with it, and the true states after some of the
+steps; what the network reads besides (static fields, features and, for a network that reads standardised states, the
+climatology) comes for every time from which a step is taken.
 
 Letters: B batch, P earlier states, R times that a step is taken from, T steps with a truth, K dynamic channels of this
-rank, S static channels, H/W grid.
+rank, S static channels and features, H/W grid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Trajectories:
     Attributes:
         states: (B, P + 1, K, H, W) normalised anomalies, the oldest first, those at the start last.
         targets: (B, T, K, H, W) the same, after the steps named by `marks`.
-        static: (B, R, S, H, W) normalised static fields.
+        static: (B, R, S, H, W) normalised static fields and features.
         climatology: (B, P + R, K, H, W) standardised, of the earlier times and of those that a step is taken from;
             (B, 0, K, H, W) for a network that reads anomalies.
         step_hours: (B,) length of each sample's step [h].

@@ -28,7 +28,7 @@ from model.weights.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, rea
 from model.weights.plain_file import read_plain
 
 _MUST_AGREE = ("patch", "width", "depth", "heads", "mlp_ratio", "decoder_depth", "unit")
-_TOKENISER, _LEVEL, _LAST = "stage.tokeniser.", "stage.levels.", "head."
+_TOKENISER, _LEVEL, _LAST, _SMOOTH = "stage.tokeniser.", "stage.levels.", "head.", "smooth."
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Taken:
         inputs: number of input channels copied.
         outputs: number of predicted channels copied.
         initialised: channels and parts that the file lacks, which keep their random start.
-        unused: channels of the file that the model does not have.
+        unused: channels and parts of the file that the model does not have.
     """
 
     source: Path
@@ -84,7 +84,7 @@ def starting_model(
         tokens = next((value.shape[1] for name, value in state.items() if name.endswith("pos_embed")), 0)
         image = config.image if tokens == model.grid[0] * model.grid[1] else CLIMAX_IMAGE
         taken = load_climax(model, state, channels=tuple(climax_channels) or CLIMAX_CHANNELS, image=image)
-        lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised))
+        lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised), *taken.parts)
         return model, Taken(path, len(taken.channels), len(taken.out_channels), lacking, taken.unused)
     found = _find(path)
     description = checkpoint.describe(found)
@@ -117,14 +117,15 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             + "\n".join(wrong)
         )
     channels = _by_name(theirs.tree.channels, ours.tree.channels)
-    outputs = _by_name(theirs.config.out_channels, ours.config.out_channels)
+    same_window = theirs.config.window == ours.config.window
+    outputs = _by_name(theirs.config.out_channels if same_window else (), ours.config.out_channels)
     units = _matching_units(theirs.tree, ours.tree)
     lacking = [name for name, row in zip(ours.tree.channels, channels, strict=True) if row is None]
     lacking += [f"{n} (predicted)" for n, row in zip(ours.config.out_channels, outputs, strict=True) if row is None]
     copied, parameters = dict(theirs.named_parameters()), dict(ours.named_parameters())
     last = f"{_LAST}{len(ours.head) - 1}."
     for name, parameter in parameters.items():
-        if name not in copied:
+        if name not in copied or (name.startswith(_SMOOTH) and copied[name].shape != parameter.shape):
             lacking.append(name)
         elif name.startswith(_TOKENISER):
             _copy_rows(copied[name], parameter, channels)
@@ -138,7 +139,9 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             else:
                 _copy_rows(copied[name], parameter, units[level])
         elif name.startswith(last):
-            pixels = ours.config.patch**2
+            if not same_window:
+                continue
+            pixels = ours.config.window**2
             from_PV = copied[name].view(pixels, len(theirs.config.out_channels), *parameter.shape[1:])
             into_PV = parameter.view(pixels, len(outputs), *parameter.shape[1:])
             _copy_rows(from_PV.transpose(0, 1), into_PV.transpose(0, 1), outputs)
@@ -146,8 +149,9 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             parameter.copy_(interpolate_position(copied[name], source=theirs.grid, target=ours.grid))
         else:
             parameter.copy_(copied[name])
-    unknown = tuple(name for name in theirs.tree.channels if name not in ours.tree.channels)
-    return Taken(source, _count(channels), _count(outputs), tuple(lacking), unknown)
+    unknown = [name for name in theirs.tree.channels if name not in ours.tree.channels]
+    unknown += [name for name in copied if name not in parameters]
+    return Taken(source, _count(channels), _count(outputs), tuple(lacking), tuple(unknown))
 
 
 def _find(path: Path) -> Path:

@@ -18,7 +18,7 @@ from pipeline.weather.sections import LeadHours
 class Model(sections.Encoder):
     """The forecasting network."""
 
-    ADDED = frozenset({"architecture", "predicts"})
+    ADDED = sections.Encoder.ADDED | {"architecture", "predicts", "output", "output_margin", "features"}
 
     architecture: Literal["dchag", "resnet", "unet"] = "dchag"
     """dchag: the vision transformer with its channel stage; resnet, unet: climate-learn's convolutional networks, which
@@ -32,6 +32,17 @@ class Model(sections.Encoder):
     history_hours: list[Positive] = []
     """Earlier states that the network reads besides the one at the init time, by how much earlier they are, e.g.
     [12, 24]; multiples of data.step_hours. Each is one more input channel per variable and level."""
+    features: list[Literal["season", "time_of_day", "latitude", "longitude"]] = []
+    """What the network reads besides fields, the sine and cosine of each: of the share of the year that has passed, of
+    the local solar time, of where a cell lies. Channels such as sin_season: groups by variable give them one of their
+    own, groups by level put them with the surface, groups that are listed must list them."""
+    output: Literal["patches", "overlap", "smooth"] = "patches"
+    """How tokens become fields: patches predicts the cells of each patch; overlap those of a window larger than it, and
+    windows are summed with weights that fade, so that no edges of patches are seen; smooth patches and then a small
+    residual convolution."""
+    output_margin: Annotated[int, Field(ge=0)] = 0
+    """Cells by which a window of `output: overlap` reaches over each edge of its patch, up to half a patch; 0 is that
+    half. The head's last layer grows with the area of a window."""
 
 
 class Training(sections.Training):

@@ -40,8 +40,14 @@ def changed(config: Config, **forecast: Any) -> Config:
     return parse(content)
 
 
-def trained(experiment: Make, **training: Any) -> Config:
+OPTIONS = {"features": ["season", "latitude"], "output": "overlap", "conditioning": "adaptive_norm"}
+
+
+def trained(experiment: Make, *, model: dict[str, Any] | None = None, **training: Any) -> Config:
     config = experiment(steps=20, batch_size=8, learning_rate=5e-3, validate_every=20, **training)
+    content = config.model_dump(mode="json")
+    content["model"] |= model or {}
+    config = parse(content)
     run_train(config)
     return config
 
@@ -51,7 +57,7 @@ def trained(experiment: Make, **training: Any) -> Config:
 def test_a_state_is_read_again_as_from_the_store(experiment: Make, network_input: Any) -> None:
     """Catches a second step that reads units, statics, earlier states or a climatology other than those of training."""
     content = experiment().model_dump(mode="json")
-    content["model"] |= {"history_hours": [24, 48], "network_input": network_input}
+    content["model"] |= {"history_hours": [24, 48], "network_input": network_input, "features": ["season"]}
     content["training"]["step_hours"] = [24]
     network = planned_network(parse(content))
     normals = Normals.open(experiment().paths.normals)
@@ -68,8 +74,9 @@ def test_a_state_is_read_again_as_from_the_store(experiment: Make, network_input
 
 
 def test_roll_out_is_the_model_applied_to_its_own_forecast(experiment: Make, tmp_path: Path) -> None:
-    """Catches a roll-out that starts each step from the init time, or shifts its leads by a step."""
-    config = trained(experiment)
+    """Catches a roll-out that starts each step from the init time, shifts its leads by a step, or reads the season of
+    the init time again; and options of the network that training or forecasts cannot open."""
+    config = trained(experiment, model=OPTIONS)
     direct, rolled = changed(config, lead_hours=[24]), changed(config, lead_hours=[24, 72], rollout_hours=24)
     assert direct.paths.forecast != rolled.paths.forecast
     run_forecast(direct)

@@ -15,7 +15,8 @@ import model.weather.train
 from model.network.cut import Network
 from model.parallel.mesh import build_mesh
 from model.training.rehearsal import footprint
-from model.weather.names import channel_and_hours
+from model.weather.features import feature_fields
+from model.weather.names import channel_and_hours, is_feature
 from model.weather.stepping import Stepper
 from model.weather.task import Forecasting, ForecastTask
 from model.weather.train import run_train
@@ -97,6 +98,10 @@ def naive_loss(
                         climate = normals.climatology_at(np.array([then]), channels=[channel])[0, 0]
                         standard = (climate - np.float32(normals.mean[c])) / np.float32(normals.std[c])
                         x.append(states[then][channel] + torch.from_numpy(standard).double().roll(roll, dims=-1))
+                elif is_feature(name):
+                    where = {key: fields.coords[key].values for key in ("latitude", "longitude")}
+                    value = feature_fields([name], times=np.array([now]), **where)[0, 0]
+                    x.append(torch.from_numpy(value).double().roll(roll, dims=-1))
                 else:
                     s = fields.static_channels.index(name)
                     x.append(fields.static_SHW[s].double().roll(roll, dims=-1))
@@ -121,6 +126,10 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"network_input": "state"}, {"rollout": [[0, 2]], "step_hours": [12, 24, 48]}),
     ({"history_hours": [24, 48], "network_input": "state"}, {"rollout": [[0, 3]]}),
     ({"predicts": "anomaly", "history_hours": [24]}, {"rollout": [[0, 3]]}),
+    (
+        {"features": ["season", "time_of_day"], "conditioning": "adaptive_norm"},
+        {"rollout": [[0, 2]], "step_hours": [12]},
+    ),
     ({}, {"rollout": [[0, 3]], "rollout_gradients": "last"}),
     ({}, {"rollout": [[0, 2]], "channel_weights": {"t2m": 3.0}, "roll_longitude": True}),
 ]
