@@ -8,7 +8,7 @@ Letters: N init times of a slab, E leads, V predicted channels, H/W grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
-from model.weather.stepping import Stepper, Units
+from model.weather.stepping import Stepper, Units, trained_steps
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import init_times
@@ -121,12 +121,6 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     )
     predictor = Predictor(model, whole, own, Stepper(shape, units, mesh=mesh), trained or steps)
     return Job(predictor, mesh, init, missing, digest, steps, facts)
-
-
-def trained_steps(description: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    """What a checkpoint's network predicts, "change" or "anomaly", and its steps [h]; none for direct forecasts."""
-    stepping = description.get("stepping", {"predicts": "anomaly", "step_hours": []})
-    return stepping["predicts"], tuple(stepping["step_hours"])
 
 
 def ways(config: WeatherConfig, trained: Sequence[int], *, direct: Sequence[int] | None) -> tuple[int, ...]:

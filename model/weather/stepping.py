@@ -11,7 +11,7 @@ steps, H/W grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,3 +204,9 @@ def stepping_identity(config: WeatherConfig) -> dict[str, Any]:
     if not config.training.step_hours:
         return {}
     return {"stepping": {"predicts": config.model.predicts, "step_hours": config.training.step_hours}}
+
+
+def trained_steps(description: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """What a checkpoint's network predicts, "change" or "anomaly", and its steps [h]; none for direct forecasts."""
+    stepping = description.get("stepping", {"predicts": "anomaly", "step_hours": []})
+    return stepping["predicts"], tuple(stepping["step_hours"])

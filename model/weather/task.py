@@ -225,6 +225,7 @@ class ForecastTask(Forecasting):
             Path(options.start_from),
             seed=options.seed,
             network_input=self.config.model.network_input,
+            predicts=self.config.model.predicts,
             climax_channels=options.climax_channels,
         )
         return model, str(taken)

@@ -24,6 +24,7 @@ from model.network.encoder import interpolate_position
 from model.network.groups import Tree
 from model.training import checkpoint
 from model.weather.architecture import ForecastNetwork, network_from_dict
+from model.weather.stepping import trained_steps
 from model.weights.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, read_climax
 from model.weights.plain_file import read_plain
 
@@ -57,7 +58,13 @@ class Taken:
 
 
 def starting_model(
-    config: ForecastNetwork, path: Path, *, seed: int, network_input: str, climax_channels: Sequence[str] = ()
+    config: ForecastNetwork,
+    path: Path,
+    *,
+    seed: int,
+    network_input: str,
+    predicts: str = "anomaly",
+    climax_channels: Sequence[str] = (),
 ) -> tuple[DCHAG, Taken]:
     """The whole model with the weights of a file.
 
@@ -67,6 +74,7 @@ def starting_model(
             training, a model file of ours (.safetensors), or a file with a ClimaX state dict.
         seed: of what the file lacks.
         network_input: what the model will read; a checkpoint of ours must have read the same.
+        predicts: what it will predict; likewise.
         climax_channels: the channels of a ClimaX file in its order; empty for those of the published 5.625 deg model.
 
     Raises:
@@ -77,7 +85,8 @@ def starting_model(
     model = DCHAG(config, seed=seed)
     if path.suffix == ".safetensors":
         plain = read_plain(path)
-        _check_input(plain.network_input, network_input, path)
+        _check_same("network_input", plain.network_input, network_input, path)
+        _check_same("predicts", plain.predicts, predicts, path)
         return model, copy_weights(_as_dchag(plain.model, path), model, source=path)
     if path.is_file():
         state = read_climax(path)
@@ -88,7 +97,8 @@ def starting_model(
         return model, Taken(path, len(taken.channels), len(taken.out_channels), lacking, taken.unused)
     found = _find(path)
     description = checkpoint.describe(found)
-    _check_input(description["network_input"], network_input, found)
+    _check_same("network_input", description["network_input"], network_input, found)
+    _check_same("predicts", trained_steps(description)[0], predicts, found)
     theirs = _as_dchag(network_from_dict(description["model"]).build(seed=None), found)
     prefix = description["weights"]
     checkpoint.load(found, {f"{prefix}.{name}": p.detach() for name, p in theirs.named_parameters()}, expected={})
@@ -172,11 +182,11 @@ def _as_dchag(network: Network, path: Path) -> DCHAG:
     return network
 
 
-def _check_input(theirs: str, ours: str, path: Path) -> None:
+def _check_same(setting: str, theirs: str, ours: str, path: Path) -> None:
     if theirs != ours:
         raise ValueError(
-            f"training.start_from must have read what model.network_input says, got {theirs!r} in {path} and {ours!r} "
-            "here; set model.network_input to the former"
+            f"training.start_from must fit model.{setting}, got a model of {theirs!r} in {path} and {ours!r} here; set "
+            f"model.{setting} to the former"
         )
 
 

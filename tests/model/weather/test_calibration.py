@@ -22,24 +22,12 @@ from pipeline.config import Config, parse
 from pipeline.store import SlabStore, open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
-from preprocess.normals.stage import run_normals
+from tests.model.weather.trainers import with_steps
 
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., Config]
 HOUR = np.timedelta64(1, "h")
-
-
-def with_steps(experiment: Make, *, forecast: dict[str, Any] | None = None, **training: Any) -> WeatherConfig:
-    """The small experiment with a model of changes over 24 h (or other steps), its normals made."""
-    content = experiment(**{"step_hours": [24], **training}).model_dump(mode="json")
-    content["model"] |= {"predicts": "change", "network_input": "anomaly", "dropout": 0.0}
-    content["forecast"] |= forecast or {}
-    config = parse(content)
-    assert isinstance(config, WeatherConfig)
-    if not config.paths.normals.exists():
-        run_normals(config)
-    return config
 
 
 def states(path: Path) -> np.ndarray:

@@ -24,9 +24,8 @@ from model.weather.training_data import TrainingData
 from model.weather.trajectories import Trajectories
 from pipeline.config import Config, parse
 from pipeline.weather.config import WeatherConfig
-from preprocess.normals.stage import run_normals
 from tests.model.runs import equal_runs, losses
-from tests.model.weather.trainers import dying_task, elsewhere, trainer_of
+from tests.model.weather.trainers import dying_task, elsewhere, trainer_of, with_steps
 
 pytestmark = pytest.mark.slow
 
@@ -34,15 +33,9 @@ Make = Callable[..., Config]
 HOUR = np.timedelta64(1, "h")
 
 
-def stepping(experiment: Make, *, model: dict[str, Any] | None = None, **training: Any) -> WeatherConfig:
-    """The small experiment with a model of 24 h steps, and its normals."""
-    content = experiment(**{"step_hours": [24], "precision": "float64", **training}).model_dump(mode="json")
-    content["model"] |= {"predicts": "change", "network_input": "anomaly", "dropout": 0.0, **(model or {})}
-    config = parse(content)
-    assert isinstance(config, WeatherConfig)
-    if not config.paths.normals.exists():
-        run_normals(config)
-    return config
+def stepping(experiment: Make, **options: Any) -> WeatherConfig:
+    """The small experiment with a model of 24 h steps, in double precision."""
+    return with_steps(experiment, **{"precision": "float64", **options})
 
 
 def moved(network: Network) -> Network:

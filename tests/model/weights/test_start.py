@@ -18,6 +18,7 @@ from model.weights.plain_file import write_plain
 from model.weights.start import Taken, copy_weights, starting_model
 from pipeline.config import Config
 from pipeline.weather.climatology import Normals
+from tests.model.weather.trainers import with_steps
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +183,7 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
     ("settings", "path", "message"),
     [
         ({}, "nowhere", "must be a checkpoint, a folder of them or a ClimaX file, got .*nowhere"),
-        ({"network_input": "anomaly"}, "", "must have read what model.network_input says, got 'state'"),
+        ({"network_input": "anomaly"}, "", "must fit model.network_input, got a model of 'state'"),
     ],
 )
 def test_a_start_that_does_not_fit_is_named(
@@ -194,4 +195,13 @@ def test_a_start_that_does_not_fit_is_named(
     config = experiment(start_from=path or str(first.paths.checkpoints))
     config = config.model_copy(update={"model": config.model.model_copy(update=settings)})
     with pytest.raises(ValueError, match=message):
+        run_train(config)
+
+
+def test_a_direct_model_does_not_start_one_of_changes(experiment: Make) -> None:
+    """Catches anomalies taken for changes: the weights fit and the first loss is nonsense."""
+    first = experiment(steps=1, validate_every=1)
+    run_train(first)
+    config = with_steps(experiment, model={"network_input": "state"}, start_from=str(first.paths.checkpoints))
+    with pytest.raises(ValueError, match=r"must fit model.predicts, got a model of 'anomaly' .* and 'change' here"):
         run_train(config)
