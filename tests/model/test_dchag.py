@@ -204,6 +204,13 @@ def test_adaptive_norm_starts_as_conditioning_by_tokens() -> None:
         adaptive.encode(x)
 
 
+def test_smoothing_starts_as_the_identity() -> None:
+    """Catches a convolution that disturbs a network which was trained without it; zero fields alone do not show it."""
+    model, y = DCHAG(config(output="smooth")), fields(2, 10, 4, 6).float()
+    assert model.smooth is not None
+    assert torch.equal(model.smooth(y), y)
+
+
 def test_windows_that_overlap_leave_no_edges() -> None:
     """Catches a sum of windows with steps at the edges of patches: smooth windows must give smooth fields."""
     generator, patch, grid = torch.Generator().manual_seed(6), 8, (4, 6)
