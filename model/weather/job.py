@@ -25,6 +25,7 @@ from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
 from model.weather.stepping import Stepper, Units, trained_steps
+from model.weather.training_data import MEMORY_SHARE, available_memory
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import init_times
@@ -82,6 +83,10 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     own = whole
     if axis_size(mesh, CHANNEL) > 1:
         own = Fields(initial or config.paths.store, normals, channels=own_channels(shape, mesh), **opened)
+    if steps:  # the climatology of every step is read, thirty times what a direct forecast reads
+        for fields in {id(f): f for f in (whole, own)}.values():
+            if fields.climatology_bytes <= MEMORY_SHARE * available_memory() / launch.local_ranks():
+                fields.hold_climatology()
     model, digest = load_model(
         path,
         whole,

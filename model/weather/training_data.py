@@ -21,7 +21,7 @@ from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Pairs, find_pairs
 
-_MEMORY_SHARE = 0.6
+MEMORY_SHARE = 0.6
 """Of the free memory that the store's fields may take."""
 
 
@@ -94,7 +94,7 @@ class TrainingData:
         used = self.pairs.used_times
         if self.validation:
             used = np.union1d(used, self.validation[0].used_times)
-        available = _MEMORY_SHARE * available_memory() / processes
+        available = MEMORY_SHARE * available_memory() / processes
         if self.fields.bytes_needed(used) <= available:
             self.fields.load(used, progress=progress)
         elif self.fields.climatology_bytes <= available:
