@@ -1,8 +1,8 @@
 """Calibration: how much of the anomaly at each lead and channel to keep, fitted on the validation periods.
 
 Contract: the factor is the area-weighted regression of the true anomaly on the forecast one through zero, over init
-times spread evenly over the validation periods, kept between 0 and 1. A forecast that knows nothing any more becomes
-the climatology; ACC stays as it is. Test periods are never read. The factors are stored beside the checkpoints that
+times spread evenly over the validation periods, kept between 0.01 and 1. A forecast that knows nothing any more
+becomes the climatology; that little is left of it, so that its ACC is what it was. Test periods are never read. The factors are stored beside the checkpoints that
 they belong to, and used again while model, leads and periods are the same.
 
 Letters: N init times, E leads, V predicted channels, H/W grid.
@@ -32,6 +32,8 @@ STARTS = 64
 """Most init times of the fit."""
 TOGETHER = 16
 """Of these, issued at a time."""
+LEAST = 0.01
+"""Smallest factor: an anomaly of zero has no correlation."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Calibration:
     """Factors of a model's anomalies.
 
     Attributes:
-        factors: (E, V), between 0 and 1.
+        factors: (E, V), between 0.01 and 1.
         lead_hours: E leads [h].
         channels: V names.
         init_times: of the fit.
@@ -140,4 +142,4 @@ def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Co
             for i, other in enumerate((truth, forecast)):
                 products[i] += np.einsum("nevhw,nevhw,hw->ev", forecast, other, area, dtype=np.float64, optimize=True)
     cross, square = launch.from_main(products)
-    return np.clip(np.divide(cross, square, out=np.zeros_like(cross), where=square > 0), 0.0, 1.0).tolist()  # type: ignore[no-any-return]
+    return np.clip(np.divide(cross, square, out=np.zeros_like(cross), where=square > 0), LEAST, 1.0).tolist()  # type: ignore[no-any-return]
