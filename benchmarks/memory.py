@@ -26,6 +26,11 @@ from model.weather.task import Forecasting
 from pipeline.config import load
 
 ERA5 = ROOT / "workflows" / "config" / "era5.yaml"
+DIRECT = (
+    "model.predicts=anomaly model.network_input=state model.features=[] model.output=patches model.conditioning=token "
+    "training.step_hours=[] training.rollout=[[0,1]] training.micro_batch=null"
+)
+"""ClimaX's way, which the cases below are about but for the last."""
 SMALLER = "model.width=512 model.heads=8"
 FOUR_GROUPS = "model.groups.by=contiguous model.groups.count=4 model.unit=C"
 TWO_CHANNEL = "training.layout.channel=2"
@@ -39,6 +44,9 @@ CASES = {
     "D-CHAG-L, 2 data ranks, FSDP": f"{SMALLER} model.depth=6 training.batch_size=8 {FSDP}",
     "D-CHAG-C, 2 data x 2 channel ranks, FSDP, recomputed": f"{SMALLER} model.depth=6 {FOUR_GROUPS} "
     f"training.batch_size=4 {TWO_CHANNEL} {FSDP} training.recompute=true",
+    "changes through 3 steps, overlap, adaptive norm, 1 rank": f"{SMALLER} model.depth=4 model.predicts=change "
+    "model.network_input=anomaly model.output=overlap model.conditioning=adaptive_norm training.step_hours=[24] "
+    "training.rollout=[[0,3]] training.batch_size=4",
 }
 """Settings of each case, beside float32."""
 
@@ -73,7 +81,7 @@ def main() -> None:
     chosen = command.parse_args()
     rows = []
     for number, (name, text) in enumerate(CASES.items()):
-        settings = ["training.precision=float32", *text.split()]
+        settings = ["training.precision=float32", *DIRECT.split(), *text.split()]
         config = load(ERA5, settings)
         world = config.training.layout.world_size
         if (chosen.case and number not in chosen.case) or (chosen.device == "cuda" and world > 1):

@@ -4,7 +4,8 @@ Layers, each importing only those after it (the import linter checks it), and of
 
 - `report`: figures and the page.
 - `scoring`: the score stage, from stores to tables.
-- `baselines`: forecasts that every model has to beat; beside it `metrics`, the scores of labelled arrays.
+- `baselines`: forecasts that every model has to beat; beside it `metrics`, the scores of labelled arrays, and
+  `edges`, whether fields show the patches they were predicted in.
 - `reading`: which forecast belongs to which truth, and reading both; beside it `statistics` and `aggregation`, what is
   summed and how sums merge.
 - `text`: how leads, dates, numbers and units are written.

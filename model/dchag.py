@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,13 @@ from model.network.encoder import Encoder, EncoderConfig
 from model.network.groups import Tree, build_tree
 from model.network.head import Head, unpatchify
 from model.network.initialise import draw_layers, draw_normal
+from model.network.smooth import Smooth
 from model.weather.names import variable_and_level
 
 LEAD_UNIT_HOURS = 100.0
 """The lead time enters in units of 100 hours (ClimaX)."""
 _LEAD_SCALE = 0.1
+OUTPUTS = ("patches", "overlap", "smooth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,10 @@ class DCHAGConfig(EncoderConfig):
     Args:
         out_channels: predicted channels, in output order.
         decoder_depth: hidden layers of the head.
+        output: "patches": a token predicts the cells of its patch; "overlap": those of a window larger than the patch,
+            and windows are summed smoothly (`model.network.head.join`); "smooth": patches, then a small residual
+            convolution over the fields (`model.network.smooth`).
+        output_margin: by how much a window of "overlap" reaches over each edge of its patch [cells]; 0: half a patch.
         groups: as for the encoder, or "variable" or "level", by the names of channels ("z500", "t2m", "z500-12h").
 
     See `EncoderConfig` for the others.
@@ -40,6 +47,10 @@ class DCHAGConfig(EncoderConfig):
 
     out_channels: tuple[str, ...]
     decoder_depth: int = 2
+    output: str = "patches"
+    output_margin: int = 0
+
+    ADDED: ClassVar[frozenset[str]] = EncoderConfig.ADDED | {"output", "output_margin"}
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out_channels", tuple(self.out_channels))
@@ -56,6 +67,16 @@ class DCHAGConfig(EncoderConfig):
             members.setdefault(variable_and_level(name)[self.groups == "level"], []).append(name)
         return build_tree(self.channels, groups=tuple(map(tuple, members.values())), tree=self.tree)
 
+    @property
+    def margin(self) -> int:
+        """Cells by which what a token predicts reaches over each edge of its patch."""
+        return (self.output_margin or self.patch // 2) if self.output == "overlap" else 0
+
+    @property
+    def window(self) -> int:
+        """Side of what a token predicts [cells]."""
+        return self.patch + 2 * self.margin
+
     def build(self, *, groups: Sequence[int] | None = None, seed: int | None = 0) -> DCHAG:
         """The network, or the part with some groups; a seed of None leaves parameters uninitialised."""
         return DCHAG(self, groups=groups, seed=seed)
@@ -67,6 +88,15 @@ class DCHAGConfig(EncoderConfig):
             problems.append(f"decoder_depth must not be negative, got {self.decoder_depth}")
         if not self.out_channels or len(set(self.out_channels)) != len(self.out_channels):
             problems.append("out_channels must be unique and at least one")
+        if self.output not in OUTPUTS:
+            problems.append(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
+        if self.output == "overlap" and not 1 <= self.margin <= self.patch // 2:
+            problems.append(
+                "output 'overlap' needs a patch of at least 2 cells and an output_margin of at most half of it, got "
+                f"{self.patch} and {self.output_margin}"
+            )
+        if self.output != "overlap" and self.output_margin:
+            problems.append(f"output_margin is for output 'overlap', got {self.output_margin} with {self.output!r}")
         return problems
 
 
@@ -80,7 +110,8 @@ class DCHAG(Encoder):
         config = self.config
         self.lead = nn.Linear(1, config.width)
         outputs = len(config.out_channels)
-        self.head = Head(width=config.width, depth=config.decoder_depth, pixels=config.patch**2, channels=outputs)
+        self.head = Head(width=config.width, depth=config.decoder_depth, pixels=config.window**2, channels=outputs)
+        self.smooth = Smooth(outputs) if config.output == "smooth" else None
 
     def forward(self, x_BKHW: Tensor, lead_hours_B: Tensor, *, channels: Sequence[str] | None = None) -> Tensor:
         """Forecast anomalies.
@@ -102,8 +133,9 @@ class DCHAG(Encoder):
             raise ValueError(f"lead_hours must have one value per sample ({B}), got shape {tuple(lead_hours_B.shape)}")
         lead_BD = self.lead(lead_hours_B.to(self.lead.weight.dtype).unsqueeze(1) / LEAD_UNIT_HOURS)
         tokens_BLD = self.encode(x_BKHW, channels=channels, condition_BD=lead_BD)
-        patch = self.config.patch
-        return unpatchify(self.head(tokens_BLD), patch=patch, grid=(H // patch, W // patch))
+        patch, margin = self.config.patch, self.config.margin
+        y_BVHW = unpatchify(self.head(tokens_BLD), patch=patch, grid=(H // patch, W // patch), margin=margin)
+        return y_BVHW if self.smooth is None else self.smooth(y_BVHW)
 
     def reset_parameters(self, *, seed: int) -> None:
         """Set every parameter to its start: a function of the seed and of the parameter's name alone."""
@@ -115,3 +147,6 @@ class DCHAG(Encoder):
             self.lead.bias.zero_()
             draw_layers(self.head, seed=seed, name="head")
             last.weight.zero_()
+            if self.smooth is not None:
+                draw_layers(self.smooth, seed=seed, name="smooth")
+                self.smooth.project.weight.zero_()

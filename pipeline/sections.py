@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_jsonable_python
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -28,7 +29,8 @@ class Section(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that decide the content of what is made from this block, JSON-ready."""
         content = self.model_dump(mode="json", exclude=set(self.FREE))
-        default = {key: field.default for key, field in type(self).model_fields.items() if key in self.ADDED}
+        fields = type(self).model_fields.items()
+        default = {key: to_jsonable_python(field.default) for key, field in fields if key in self.ADDED}
         return {key: value for key, value in content.items() if key not in default or value != default[key]}
 
 
@@ -45,6 +47,8 @@ class Groups(Section):
 class Encoder(Section):
     """The vision transformer and its channel stage."""
 
+    ADDED = frozenset({"conditioning"})
+
     patch: Positive = 2
     width: Positive = 128
     depth: Annotated[int, Field(ge=0)] = 4
@@ -59,6 +63,9 @@ class Encoder(Section):
     unit: Literal["C", "L"] = "C"
     """Kind of aggregation unit: C cross-attention with a learned query, L linear over channels."""
     channel_stage: Literal["fused", "reference"] = "fused"
+    conditioning: Literal["token", "adaptive_norm"] = "token"
+    """How the network is told the lead: token adds its embedding to every token; adaptive_norm also lets it shift and
+    scale what the norms of every block give and weigh what the block adds."""
 
     @model_validator(mode="after")
     def _heads(self) -> Encoder:

@@ -36,7 +36,10 @@ def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
         ValueError: a store is missing or unreadable (all of them are named), or two models share a name.
     """
     ours = store.open_store(config.paths.forecast, stage="python -m pipeline forecast")
-    models = {str(ours.attrs["contract"]["model"]): ours}
+    name = str(ours.attrs["contract"]["model"])
+    models = {name: ours}
+    for suffix, path in config.paths.uncalibrated.items():
+        models[f"{name} {suffix}"] = store.open_store(path, stage="python -m pipeline forecast")
     taken = sorted(set(models) & set(config.paths.network_forecasts))
     if taken:
         raise ValueError(f"model names must differ from the baselines', got {taken}; rename the experiment")

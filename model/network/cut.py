@@ -36,6 +36,7 @@ class Stack:
         rows: linear layers of a block whose inputs are cut in the same way.
         norms: norms of a block.
         last: norms of the stack after its blocks.
+        modulations: layers of a block whose (B, D') output, the same for all patches, meets its activations.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class Stack:
     rows: tuple[str, ...]
     norms: tuple[str, ...]
     last: tuple[str, ...]
+    modulations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,8 @@ class EncoderConfig:
         tree: see `model.network.groups.build_tree`.
         unit: "C" (cross-attention) or "L" (linear), for all units of the tree.
         channel_stage: "fused" or "reference": the same function, computed without or with tokens.
+        conditioning: "token": the condition is added to every token; "adaptive_norm": it also shifts and scales what
+            the norms of every trunk block give, and weighs what the block's two branches add.
 
     Raises:
         ValueError: every rule that the values break, in one message.
@@ -70,6 +72,10 @@ class EncoderConfig:
     tree: TreeSpec = "Tree0"
     unit: str = "C"
     channel_stage: str = "fused"
+    conditioning: str = "token"
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"conditioning"})
+    """Fields that came later: at their default they are no part of `to_dict`, so older checkpoints still agree."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "image"):
@@ -91,7 +97,8 @@ class EncoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `from_dict` reads back, also after a trip through JSON."""
-        return asdict(self)
+        defaults = {field.name: field.default for field in fields(self) if field.name in self.ADDED}
+        return {key: value for key, value in asdict(self).items() if key not in defaults or value != defaults[key]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -123,6 +130,8 @@ class EncoderConfig:
             problems.append(f"unit must be 'C' or 'L', got {self.unit!r}")
         if self.channel_stage not in ("fused", "reference"):
             problems.append(f"channel_stage must be 'fused' or 'reference', got {self.channel_stage!r}")
+        if self.conditioning not in ("token", "adaptive_norm"):
+            problems.append(f"conditioning must be 'token' or 'adaptive_norm', got {self.conditioning!r}")
         try:
             self.channel_tree()
         except ValueError as error:
@@ -162,7 +171,14 @@ class Encoder(Network):
         self.position = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], width))
         self.drop = nn.Dropout(config.dropout)
         hidden = int(width * config.mlp_ratio)
-        self.trunk = Trunk(width=width, depth=config.depth, heads=config.heads, hidden=hidden, dropout=config.dropout)
+        self.trunk = Trunk(
+            width=width,
+            depth=config.depth,
+            heads=config.heads,
+            hidden=hidden,
+            dropout=config.dropout,
+            modulated=config.conditioning == "adaptive_norm",
+        )
         self.gather = _identity
         self._subsets: dict[tuple[str, ...], tuple[TreeIndex, list[int]]] = {}
         self.build_head()
@@ -192,7 +208,8 @@ class Encoder(Network):
                 `channels` where given.
             channels: a subset of the channels held, in the order of `x_BKHW`: the others are absent, not
                 zero. Cross-attention spreads over those present; a linear unit drops the terms of the absent.
-            condition_BD: added to every token of a sample before the trunk, e.g. the embedding of a lead time.
+            condition_BD: of each sample, e.g. the embedding of a lead time: added to its tokens before the trunk, and
+                with `conditioning` "adaptive_norm" what modulates the trunk's blocks.
             patches_BM: the patches read, by position row by row, as many of each sample; the others are neither
                 tokenised nor seen. None reads all.
 
@@ -200,8 +217,11 @@ class Encoder(Network):
             (B, L, D), or (B, M, D) of the patches read.
 
         Raises:
-            ValueError: shapes or channels that do not fit.
+            ValueError: shapes or channels that do not fit, or no condition where blocks are modulated.
         """
+        modulated = self.config.conditioning == "adaptive_norm"
+        if modulated and condition_BD is None:
+            raise ValueError("conditioning 'adaptive_norm' needs a condition for every sample, got none")
         index, x_BKHW = self._present(x_BKHW, channels)
         self._check_input(x_BKHW, index)
         B = x_BKHW.shape[0]
@@ -211,7 +231,7 @@ class Encoder(Network):
         tokens_BMD = tokens_BMD + (position_LD if patches_BM is None else position_LD[patches_BM])
         if condition_BD is not None:
             tokens_BMD = tokens_BMD + condition_BD.unsqueeze(1)
-        out_BMD: Tensor = self.trunk(self.drop(tokens_BMD))
+        out_BMD: Tensor = self.trunk(self.drop(tokens_BMD), condition_BD=condition_BD if modulated else None)
         return out_BMD
 
     def reset_parameters(self, *, seed: int) -> None:
@@ -222,6 +242,7 @@ class Encoder(Network):
                 draw_cross_attention(self.merge, 0, members=self.tree.num_outputs, seed=seed, name="merge")
             self.position.copy_(sincos_2d(self.grid, self.config.width))
             draw_layers(self.trunk, seed=seed, name="trunk")
+            self.trunk.zero_modulation()
 
     def set_recompute(self, on: bool) -> None:
         """Activation checkpointing of the channel stage and of every trunk block."""

@@ -63,10 +63,11 @@ def draw_cross_attention(units: CrossAttentionUnits, row: int, *, members: int, 
 
 
 def draw_layers(module: nn.Module, *, seed: int, name: str) -> None:
-    """Sets every linear layer and norm inside a module; `name` goes before the names of its parts."""
+    """Sets every linear layer, convolution and norm inside a module; `name` goes before the names of its parts."""
     for part, layer in module.named_modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight.copy_(draw_normal(layer.weight, seed, f"{name}/{part}") * (_MATRIX * layer.in_features**-0.5))
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            inputs = layer.weight[0].numel()
+            layer.weight.copy_(draw_normal(layer.weight, seed, f"{name}/{part}") * (_MATRIX * inputs**-0.5))
             if layer.bias is not None:
                 layer.bias.zero_()
         elif isinstance(layer, nn.LayerNorm):

@@ -2,7 +2,9 @@
 
 Contract: shapes are read from the tensors, never from the config, so that the same code runs when a wrapper
 has cut the heads, the hidden features or the patches over ranks. `qkv` holds q, k, v of one head after the
-other: a contiguous cut of its rows is a set of whole heads.
+other: a contiguous cut of its rows is a set of whole heads. With `modulated` blocks a condition of each sample shifts
+and scales what their norms give and weighs what their two branches add (adaptive layer norm: DiT, arXiv 2212.09748);
+it starts without effect.
 
 Letters: B batch, L patches, D width, A attention heads, E = D / A, F hidden features of the MLP.
 """
@@ -65,26 +67,38 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); with `recompute` only its input is kept for backward."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with `recompute` only its input is kept for backward.
 
-    def __init__(self, *, width: int, heads: int, hidden: int, dropout: float) -> None:
+    Modulated: x + (1 + gate) attention((1 + scale) norm(x) + shift), and so the second; shift, scale and gate of both
+    are a linear layer of the condition, which starts at zero.
+    """
+
+    def __init__(self, *, width: int, heads: int, hidden: int, dropout: float, modulated: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width=width, heads=heads, dropout=dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width=width, hidden=hidden, dropout=dropout)
+        self.modulation = nn.Linear(width, 6 * width) if modulated else None
         self.recompute = False
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
+    def forward(self, x_BLD: Tensor, condition_BD: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D); the condition is needed where the block is modulated."""
         if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._run, x_BLD, use_reentrant=False)
+            out: Tensor = checkpoint(self._run, x_BLD, condition_BD, use_reentrant=False)
             return out
-        return self._run(x_BLD)
+        return self._run(x_BLD, condition_BD)
 
-    def _run(self, x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.attn(self.norm1(x_BLD))
-        out: Tensor = x_BLD + self.mlp(self.norm2(x_BLD))
+    def _run(self, x_BLD: Tensor, condition_BD: Tensor | None) -> Tensor:
+        if self.modulation is None:
+            x_BLD = x_BLD + self.attn(self.norm1(x_BLD))
+            out: Tensor = x_BLD + self.mlp(self.norm2(x_BLD))
+            return out
+        assert condition_BD is not None, "a modulated block needs a condition"
+        six = self.modulation(F.silu(condition_BD)).unsqueeze(1).chunk(6, dim=2)
+        shift1, scale1, gate1, shift2, scale2, gate2 = six
+        x_BLD = x_BLD + (1 + gate1) * self.attn((1 + scale1) * self.norm1(x_BLD) + shift1)
+        out = x_BLD + (1 + gate2) * self.mlp((1 + scale2) * self.norm2(x_BLD) + shift2)
         return out
 
 
@@ -97,13 +111,17 @@ class Trunk(nn.Module):
         heads: A.
         hidden: F.
         dropout: as for `Block`.
+        modulated: whether blocks take a condition.
     """
 
-    def __init__(self, *, width: int, depth: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, *, width: int, depth: int, heads: int, hidden: int, dropout: float, modulated: bool = False
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(depth)
+            Block(width=width, heads=heads, hidden=hidden, dropout=dropout, modulated=modulated) for _ in range(depth)
         )
+        self.modulated = modulated
         self.norm = nn.LayerNorm(width)
 
     def set_recompute(self, on: bool) -> None:
@@ -111,6 +129,14 @@ class Trunk(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             block.recompute = on
+
+    def zero_modulation(self) -> None:
+        """Let conditions have no effect: where modulation starts."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            if block.modulation is not None:
+                block.modulation.weight.zero_()
+                block.modulation.bias.zero_()
 
     def stack(self) -> Stack:
         """How the trunk may be cut: by heads and hidden features."""
@@ -121,11 +147,12 @@ class Trunk(nn.Module):
             rows=("attn.proj", "mlp.fc2"),
             norms=("norm1", "norm2"),
             last=("norm",),
+            modulations=("modulation",) if self.modulated else (),
         )
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
+    def forward(self, x_BLD: Tensor, *, condition_BD: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D); the condition is needed where blocks are modulated."""
         for block in self.blocks:
-            x_BLD = block(x_BLD)
+            x_BLD = block(x_BLD, condition_BD)
         out: Tensor = self.norm(x_BLD)
         return out

@@ -3,7 +3,8 @@
 Contract: a function is named for both directions. Layouts are those of one axis of the mesh: "cut" (every rank
 has its part), "replicated" (every rank has all of it, the same), "partial" (the sum over ranks is meant).
 
-Letters: T tokens of all ranks, K tokens of this rank, N = batch * patches, D width, R ranks.
+Letters: T tokens of all ranks, K tokens or channels of this rank, N = batch * patches, D width, R ranks, B batch,
+V channels of all ranks, H/W grid.
 """
 
 from __future__ import annotations
@@ -36,6 +37,25 @@ def gather_forward_slice_backward(tokens_KND: Tensor, *, sizes: Sequence[int], g
     return out
 
 
+def slice_forward_sum_backward(states_BVHW: Tensor, *, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Takes this rank's channels of states that every rank holds; gradients of all ranks' channels are summed.
+
+    forward: replicated (B, V, H, W) -> cut (B, K, H, W), no communication.
+    backward: cut (B, K, H, W) -> replicated (B, V, H, W), one all-reduce; channels that nobody read get zeros.
+
+    The counterpart of `gather_forward_slice_backward`: right where each rank goes on with its own channels alone.
+
+    Args:
+        states_BVHW: the same on every rank.
+        rows: (K,) channels of this rank; two ranks may read the same one.
+        group: ranks of the channel axis.
+    """
+    if dist.get_world_size(group) == 1:
+        return states_BVHW[:, rows]
+    out: Tensor = _SliceSum.apply(states_BVHW, rows, group)  # type: ignore[no-untyped-call]
+    return out
+
+
 # renamed in torch 2.13
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
@@ -59,6 +79,20 @@ class _GatherSlice(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient_TND,) = gradients
         return gradient_TND.narrow(0, ctx.start, ctx.size), None, None
+
+
+class _SliceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states_BVHW: Tensor, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.rows, ctx.group, ctx.shape = rows, group, states_BVHW.shape
+        return states_BVHW[:, rows]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_BKHW,) = gradients
+        whole_BVHW = gradient_BKHW.new_zeros(ctx.shape).index_add_(1, ctx.rows, gradient_BKHW)
+        dist.all_reduce(whole_BVHW, group=ctx.group)
+        return whole_BVHW, None, None
 
 
 def average_gradients_after_backward(module: nn.Module, *, group: dist.ProcessGroup) -> None:

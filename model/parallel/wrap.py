@@ -11,7 +11,8 @@ follows the one gather is, by `Placement.trunk`:
   replicated. Gradients of cut parameters: the rank's rows or columns, whole. Of the rest: as replicated.
   DTensor sums the gradient of the trunk's input over ranks, so what comes back to the gather is whole.
 - "sequence": as "tensor", and between the matrices activations are cut by patches. Gradients of the norms are
-  partial and summed after backward; what comes back to the gather is whole.
+  partial and summed after backward; what comes back to the gather is whole. What modulates them (a condition of the
+  sample) is computed on every rank, and its gradient summed over ranks in backward.
 
 So in every layout the gather's backward keeps the own slice and adds nothing, and a parameter held by several
 channel ranks gets one and the same gradient on all of them. On the data axis: FSDP2 cuts every parameter by rows,
@@ -258,6 +259,11 @@ def _cut_stack(stack: Stack, mesh: DeviceMesh, *, sequence: bool) -> None:
     plan |= {name: RowwiseParallel(output_layouts=between, use_local_output=not sequence) for name in stack.rows}
     if sequence:
         plan |= {name: SequenceParallel() for name in stack.norms}
+        # whole on every rank; the gradients of the ranks' patches are added up on the way back
+        whole = PrepareModuleOutput(
+            output_layouts=Replicate(), desired_output_layouts=Replicate(), use_local_output=False
+        )
+        plan |= dict.fromkeys(stack.modulations, whole)
     for block in stack.blocks:
         parallelize_module(block, mesh, plan)
     if sequence:

@@ -24,17 +24,23 @@ _NO_DECAY = re.compile(r"(^|\.)(bias|\w+_bias|query|channel|position)$")
 """Parameters that are offsets or embeddings; they and all vectors (norms) go without weight decay."""
 
 
-def scheduled_rate(options: Training, *, step: int, seconds: float = 0.0) -> float:
-    """Learning rate of a training's step; where minutes are limited, that of the share of time spent if it is ahead.
+def reached(options: Training, *, step: int, seconds: float = 0.0) -> float:
+    """How far a training is, in steps; where minutes are limited, by the share of time spent if that is ahead.
 
     Args:
         options: of the training.
         step: steps done.
         seconds: trained for so far.
     """
-    reached = step if options.minutes is None else max(step, options.steps * seconds / (60.0 * options.minutes))
+    by_time = 0.0 if options.minutes is None else options.steps * seconds / (60.0 * options.minutes)
+    return min(max(step, by_time), options.steps)
+
+
+def scheduled_rate(options: Training, *, step: int, seconds: float = 0.0) -> float:
+    """Learning rate of a training's step; arguments as for `reached`."""
     peak, warmup = options.learning_rate, options.warmup_steps
-    return learning_rate(min(reached, options.steps), peak=peak, warmup_steps=warmup, steps=options.steps)
+    progress = reached(options, step=step, seconds=seconds)
+    return learning_rate(progress, peak=peak, warmup_steps=warmup, steps=options.steps)
 
 
 def learning_rate(step: float, *, peak: float, warmup_steps: int, steps: int) -> float:

@@ -103,6 +103,14 @@ class Task(PlannedTask[B], Protocol[B]):
             pin: batches in page-locked memory, for a GPU.
         """
 
+    def used(self, batch: B, *, progress: float) -> B:
+        """The part of a batch that a step uses, where that changes in the course of the training.
+
+        Args:
+            batch: from `data`.
+            progress: share of the training that is over, by steps or by time; the same on all ranks.
+        """
+
     def validate(self, predict: Predict, data: Any, *, mesh: DeviceMesh, at_once: int) -> dict[str, Any] | None:
         """Scores of fixed samples with "loss" among them, equal on all ranks; None where nothing is validated.
 

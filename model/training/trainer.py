@@ -200,6 +200,8 @@ class Trainer(Generic[B]):
 
     def _train_step(self, batch: B, *, stop: bool) -> StepResult:
         """One step; a loss that is not finite leaves a checkpoint of the state before it and names the batch."""
+        done = optimise.reached(self.options, step=self.step, seconds=self._seconds_of_main)
+        batch = self.task.used(batch, progress=done / self.options.steps)
         try:
             return training_step(self.learner, self.task, batch, step=self.step, stop=stop, seconds=self.seconds)
         except NotFiniteError as error:

@@ -1,6 +1,6 @@
 """The forecasting networks there are, and how the configuration chooses among them.
 
-Contract: input channels are the store's dynamic channels, its static ones, and then the dynamic ones of every
+Contract: input channels are the store's dynamic channels, its static ones, features, and then the dynamic ones of every
 earlier time; predicted channels are the dynamic ones; all in store order, and nothing else decides the order.
 """
 
@@ -33,12 +33,12 @@ def network_config(
     Raises:
         ValueError: a rule of the architecture that the block breaks.
     """
-    inputs = input_names(channels, static_channels, hours=model.history_hours)
+    inputs = input_names(channels, static_channels, hours=model.history_hours, features=model.features)
     if model.architecture != "dchag":
         return ConvolutionConfig(
             architecture=model.architecture, channels=inputs, out_channels=tuple(channels), image=image
         )
-    sizes = model.model_dump(include=set(sections.Encoder.model_fields) - {"groups"})
+    sizes = model.model_dump(include={*sections.Encoder.model_fields, "output", "output_margin"} - {"groups"})
     groups = group_spec(model.groups, channels=channels, history_hours=model.history_hours)
     return DCHAGConfig(channels=inputs, out_channels=tuple(channels), image=image, groups=groups, **sizes)
 

@@ -81,7 +81,7 @@ def _train_and_issue(name: str, config: WeatherConfig, *, device: torch.device, 
     newest = checkpoint.best_or_last(folder.checkpoints)
     assert newest is not None
     path, made_by = paths.network_forecasts[name], f"climate-learn's {name}"
-    issued = write_forecasts(experiment, newest, path, device=device, console=console, made_by=made_by)
+    issued = write_forecasts(experiment, newest, [path], device=device, console=console, made_by=made_by)
     return facts | {
         "samples": trainer.step * config.training.batch_size,
         "architecture": climatelearn.ARCHITECTURES[name],

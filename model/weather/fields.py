@@ -4,16 +4,14 @@ Contract: straight from the Zarr store, no copy in another format. Memory holds 
 the climatology; a standardised state is that plus the standardised climatology of its time. Both ways of
 reading give the same bits.
 
-Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, C input channels
-(K + S without earlier states), V channels predicted from here, H/W grid.
+Letters: T times of the store, N times asked for, K dynamic channels read, S static channels, F features, C input
+channels (K + S + F without earlier states), V channels predicted from here, H/W grid.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,13 +21,14 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from model.weather.features import feature_fields
 from model.weather.foreign_states import as_in_training
-from model.weather.names import channel_and_hours, earlier_name
+from model.weather.input_layout import InputLayout
 from model.weather.normalise import Scaling, standardise_static
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
-from pipeline.weather.times import find_times
+from pipeline.weather.times import Times, find_times
 from pipeline.weather.variables import require_channel_names
 
 if TYPE_CHECKING:
@@ -37,45 +36,6 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.int64]
 _BLOCK_TIMES = 64
-
-
-@dataclass(frozen=True)
-class InputLayout:
-    """Which channels a network reads, at which times, and in which order.
-
-    Attributes:
-        channels: names of the K dynamic channels read, at whatever time, in store order.
-        static_channels: names of the S static ones read.
-        target_channels: names of the V dynamic channels read at the init time itself.
-        input_channels: names of the C input channels: the former two, then the earlier states.
-        blocks: (hours earlier, rows of `channels`) in the order of the inputs; 0 hours first.
-    """
-
-    channels: tuple[str, ...]
-    static_channels: tuple[str, ...]
-    target_channels: tuple[str, ...]
-    input_channels: tuple[str, ...]
-    blocks: tuple[tuple[int, Index], ...]
-
-    @classmethod
-    def of(cls, names: Sequence[str], *, dynamic: Sequence[str], static: Sequence[str]) -> InputLayout:
-        """The layout of some input channels.
-
-        Args:
-            names: input channels, in any order (`model.weather.names`).
-            dynamic: those of the store, in its order.
-            static: likewise.
-        """
-        read_at: dict[int, set[str]] = {0: set()}
-        for channel, hours in map(channel_and_hours, names):
-            read_at.setdefault(hours, set()).add(channel)
-        ever = set().union(*read_at.values())
-        channels = tuple(c for c in dynamic if c in ever)
-        present = {hours: [c for c in dynamic if c in read_at[hours]] for hours in sorted(read_at)}
-        blocks = ((h, np.array([channels.index(c) for c in cs], dtype=np.int64)) for h, cs in present.items())
-        statics = tuple(c for c in static if c in read_at[0])
-        earlier = [earlier_name(c, hours) for hours, cs in present.items() if hours for c in cs]
-        return cls(channels, statics, tuple(present[0]), (*present[0], *statics, *earlier), tuple(blocks))
 
 
 class Fields:
@@ -92,6 +52,8 @@ class Fields:
         normals: means, standard deviations and climatology.
         static_SHW: normalised static fields.
         in_memory: whether reading touches no file.
+        network_input: see below.
+        anomaly_gain: (K, 1, 1) standard deviation of each channel over that of its anomaly.
     """
 
     def __init__(
@@ -109,8 +71,8 @@ class Fields:
         Args:
             store: the training store.
             normals: of its training years.
-            channels: input channels by name: dynamic, static, earlier states (`model.weather.names`); None for all of
-                the store without earlier ones. The order is that of `model.weather.names.input_names`.
+            channels: input channels by name: dynamic, static, features, earlier states (`model.weather.names`); None
+                for all of the store without the latter two. The order is that of `model.weather.names.input_names`.
             network_input: what `inputs` gives: the standardised state, or the anomaly from the climatology in units
                 of the anomaly's own standard deviation.
             readers: threads that read from the store.
@@ -141,11 +103,11 @@ class Fields:
         rows = normals.channel_indices(self.channels)
         self.scaling = Scaling(self.channels, normals.mean[rows], normals.std[rows])
         gain = (normals.std[rows] / normals.anomaly_std[rows]).astype(np.float32)
-        self._anomaly_gain = torch.from_numpy(gain)[:, None, None]
+        self.anomaly_gain = torch.from_numpy(gain)[:, None, None]
         self.static_SHW = self._read_static(ds, static)
         self._rows = np.array([dynamic.index(c) for c in self.channels], dtype=np.int64)
         self._array = Reader(store, "state")
-        self._network_input = network_input
+        self.network_input: Literal["state", "anomaly"] = network_input
         self._memory_NKHW: Tensor | None = None
         self._place_T = np.full(len(self.times), -1, dtype=np.int64)
         self._store = store
@@ -211,13 +173,57 @@ class Fields:
             times: positions in the store.
             roll: cells by which each is turned eastward.
         """
-        target = self.anomalies(times, rows=self.layout.blocks[0][1])
-        if roll is None or not np.any(roll):
-            return target
-        return _roll_into(torch.empty_like(target), target, roll)
+        return _rolled(self.anomalies(times, rows=self.layout.blocks[0][1]), roll)
+
+    def anomalies_at(self, times: Index, *, roll: Index | None = None) -> Tensor:
+        """Normalised anomalies of all channels read, (N, K, H, W); arguments as for `targets`."""
+        return _rolled(self.anomalies(times), roll)
+
+    def static_at(self, times: Times, *, roll: Index | None = None) -> Tensor:
+        """Static fields and features as the network reads them with each of some times.
+
+        Args:
+            times: (N, R), any.
+            roll: (N,) cells by which each sample is turned eastward.
+
+        Returns:
+            (N, R, S + F, H, W).
+        """
+        N, R = times.shape
+        turned = _rolled(self.static_SHW.expand(N, *self.static_SHW.shape), roll)
+        turned = turned.unsqueeze(1).expand(N, R, *self.static_SHW.shape)
+        if not self.layout.feature_channels:
+            return turned
+        features = self.features(times.ravel(), roll=None if roll is None else np.repeat(roll, R))
+        return torch.cat([turned, features.view(N, R, *features.shape[1:])], dim=2)
+
+    def standard_climatology(self, times: Times, *, roll: Index | None = None) -> Tensor:
+        """The standardised climatology of the channels read: what a network that reads states sees of a zero anomaly.
+
+        Args:
+            times: (N, R), at hours that the climatology has.
+            roll: (N,) cells by which each sample is turned eastward.
+
+        Returns:
+            (N, R, K, H, W).
+        """
+        fields = self.scaling.standardise(self.normals.climatology_at(times, channels=self.channels))
+        return _rolled(torch.from_numpy(fields), roll)
+
+    def features(self, times: NDArray[np.datetime64], *, roll: Index | None = None) -> Tensor:
+        """Features that the network reads at any times, in the store or not: (N, F, H, W).
+
+        Args:
+            times: UTC.
+            roll: cells by which each is turned eastward, as static fields are.
+        """
+        latitude, longitude = self.coords["latitude"].values, self.coords["longitude"].values
+        names = self.layout.feature_channels
+        fields_NFHW = torch.from_numpy(feature_fields(names, times=times, latitude=latitude, longitude=longitude))
+        return _roll_into(torch.empty_like(fields_NFHW), fields_NFHW, roll)
 
     def inputs(self, times: Index, *, roll: Index | None = None) -> Tensor:
-        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, earlier states.
+        """What the network reads at init times, (N, C, H, W): dynamic channels, static ones, features, earlier states.
 
         Args:
             times: positions in the store; `earlier` ones must exist.
@@ -235,6 +241,9 @@ class Fields:
                 statics_NSHW = self.static_SHW.expand(len(times), *self.static_SHW.shape)
                 _roll_into(x_NCHW[:, place : place + len(self.static_channels)], statics_NSHW, roll)
                 place += len(self.static_channels)
+                count = len(self.layout.feature_channels)
+                x_NCHW[:, place : place + count] = self.features(self.times[times], roll=roll)
+                place += count
         return x_NCHW
 
     def earlier(self, times: Index, *, hours: int) -> Index:
@@ -249,8 +258,8 @@ class Fields:
             rows: which of `channels` they are.
             climatology: that of their times and channels, canonical units; called only where it is needed.
         """
-        if self._network_input == "anomaly":
-            anomalies_NKHW.mul_(self._anomaly_gain[torch.from_numpy(rows)])
+        if self.network_input == "anomaly":
+            anomalies_NKHW.mul_(self.anomaly_gain[torch.from_numpy(rows)])
         else:
             names = [self.channels[i] for i in rows]
             scaling = Scaling(names, self.scaling.mean[rows], self.scaling.std[rows])
@@ -328,26 +337,11 @@ class Fields:
         )
 
 
-def available_memory() -> int:
-    """Bytes that could be allocated now without swapping, 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):
-            return 0
-    try:  # a container's own limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        cache = next(
-            int(x.split()[1]) for x in (group / "memory.stat").read_text().splitlines() if x.startswith("file ")
-        )
-        free = min(free, limit - used + cache)
-    except (OSError, ValueError, StopIteration):
-        pass
-    return max(free, 0)
+def _rolled(fields: Tensor, roll: Index | None) -> Tensor:
+    """Fields (N, ..., W), each sample turned eastward by a number of cells; the same tensor where none is turned."""
+    if roll is None or not np.any(roll):
+        return fields
+    return _roll_into(torch.empty_like(fields), fields, roll)
 
 
 def _roll_into(out_NCHW: Tensor, fields_NCHW: Tensor, roll: Index | None) -> Tensor:

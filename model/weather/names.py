@@ -13,6 +13,9 @@ from collections.abc import Sequence
 _LEVEL_CHANNEL = re.compile(r"^([a-z]+)(?:(\d+)|@(\d+)hPa)$")
 _TEN_METRE_WINDS = frozenset({"u10", "v10"})
 _EARLIER = re.compile(r"^(?P<channel>.+)-(?P<hours>\d+)h$")
+FEATURES = ("season", "time_of_day", "latitude", "longitude")
+"""What a network may read besides fields, in the order of its channels (`model.weather.features`)."""
+_WAVES = ("sin", "cos")
 
 
 def earlier_name(channel: str, hours: int) -> str:
@@ -39,24 +42,54 @@ def history_hours(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted({hours for _, hours in map(channel_and_hours, names)} - {0}))
 
 
-def input_names(channels: Sequence[str], static_channels: Sequence[str], *, hours: Sequence[int]) -> tuple[str, ...]:
-    """Input channels of a model: dynamic, static, then the dynamic ones of every earlier time.
+def feature_names(features: Sequence[str]) -> tuple[str, ...]:
+    """Channels of some features, in the order of `FEATURES` whatever the order given.
+
+    >>> feature_names(["latitude", "season"])
+    ('sin_season', 'cos_season', 'sin_latitude', 'cos_latitude')
+    """
+    return tuple(f"{wave}_{feature}" for feature in FEATURES if feature in features for wave in _WAVES)
+
+
+def wave_and_feature(name: str) -> tuple[str, str]:
+    """What a channel of `feature_names` holds: "sin" or "cos", and of which feature.
+
+    >>> wave_and_feature("sin_time_of_day")
+    ('sin', 'time_of_day')
+    """
+    wave, _, feature = name.partition("_")
+    return wave, feature
+
+
+def is_feature(name: str) -> bool:
+    """Whether a channel is one of `feature_names`."""
+    wave, feature = wave_and_feature(name)
+    return wave in _WAVES and feature in FEATURES
+
+
+def input_names(
+    channels: Sequence[str], static_channels: Sequence[str], *, hours: Sequence[int], features: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Input channels of a model: dynamic, static, features, then the dynamic ones of every earlier time.
 
     Args:
         channels: dynamic channels of the store.
         static_channels: its static ones.
         hours: how much earlier, see `history_hours`.
+        features: some of `FEATURES`.
     """
     earlier = [earlier_name(name, h) for h in sorted(hours) for name in channels]
-    return (*channels, *static_channels, *earlier)
+    return (*channels, *static_channels, *feature_names(features), *earlier)
 
 
 def variable_and_level(name: str) -> tuple[str, int | None]:
     """Variable and pressure level [hPa] of a short name.
 
     "z500" -> ("z", 500), "u@10hPa" -> ("u", 10); "t2m" and "u10" (the wind at 10 m) -> (name, None). An earlier state
-    ("z500-12h") belongs to the same variable and level as the present one.
+    ("z500-12h") belongs to the same variable and level as the present one, and all features to one variable.
     """
+    if is_feature(name):
+        return "feature", None
     name, _ = channel_and_hours(name)
     match = _LEVEL_CHANNEL.match(name)
     if match is None or name in _TEN_METRE_WINDS:

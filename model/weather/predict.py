@@ -1,9 +1,10 @@
 """From a checkpoint and initial states to physical forecasts, directly at each lead or by rolling out, on any ranks.
 
 Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
-model again and again to what it predicted: the state is kept within the plausible range of each channel, static
-fields stay, and the network's input is computed from the climatology of each valid time. On several ranks the init
-times are divided over the data axis, in passes of equal number, and channel ranks read and predict together.
+model again and again to what it predicted: the state is kept within the plausible range of each channel, and what the
+network reads besides is that of each valid time. Where several steps were trained, a lead is reached with each of
+them that divides it, and the forecast is the mean. On several ranks the init times are divided over the data axis, in
+passes of equal number, and channel ranks read and predict together.
 
 Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,
 H/W grid.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,7 @@ from model.training import checkpoint
 from model.training.learner import weights_of
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
+from model.weather.stepping import Stepper
 from pipeline.weather.variables import parse_channel, plausible_range
 
 Index = NDArray[np.int64]
@@ -100,11 +103,15 @@ class Predictor:
         model: in evaluation mode, this rank's part.
         whole: fields with all channels, for units and the climatology.
         own: fields with the channels that this rank reads, in the form that the network was trained to read.
+        stepper: the rules of a roll-out, on the CPU.
+        steps: trained lengths of a step [h], as the stepper's units list them.
     """
 
     model: Network
     whole: Fields
     own: Fields
+    stepper: Stepper
+    steps: tuple[int, ...]
 
     @property
     def device(self) -> torch.device:
@@ -135,31 +142,53 @@ class Predictor:
         return out.reshape(N, E, *out.shape[1:])
 
     @torch.no_grad()
-    def roll_out(self, init: Index, *, lead_hours: list[int], step_hours: int, batch_size: int) -> NDArray[np.float32]:
-        """Forecasts by steps of one length.
+    def roll_out(
+        self, init: Index, *, lead_hours: Sequence[int], step_hours: Sequence[int], batch_size: int
+    ) -> NDArray[np.float32]:
+        """Forecasts by steps of one length, or the mean of those by several lengths.
 
         Args:
             init: positions of N init times.
-            lead_hours: E leads [h], multiples of the step.
-            step_hours: what the model predicts at a time [h].
+            lead_hours: E leads [h], each a multiple of a step.
+            step_hours: lengths of steps, of `steps`.
             batch_size: init times a pass.
 
         Returns:
             (N, E, V, H, W), canonical units, each channel within its plausible range.
         """
-        out = np.empty((len(init), len(lead_hours), len(self.whole.channels), *self.whole.grid_shape), np.float32)
-        low, high = limits(self.whole.channels)
+        out = np.zeros((len(init), len(lead_hours), len(self.whole.channels), *self.whole.grid_shape), np.float32)
+        ways = np.array([sum(hours % step == 0 for step in step_hours) for hours in lead_hours], np.float32)
         for first in range(0, len(init), batch_size):
             part = slice(first, first + batch_size)
-            x = self.own.inputs(init[part])
-            for hours in range(step_hours, max(lead_hours) + 1, step_hours):
-                anomaly = self._predict(x, np.full(len(x), step_hours))
-                climatology = self._climatology(self.whole.times[init[part]], np.full(len(x), hours))
-                state = np.clip(self.whole.scaling.physical(anomaly, climatology), low, high)
-                for e in np.flatnonzero(np.asarray(lead_hours) == hours):
-                    out[part, e] = state
-                x = self._read_again(state, climatology)
+            for step in step_hours:
+                leads = {hours: e for e, hours in enumerate(lead_hours) if hours % step == 0}
+                if not leads:
+                    continue
+                for hours, state in self._states(init[part], step_hours=step, until=max(leads)):
+                    if hours in leads:
+                        out[part, leads[hours]] += state / ways[leads[hours]]
         return out
+
+    def _states(self, init: Index, *, step_hours: int, until: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Hours and physical states (B, V, H, W) of a roll-out, step by step."""
+        own, stepper = self.own, self.stepper
+        (low, high), scaling, start = limits(self.whole.channels), self.whole.scaling, self.whole.times[init]
+        change_BV11 = stepper.units.of_samples(torch.full((len(init),), self.steps.index(step_hours)))
+        history = sorted(stepper.history_hours, reverse=True)
+        past = [own.anomalies_at(own.earlier(init, hours=h)) for h in history]
+        state = self.whole.targets(init)
+        past.append(stepper.own(state))
+        for hours in range(0, until, step_hours):
+            read_at = start[:, None] + (hours - np.array([*history, 0])).astype("timedelta64[h]")
+            climatology = None if stepper.units.reads_anomalies else own.standard_climatology(read_at)
+            x = stepper.inputs(past, own.static_at(read_at[:, -1:])[:, 0], climatology)
+            predicted = torch.from_numpy(self._predict(x, np.full(len(x), step_hours)))
+            following = stepper.advance(state, predicted, change_BV11).numpy()
+            climatology_then = self._climatology(start, np.full(len(x), hours + step_hours))
+            physical = np.clip(scaling.physical(following, climatology_then), low, high)
+            yield hours + step_hours, physical
+            state = torch.from_numpy(scaling.anomaly(physical, climatology_then))
+            past = [*past[1:], stepper.own(state)]
 
     def _predict(self, x_BCHW: Tensor, lead_hours: Index) -> NDArray[np.float32]:
         lead_B = torch.from_numpy(lead_hours.astype(np.float32)).to(self.device)
@@ -170,15 +199,6 @@ class Predictor:
         """At the valid times."""
         valid: NDArray[np.datetime64] = init + lead_hours.astype("timedelta64[h]")
         return self.whole.normals.climatology_at(valid, channels=self.whole.channels)
-
-    def _read_again(self, state_BVHW: NDArray[np.float32], climatology_BVHW: NDArray[np.float32]) -> Tensor:
-        """What the network reads of a predicted state: (B, C, H, W)."""
-        own = self.own
-        rows = [self.whole.channels.index(name) for name in own.channels]
-        climatology = climatology_BVHW[:, rows]
-        anomalies = torch.from_numpy(own.scaling.anomaly(state_BVHW[:, rows], climatology))
-        own.as_input(anomalies, rows=np.arange(len(rows)), climatology=lambda: climatology)
-        return torch.cat([anomalies, own.static_SHW.expand(len(anomalies), *own.static_SHW.shape)], dim=1)
 
 
 def limits(channels: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,8 +10,7 @@ from rich.console import Console
 from model.parallel import launch
 from model.training import checkpoint
 from model.training.trainer import RunFolder, Trainer
-from model.weather.samples import Batch
-from model.weather.task import ForecastTask
+from model.weather.task import ForecastTask, Samples
 from pipeline import files, provenance
 from pipeline.store import open_store
 from pipeline.weather import foresight
@@ -42,7 +41,7 @@ def run_train(config: WeatherConfig) -> None:
             provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
 
 
-def trained(config: WeatherConfig, *, folder: RunFolder, device: torch.device, console: Console) -> Trainer[Batch]:
+def trained(config: WeatherConfig, *, folder: RunFolder, device: torch.device, console: Console) -> Trainer[Samples]:
     """Train to the end, or resume, all ranks together.
 
     Args:

@@ -7,17 +7,21 @@ bits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from model.weather.fields import Fields, available_memory
+from model.weather.fields import Fields
 from model.weather.samples import Batch, Items, Order, fixed_items, make_batch
+from model.weather.trajectories import Trajectories, make_trajectories
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Pairs, find_pairs
 
-_MEMORY_SHARE = 0.6
+MEMORY_SHARE = 0.6
 """Of the free memory that the store's fields may take."""
 
 
@@ -54,14 +58,22 @@ class TrainingData:
     ) -> None:
         options, splits, history = config.training, config.splits, config.model.history_hours
         self.rank, self.ranks, self.pin, self.batch_size = rank, ranks, pin, options.batch_size
+        self.config = config
         network_input = config.model.network_input
         self.fields = Fields(config.paths.store, normals, channels=channels, network_input=network_input)
         times, width = self.fields.times, self.fields.grid_shape[1]
-        self.pairs = find_pairs(times, lead_hours=options.lead_hours, periods=splits.train, history_hours=history)
+        leads, steps = options.step_hours or options.lead_hours, options.most_steps
+        self.pairs = find_pairs(times, lead_hours=leads, periods=splits.train, history_hours=history, steps=steps)
         longitudes = width if options.roll_longitude else 1
         self.order = Order(self.pairs, seed=options.seed, lead_weights=options.lead_weights, longitudes=longitudes)
         self.validation: tuple[Pairs, Items] | None = None
-        if splits.validation:
+        if splits.validation and options.step_hours:
+            step, marks = config.validation_steps
+            pairs = find_pairs(
+                times, lead_hours=[step], periods=splits.validation, history_hours=history, steps=marks[-1]
+            )
+            self.validation = pairs, fixed_items(pairs, count=max(1, options.validation_samples // len(marks)))
+        elif splits.validation:
             pairs = find_pairs(
                 times, lead_hours=config.forecast.lead_hours, periods=splits.validation, history_hours=history
             )
@@ -82,23 +94,60 @@ class TrainingData:
         used = self.pairs.used_times
         if self.validation:
             used = np.union1d(used, self.validation[0].used_times)
-        available = _MEMORY_SHARE * available_memory() / processes
+        available = MEMORY_SHARE * available_memory() / processes
         if self.fields.bytes_needed(used) <= available:
             self.fields.load(used, progress=progress)
         elif self.fields.climatology_bytes <= available:
             self.fields.hold_climatology()
 
-    def batch(self, step: int) -> Batch:
-        """This data rank's part of a step's global batch."""
+    def batch(self, step: int) -> Batch | Trajectories:
+        """This data rank's part of a step's global batch; with as many steps in a row as it may need."""
+        options = self.config.training
         items = self.order.batch(step, size=self.batch_size, rank=self.rank, ranks=self.ranks)
-        return make_batch(self.fields, self.pairs, items, pin=self.pin)
+        if not options.step_hours:
+            return make_batch(self.fields, self.pairs, items, pin=self.pin)
+        # Where minutes are limited, the schedule follows the clock, which nobody knows when the batch is read.
+        steps = options.most_steps if options.minutes else options.rollout_steps(step / options.steps)
+        first = step * self.batch_size + self.rank * len(items)
+        which = range(len(options.step_hours))
+        return self._trajectories(self.pairs, items, marks=range(1, steps + 1), which=which, first_number=first)
 
-    def fixed(self, items: Items) -> Batch:
+    def fixed(self, items: Items) -> Batch | Trajectories:
         """Some of the validation items."""
         assert self.validation is not None
-        return make_batch(self.fields, self.validation[0], items, pin=self.pin)
+        if not self.config.training.step_hours:
+            return make_batch(self.fields, self.validation[0], items, pin=self.pin)
+        step, marks = self.config.validation_steps
+        which = [self.config.training.step_hours.index(step)]
+        return self._trajectories(self.validation[0], items, marks=marks, which=which)
+
+    def _trajectories(self, pairs: Pairs, items: Items, **options: Any) -> Trajectories:
+        made = make_trajectories(self.fields, pairs, items, history_hours=self.config.model.history_hours, **options)
+        return made.pinned() if self.pin else made
 
     def describe(self, step: int) -> str:
         """The samples of a step's global batch, as messages name them."""
         items = self.order.batch(step, size=self.batch_size)
         return ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))
+
+
+def available_memory() -> int:
+    """Bytes that could be allocated now without swapping, 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):
+            return 0
+    try:  # a container's own limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        cache = next(
+            int(x.split()[1]) for x in (group / "memory.stat").read_text().splitlines() if x.startswith("file ")
+        )
+        free = min(free, limit - used + cache)
+    except (OSError, ValueError, StopIteration):
+        pass
+    return max(free, 0)

@@ -45,6 +45,7 @@ class ClimaxImport:
         unused: channels of the file that the model does not have.
         out_channels: predicted channels that have ClimaX's weights.
         out_initialised: predicted channels the file lacks, which keep their start (zero).
+        parts: parameters that ClimaX has no counterpart of, which keep their start.
         interpolated: whether position embeddings were interpolated to another grid.
         unused_keys: keys of the file that nothing here corresponds to.
     """
@@ -54,6 +55,7 @@ class ClimaxImport:
     unused: tuple[str, ...]
     out_channels: tuple[str, ...]
     out_initialised: tuple[str, ...]
+    parts: tuple[str, ...]
     interpolated: bool
     unused_keys: tuple[str, ...]
 
@@ -126,12 +128,14 @@ def load_climax(
     out_both = _copy_head(model, theirs, channels)
 
     wanted = model.config.out_channels
+    out_channels = tuple(wanted[row] for row, _ in out_both)
     return ClimaxImport(
         channels=tuple(ours[row] for row, _ in both),
         initialised=tuple(name for name in ours if name not in channels),
         unused=tuple(name for name in channels if name not in ours),
-        out_channels=tuple(wanted[row] for row, _ in out_both),
-        out_initialised=tuple(name for name in wanted if name not in channels),
+        out_channels=out_channels,
+        out_initialised=tuple(name for name in wanted if name not in out_channels),
+        parts=tuple(name for name, _ in model.named_parameters() if _ours_alone(name)),
         interpolated=(image[0] // patch, image[1] // patch) != model.grid,
         unused_keys=tuple(name for name in theirs.tensors if name not in theirs.used),
     )
@@ -219,21 +223,31 @@ def _copy_position(model: DCHAG, theirs: _Reader, grid: tuple[int, int]) -> None
 def _copy_trunk(model: DCHAG, theirs: _Reader) -> None:
     heads = model.config.heads
     for name, parameter in model.trunk.named_parameters():
+        if _ours_alone(name):
+            continue
         value = theirs.take(name, tuple(parameter.shape))
         if ".attn.qkv." in name:  # theirs: all q, all k, all v; ours: q, k, v of one head after the other
             value = value.view(3, heads, -1, *value.shape[1:]).transpose(0, 1).reshape(value.shape)
         parameter.copy_(value)
 
 
+def _ours_alone(name: str) -> bool:
+    """Whether a parameter belongs to a part that ClimaX does not have."""
+    return name.startswith("smooth.") or ".modulation." in name
+
+
 def _copy_head(model: DCHAG, theirs: _Reader, channels: Sequence[str]) -> list[tuple[int, int]]:
     """Copies the head; of the last layer the rows of the channels both predict: (our row, their row)."""
     wanted = model.config.out_channels
     both = [(row, channels.index(name)) for row, name in enumerate(wanted) if name in channels]
+    both = [] if model.config.margin else both  # ClimaX predicts patches: its rows are not those of a larger window
     last = f"{len(model.head) - 1}."
     pixels = model.config.patch**2
     for name, parameter in model.head.named_parameters():
         if not name.startswith(last):
             parameter.copy_(theirs.take(f"head.{name}", tuple(parameter.shape)))
+            continue
+        if model.config.margin:
             continue
         value = theirs.take(f"head.{name}", (pixels * len(channels), *parameter.shape[1:]))
         their_rows = value.view(pixels, len(channels), *value.shape[1:])

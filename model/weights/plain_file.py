@@ -24,6 +24,7 @@ from model.network.cut import Network
 from model.training import checkpoint
 from model.training.learner import weights_of
 from model.weather.architecture import network_from_dict
+from model.weather.stepping import trained_steps
 from pipeline import files
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
@@ -40,8 +41,11 @@ class PlainModel:
     Attributes:
         model: in evaluation mode, on the CPU.
         network_input: "state" or "anomaly": how inputs are normalised, see `model.weather.normalise`.
+        predicts: "anomaly" or "change", see `model.weather.stepping`.
+        step_hours: lengths of the steps that it was trained on [h]; empty for direct forecasts.
         scales: by name, float64: mean, std and anomaly_std of the dynamic channels, static_mean and static_std of the
-            static ones, in canonical units and in the order of the model's channels.
+            static ones, in canonical units and in the order of the model's channels; for a model of changes also
+            change_std (step, channel).
         contract: of the store it was trained on.
         normals: digest of the normals it was trained with; their climatology is not part of the file.
         splits: the periods of training, validation and test.
@@ -50,6 +54,8 @@ class PlainModel:
 
     model: Network
     network_input: str
+    predicts: str
+    step_hours: tuple[int, ...]
     scales: dict[str, Tensor]
     contract: dict[str, Any]
     normals: str
@@ -93,8 +99,13 @@ def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
     wanted = {f"{description['weights']}.{name}": p for name, p in parameters.items()}
     checkpoint.load(source, wanted, expected={"normals": normals.digest})
     scales = {f"normals.{name}": torch.from_numpy(np.array(getattr(normals, name))) for name in _SCALES}
-    kept = ("model", "network_input", "contract", "normals", "splits", "step")
-    text = {"format": FORMAT, "description": json.dumps({key: description[key] for key in kept})}
+    predicts, steps = trained_steps(description)
+    if predicts == "change":
+        change = np.stack([normals.change_std(hours) for hours in steps])
+        scales["normals.change_std"] = torch.from_numpy(change)
+    kept = ("model", "network_input", "stepping", "contract", "normals", "splits", "step")
+    about = {key: description[key] for key in kept if key in description}
+    text = {"format": FORMAT, "description": json.dumps(about)}
     temporary = target.with_name(f".{target.name}.new")
     save_file({f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales, temporary, metadata=text)
     files.sync(temporary)
@@ -125,7 +136,9 @@ def read_plain(path: Path) -> PlainModel:
             lines.append(f"  {name}: {'absent' if found is None else tuple(found.shape)}, not {tuple(parameter.shape)}")
         else:
             parameter.copy_(found)
-    scales = {name: tensors.pop(f"normals.{name}", None) for name in _SCALES}
+    predicts, steps = trained_steps(description)
+    expected = (*_SCALES, "change_std") if predicts == "change" else _SCALES
+    scales = {name: tensors.pop(f"normals.{name}", None) for name in expected}
     lines += [f"  normals.{name}: absent" for name, found in scales.items() if found is None]
     lines += [f"  {name}: unknown" for name in tensors]
     if lines:
@@ -133,6 +146,8 @@ def read_plain(path: Path) -> PlainModel:
     return PlainModel(
         model=model.eval(),
         network_input=description["network_input"],
+        predicts=predicts,
+        step_hours=steps,
         scales={name: found for name, found in scales.items() if found is not None},
         contract=description["contract"],
         normals=description["normals"],

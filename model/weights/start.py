@@ -24,11 +24,12 @@ from model.network.encoder import interpolate_position
 from model.network.groups import Tree
 from model.training import checkpoint
 from model.weather.architecture import ForecastNetwork, network_from_dict
+from model.weather.stepping import trained_steps
 from model.weights.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, read_climax
 from model.weights.plain_file import read_plain
 
 _MUST_AGREE = ("patch", "width", "depth", "heads", "mlp_ratio", "decoder_depth", "unit")
-_TOKENISER, _LEVEL, _LAST = "stage.tokeniser.", "stage.levels.", "head."
+_TOKENISER, _LEVEL, _LAST, _SMOOTH = "stage.tokeniser.", "stage.levels.", "head.", "smooth."
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Taken:
         inputs: number of input channels copied.
         outputs: number of predicted channels copied.
         initialised: channels and parts that the file lacks, which keep their random start.
-        unused: channels of the file that the model does not have.
+        unused: channels and parts of the file that the model does not have.
     """
 
     source: Path
@@ -57,7 +58,13 @@ class Taken:
 
 
 def starting_model(
-    config: ForecastNetwork, path: Path, *, seed: int, network_input: str, climax_channels: Sequence[str] = ()
+    config: ForecastNetwork,
+    path: Path,
+    *,
+    seed: int,
+    network_input: str,
+    predicts: str = "anomaly",
+    climax_channels: Sequence[str] = (),
 ) -> tuple[DCHAG, Taken]:
     """The whole model with the weights of a file.
 
@@ -67,6 +74,7 @@ def starting_model(
             training, a model file of ours (.safetensors), or a file with a ClimaX state dict.
         seed: of what the file lacks.
         network_input: what the model will read; a checkpoint of ours must have read the same.
+        predicts: what it will predict; likewise.
         climax_channels: the channels of a ClimaX file in its order; empty for those of the published 5.625 deg model.
 
     Raises:
@@ -77,18 +85,20 @@ def starting_model(
     model = DCHAG(config, seed=seed)
     if path.suffix == ".safetensors":
         plain = read_plain(path)
-        _check_input(plain.network_input, network_input, path)
+        _check_same("network_input", plain.network_input, network_input, path)
+        _check_same("predicts", plain.predicts, predicts, path)
         return model, copy_weights(_as_dchag(plain.model, path), model, source=path)
     if path.is_file():
         state = read_climax(path)
         tokens = next((value.shape[1] for name, value in state.items() if name.endswith("pos_embed")), 0)
         image = config.image if tokens == model.grid[0] * model.grid[1] else CLIMAX_IMAGE
         taken = load_climax(model, state, channels=tuple(climax_channels) or CLIMAX_CHANNELS, image=image)
-        lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised))
+        lacking = (*taken.initialised, *(f"{name} (predicted)" for name in taken.out_initialised), *taken.parts)
         return model, Taken(path, len(taken.channels), len(taken.out_channels), lacking, taken.unused)
     found = _find(path)
     description = checkpoint.describe(found)
-    _check_input(description["network_input"], network_input, found)
+    _check_same("network_input", description["network_input"], network_input, found)
+    _check_same("predicts", trained_steps(description)[0], predicts, found)
     theirs = _as_dchag(network_from_dict(description["model"]).build(seed=None), found)
     prefix = description["weights"]
     checkpoint.load(found, {f"{prefix}.{name}": p.detach() for name, p in theirs.named_parameters()}, expected={})
@@ -117,14 +127,15 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             + "\n".join(wrong)
         )
     channels = _by_name(theirs.tree.channels, ours.tree.channels)
-    outputs = _by_name(theirs.config.out_channels, ours.config.out_channels)
+    same_window = theirs.config.window == ours.config.window
+    outputs = _by_name(theirs.config.out_channels if same_window else (), ours.config.out_channels)
     units = _matching_units(theirs.tree, ours.tree)
     lacking = [name for name, row in zip(ours.tree.channels, channels, strict=True) if row is None]
     lacking += [f"{n} (predicted)" for n, row in zip(ours.config.out_channels, outputs, strict=True) if row is None]
     copied, parameters = dict(theirs.named_parameters()), dict(ours.named_parameters())
     last = f"{_LAST}{len(ours.head) - 1}."
     for name, parameter in parameters.items():
-        if name not in copied:
+        if name not in copied or (name.startswith(_SMOOTH) and copied[name].shape != parameter.shape):
             lacking.append(name)
         elif name.startswith(_TOKENISER):
             _copy_rows(copied[name], parameter, channels)
@@ -138,7 +149,9 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             else:
                 _copy_rows(copied[name], parameter, units[level])
         elif name.startswith(last):
-            pixels = ours.config.patch**2
+            if not same_window:
+                continue
+            pixels = ours.config.window**2
             from_PV = copied[name].view(pixels, len(theirs.config.out_channels), *parameter.shape[1:])
             into_PV = parameter.view(pixels, len(outputs), *parameter.shape[1:])
             _copy_rows(from_PV.transpose(0, 1), into_PV.transpose(0, 1), outputs)
@@ -146,8 +159,9 @@ def copy_weights(theirs: DCHAG, ours: DCHAG, *, source: Path) -> Taken:
             parameter.copy_(interpolate_position(copied[name], source=theirs.grid, target=ours.grid))
         else:
             parameter.copy_(copied[name])
-    unknown = tuple(name for name in theirs.tree.channels if name not in ours.tree.channels)
-    return Taken(source, _count(channels), _count(outputs), tuple(lacking), unknown)
+    unknown = [name for name in theirs.tree.channels if name not in ours.tree.channels]
+    unknown += [name for name in copied if name not in parameters]
+    return Taken(source, _count(channels), _count(outputs), tuple(lacking), tuple(unknown))
 
 
 def _find(path: Path) -> Path:
@@ -168,11 +182,11 @@ def _as_dchag(network: Network, path: Path) -> DCHAG:
     return network
 
 
-def _check_input(theirs: str, ours: str, path: Path) -> None:
+def _check_same(setting: str, theirs: str, ours: str, path: Path) -> None:
     if theirs != ours:
         raise ValueError(
-            f"training.start_from must have read what model.network_input says, got {theirs!r} in {path} and {ours!r} "
-            "here; set model.network_input to the former"
+            f"training.start_from must fit model.{setting}, got a model of {theirs!r} in {path} and {ours!r} here; set "
+            f"model.{setting} to the former"
         )
 
 

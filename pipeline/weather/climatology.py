@@ -10,10 +10,13 @@ its neighbours. Layout, written by `preprocess.normals.stage`:
     climatology (dayofyear, hour, channel, latitude, longitude)   float32, canonical units
     dayofyear 1..366, hour, channel, static_channel, latitude, longitude
     year, year_count, year_mean, year_m2                partial sums of each year, mergeable
+    change_std (step, channel), step_hours (step)       float64, canonical units; hours. Only where the configuration
+                                                        has training.step_hours
     attributes: contract, digest (of contract and content), climatology_kind, count
 
 `mean` and `std` weight every cell by its area and every training time equally; `anomaly_std` is the
-same for the anomaly from the climatology.
+same for the anomaly from the climatology. `change_std` is the root of the mean square of how much that anomaly
+changes over a step, over all pairs of training times a step apart.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class Normals:
         contract: what these normals were made from.
         digest: hash of contract and content.
         kind: "day of year x hour", or why it is less than that.
+        step_hours: steps [h] over which changes were measured, increasing; none unless training.step_hours asked.
     """
 
     path: Path
@@ -94,6 +98,9 @@ class Normals:
     contract: dict[str, Any]
     digest: str
     kind: str
+    step_hours: tuple[int, ...]
+    _change_std: NDArray[np.float64]
+    """Shape (step, channel); see `change_std`."""
     _climatology: Any
 
     def __repr__(self) -> str:
@@ -124,9 +131,10 @@ class Normals:
         def numbers(key: str) -> NDArray[np.float64]:
             return np.asarray(group[key][:], dtype=np.float64)
 
+        channels, stepped = names("channel"), "change_std" in group
         return cls(
             path=path,
-            channels=names("channel"),
+            channels=channels,
             static_channels=names("static_channel"),
             mean=numbers("mean"),
             std=numbers("std"),
@@ -138,6 +146,8 @@ class Normals:
             contract=dict(group.attrs["contract"]),
             digest=str(group.attrs["digest"]),
             kind=str(group.attrs["climatology_kind"]),
+            step_hours=tuple(int(hours) for hours in group["step_hours"][:]) if stepped else (),
+            _change_std=numbers("change_std") if stepped else np.empty((0, len(channels))),
             _climatology=Reader(path, "climatology"),
         )
 
@@ -167,7 +177,28 @@ class Normals:
                 held[part, hour] = self._read(part, hour, rows)
         kept = {name: getattr(self, name)[rows] for name in ("mean", "std", "anomaly_std")}
         names = self.channels if channels is None else tuple(channels)
-        return replace(self, channels=names, **kept, _climatology=held)
+        return replace(self, channels=names, **kept, _change_std=self._change_std[:, rows], _climatology=held)
+
+    def change_std(self, step_hours: int, channels: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """How much anomalies from the climatology change over a step: the root of the mean square of the changes.
+
+        Args:
+            step_hours: one of `self.step_hours`.
+            channels: short names, in the order wanted; all for None.
+
+        Returns:
+            Shape (channel,), canonical units.
+
+        Raises:
+            ValueError: a step without changes, or an unknown channel.
+        """
+        if step_hours not in self.step_hours:
+            known = f"those over {', '.join(map(str, self.step_hours))} h" if self.step_hours else "none"
+            raise ValueError(
+                f"normals {self.path} must hold the changes over a step of {step_hours} h, got {known}; add it to "
+                "training.step_hours and run python -m pipeline normals"
+            )
+        return np.asarray(self._change_std[self.step_hours.index(step_hours), self.channel_indices(channels)])
 
     def require_anomalies(self, channels: Sequence[str]) -> None:
         """Refuse a climatology that is every training state itself.

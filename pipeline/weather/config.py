@@ -28,6 +28,7 @@ class WeatherPaths(Paths):
     normals: Path
     train: Path
     forecast: Path
+    uncalibrated: dict[str, Path]
     twins: dict[str, Path]
     networks: Path
     network_forecasts: dict[str, Path]
@@ -93,6 +94,23 @@ class WeatherConfig(Config):
         asked, step = self.evaluation.twins.init_step_hours, self.forecast.init_step_hours
         return -(-asked // step) * step
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether forecasts are calibrated on the validation periods."""
+        asked, periods = self.forecast.calibrate, self.data.splits.validation if self.data.splits else []
+        return bool(self.training.step_hours and periods) if asked is None else asked
+
+    @property
+    def validation_steps(self) -> tuple[int, list[int]]:
+        """With which step a model with steps is validated [h], and after how many of them.
+
+        After one, and at the leads of up to a week that are issued and that the step divides; where there is none, at
+        the end of the longest roll-out trained.
+        """
+        step = max(self.training.step_hours)
+        week = [hours // step for hours in self.forecast.lead_hours if hours % step == 0 and hours <= 168]
+        return step, sorted({1, *(week or [self.training.most_steps])})
+
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:
         foresight.settle(self)
@@ -103,11 +121,16 @@ class WeatherConfig(Config):
             )
         if self.data.splits is None:  # there are no stages that would read the rest
             return self
-        for key, leads in (("training", self.training.lead_hours), ("forecast", self.forecast.lead_hours)):
-            for hours in leads:
+        leads = {
+            "training.lead_hours": self.training.lead_hours,
+            "training.step_hours": self.training.step_hours,
+            "forecast.lead_hours": self.forecast.lead_hours,
+        }
+        for key, lengths in leads.items():
+            for hours in lengths:
                 if hours % self.data.step_hours:
                     raise ValueError(
-                        f"{key}.lead_hours must be multiples of data.step_hours ({self.data.step_hours}), got {hours}"
+                        f"{key} must be multiples of data.step_hours ({self.data.step_hours}), got {hours}"
                     )
         for hours in self.model.history_hours:
             if hours % self.data.step_hours or self.model.history_hours.count(hours) > 1:
@@ -119,12 +142,6 @@ class WeatherConfig(Config):
             raise ValueError(
                 f"forecast.init_step_hours must be a multiple of data.step_hours ({self.data.step_hours}), "
                 f"got {self.forecast.init_step_hours}"
-            )
-        step = self.forecast.rollout_hours
-        if step and (step % self.data.step_hours or any(hours % step for hours in self.forecast.lead_hours)):
-            raise ValueError(
-                f"forecast.rollout_hours must be a multiple of data.step_hours ({self.data.step_hours}) and divide "
-                f"every lead of {self.forecast.lead_hours}, got {step}"
             )
         known = [c.name for c in self.data.channels.dynamic]
         for key, names in (("variables", self.evaluation.variables), ("channels", self.evaluation.channels)):
@@ -144,6 +161,53 @@ class WeatherConfig(Config):
                 raise ValueError(f"training.channel_weights must name channels or variables of the store, got {name!r}")
         if faults := list(foresight.refusals(self)):
             raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _steps(self) -> WeatherConfig:
+        """A model is direct, or it has steps and is applied again and again."""
+        if self.data.splits is None:
+            return self
+        steps, leads, rolled = self.training.step_hours, self.forecast.lead_hours, self.forecast.rollout_hours
+        if len(set(steps)) < len(steps):
+            raise ValueError(f"training.step_hours must name each step once, got {steps}")
+        if self.model.predicts == "change" and not steps:
+            raise ValueError(
+                "training.step_hours must say over which steps a model with model.predicts: change is trained, got "
+                "none; set e.g. [24]"
+            )
+        if self.model.predicts == "change" and self.training.anomaly_weighted:
+            raise ValueError(
+                "training.anomaly_weighted must be absent with model.predicts: change, whose errors count in units of "
+                "the change"
+            )
+        if rolled and (rolled % self.data.step_hours or any(hours % rolled for hours in leads)):
+            raise ValueError(
+                f"forecast.rollout_hours must be a multiple of data.step_hours ({self.data.step_hours}) and divide "
+                f"every lead of {leads}, got {rolled}"
+            )
+        if rolled and steps and rolled not in steps:
+            raise ValueError(f"forecast.rollout_hours must be one of training.step_hours {steps}, got {rolled}")
+        unreached = [hours for hours in leads if steps and all(hours % step for step in steps)]
+        if unreached:
+            raise ValueError(
+                f"forecast.lead_hours must be multiples of a step in training.step_hours {steps}, got {unreached}"
+            )
+        if self.calibrates and not self.data.splits.validation:
+            raise ValueError("forecast.calibrate must be absent without data.splits.validation, on which it is fitted")
+        longest = max(((p.end - p.start).total_seconds() / 3600 for p in self.data.splits.validation), default=0.0)
+        if self.calibrates and longest < max(leads):
+            raise ValueError(
+                f"data.splits.validation must hold a period longer than the longest lead of {max(leads)} h for "
+                f"forecast.calibrate, got {longest:g} h; lengthen it or set forecast.calibrate: false"
+            )
+        history = sorted(self.model.history_hours)
+        if steps and history and (len(steps) > 1 or history != [steps[0] * (i + 1) for i in range(len(history))]):
+            raise ValueError(
+                "model.history_hours must be the last few steps of a model with one step, as "
+                f"{[steps[0], 2 * steps[0]]} for training.step_hours {steps[:1]}, since a roll-out knows no other "
+                f"times; got {self.model.history_hours} and {steps}"
+            )
         return self
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pipeline.store import ArraySpec, SlabStore, contract_digest
 from pipeline.weather.climatology import Normals
@@ -36,6 +37,7 @@ def forecast_store(
     title: str,
     trained_on: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
+    calibration: NDArray[np.float32] | None = None,
     slab_inits: int = SLAB_INITS,
     **made_by: Any,
 ) -> SlabStore:
@@ -51,6 +53,7 @@ def forecast_store(
         title: of the store, in its attributes.
         trained_on: contract of the training store; that of `like` by default.
         source: what the data are, for the contract; that of `like` by default.
+        calibration: (lead, channel) factors by which the anomalies were scaled; None for none.
         slab_inits: most init times written together.
         made_by: further entries of the contract, e.g. a checkpoint's digest.
     """
@@ -65,6 +68,9 @@ def forecast_store(
             **{name: like[name].variable for name in kept},
         }
     )
+    if calibration is not None:
+        coords = coords.assign_coords(calibration=(("lead_time", "channel"), calibration))
+        coords["calibration"].attrs = {"long_name": "factor of the anomaly from the climatology", "units": "1"}
     coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
     grid = (int(like.sizes["latitude"]), int(like.sizes["longitude"]))
     spec = ArraySpec(

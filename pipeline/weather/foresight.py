@@ -40,7 +40,7 @@ def settle(config: WeatherConfig) -> None:
     judged = _judged(config)
     if judged and _by_default(forecast, "lead_hours") and forecast.initial is None:
         _replace(config, "forecast", "lead_hours", [h for h in forecast.lead_hours if _fits_test(config, h)])
-    if judged and _by_default(training, "lead_hours") and not training.lead_weights:
+    if judged and _by_default(training, "lead_hours") and not (training.lead_weights or training.step_hours):
         _replace(config, "training", "lead_hours", [h for h in training.lead_hours if _fits_train(config, h)])
     if judged and _by_default(evaluation, "baselines"):
         unfit = _unfit_baselines(config, evaluation.baselines, _training_times(config))
@@ -165,8 +165,13 @@ def _refused_leads(config: WeatherConfig) -> Iterator[str]:
             yield f"data.splits.test must start at a time of the store, {every}, got {_hour(splits.test.start)}"
     asked: list[tuple[str, str, Sequence[Period], Any, Callable[[WeatherConfig, int], bool]]] = [
         ("forecast", "test", [splits.test] if forecast.initial is None else [], forecast, _fits_test),
-        ("training", "train", splits.train, training, _fits_train),
+        ("training", "train", [] if training.step_hours else splits.train, training, _fits_train),
     ]
+    for hours in training.step_hours:
+        if not _fits_train(config, hours * training.most_steps):
+            where = f"data.splits.train, {', '.join(map(_span, splits.train))}"
+            many = f"{counted(training.most_steps, 'step')} of {hours} h"
+            yield f"training.rollout must fit into {where}, got {many}{behind}; lengthen the period or take fewer steps"
     for name, split, periods, section, fits in asked:
         for hours in [] if _by_default(section, "lead_hours") or not periods else section.lead_hours:
             if not fits(config, hours):

@@ -21,7 +21,7 @@ TwinName = Literal["ceiling", "coarse"]
 class Forecast(Section):
     """Which forecasts are issued from the test period."""
 
-    ADDED = frozenset({"rollout_hours", "weights", "initial", "initial_files"})
+    ADDED = frozenset({"rollout_hours", "weights", "initial", "initial_files", "calibrate"})
 
     lead_hours: LeadHours = [168, 336, 720]
     """Leads to issue, a list or {start, stop, step}; any, not only those trained on."""
@@ -29,7 +29,12 @@ class Forecast(Section):
     """Spacing of init times; the last init is the longest lead before the end of the test period."""
     batch_size: Positive = 32
     rollout_hours: Positive | None = None
-    """Apply the model again and again with this lead instead of once for each lead; all leads are multiples of it."""
+    """Apply the model again and again with this step; all leads are multiples of it. None: once for each lead, or,
+    for a model trained on training.step_hours, with each of these that divides a lead, and the mean of them."""
+    calibrate: bool | None = None
+    """Scale the anomalies of each lead and channel by a factor fitted on forecasts from the validation periods, so that
+    a forecast that knows nothing any more is the climatology. None: for a model trained on training.step_hours that
+    has validation periods. The forecasts as they were are kept and scored beside."""
     weights: Literal["average", "model"] = "average"
     """Which weights: the moving average where training kept one, or those of the last step."""
     initial: str | None = None

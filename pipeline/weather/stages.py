@@ -27,7 +27,9 @@ def store(config: Config) -> Any:
 
 def normals(config: Config) -> Any:
     """Means, standard deviations and climatology."""
-    return [store(config), _splits(config)["train"], config.data.normals.identity]
+    known = [store(config), _splits(config)["train"], config.data.normals.identity]
+    steps = sorted(config.training.step_hours)
+    return [*known, steps] if steps else known
 
 
 def train(config: Config) -> Any:
@@ -78,6 +80,10 @@ def _twin_names(config: Config) -> list[str]:
 
 def _network_names(config: Config) -> list[str]:
     return [str(name) for name in config.evaluation.trained_baselines]
+
+
+def _uncalibrated(config: Config) -> list[str]:
+    return ["uncalibrated"] if config.calibrates else []
 
 
 _LARGE = Resources(threads=16, mem_mb=6000, runtime="5d")
@@ -143,7 +149,10 @@ STAGES = (
         summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
         applies=_has_splits,
-        outputs={"forecast": Output("forecast-{digest}.zarr")},
+        outputs={
+            "forecast": Output("forecast-{digest}.zarr"),
+            "uncalibrated": Output("{member}-{digest}.zarr", members=_uncalibrated),
+        },
         on_ranks=True,
         category="Model",
         resources=Resources(threads=16, mem_mb=6000),

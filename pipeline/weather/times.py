@@ -4,7 +4,7 @@ Contract: times are found by value and never by counting steps, so no pair cross
 has its init time, its valid time and the earlier times that a network reads, and all of them lie inside the given
 periods: no valid time of training falls into validation or test.
 
-Letters: T times of the store, S starts, E leads, N earlier times.
+Letters: T times of the store, S starts, E leads, N earlier times, K steps in a row.
 """
 
 from __future__ import annotations
@@ -50,23 +50,28 @@ class Pairs:
         times: the store's times.
         lead_hours: (E,) lead times [h].
         init: (S,) positions of the starts in `times`, increasing.
-        valid: (S, E) positions of the valid times in `times`, -1 where the pair does not exist.
+        path: (S, E, K) positions of the times 1, ..., K leads after the start, -1 where one of them does not exist.
         earlier: (S, N) positions of the N earlier times read with each start.
     """
 
     times: Times
     lead_hours: tuple[int, ...]
     init: Index
-    valid: Index
+    path: Index
     earlier: Index
 
     def __len__(self) -> int:
         return len(self.init)
 
     @property
+    def valid(self) -> Index:
+        """(S, E) positions of the valid times, one lead after the start; -1 where the pair does not exist."""
+        return self.path[:, :, 0]
+
+    @property
     def used_times(self) -> Index:
         """Positions of all times that some pair touches, increasing."""
-        return np.unique(np.concatenate([self.init, self.valid[self.valid >= 0], self.earlier.ravel()]))
+        return np.unique(np.concatenate([self.init, self.path[self.path >= 0], self.earlier.ravel()]))
 
     def describe(self, start: int, lead: int) -> str:
         """A pair as messages print it."""
@@ -81,6 +86,7 @@ def find_pairs(
     periods: Sequence[Period | Mapping[str, str]],
     history_hours: Sequence[int] = (),
     all_leads: bool = False,
+    steps: int = 1,
 ) -> Pairs:
     """All pairs of some periods.
 
@@ -90,26 +96,28 @@ def find_pairs(
         periods: init, valid and earlier times lie in one of these, not necessarily the same.
         history_hours: how much earlier the other states are that the network reads [h].
         all_leads: keep only starts for which every lead exists, instead of those with at least one.
+        steps: K, how often each lead is to be taken in a row; all of these times exist then.
 
     Raises:
         ValueError: a lead without a single pair, or no start with all leads.
     """
     times = times.astype("datetime64[ns]")
     usable = inside(times, periods)
-    valid, earlier = _partners(times, usable, lead_hours=lead_hours, history_hours=history_hours)
-    has = valid >= 0
+    path, earlier = _partners(times, usable, lead_hours=lead_hours, history_hours=history_hours, steps=steps)
+    has = path[:, :, 0] >= 0
     empty = [str(hours) for column, hours in enumerate(lead_hours) if not has[:, column].any()]
     behind = f" with the states {', '.join(map(str, history_hours))} h earlier" if history_hours else ""
+    row = f" taken {steps} times in a row" if steps > 1 else ""
     spans = ", ".join(_span(p) for p in periods)
     if empty:
         raise ValueError(
-            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h in {spans} "
-            f"({counted(int(usable.sum()), 'time')} of the store); lengthen the period or drop the lead"
+            f"every lead must have at least one pair of times{behind}, got none for {', '.join(empty)} h{row} in "
+            f"{spans} ({counted(int(usable.sum()), 'time')} of the store); lengthen the period or drop the lead"
         )
     init = np.flatnonzero(has.all(axis=1) if all_leads else has.any(axis=1))
     if not len(init):
         raise ValueError(f"some start must have all leads {list(lead_hours)} h, got none in {spans}")
-    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, valid=valid[init], earlier=earlier[init])
+    return Pairs(times=times, lead_hours=tuple(lead_hours), init=init, path=path[init], earlier=earlier[init])
 
 
 @dataclass(frozen=True)
@@ -130,15 +138,15 @@ def coverage(
     """Count the starts that `find_pairs` would find; none is no error. Arguments as there."""
     times = times.astype("datetime64[ns]")
     partners = _partners(times, inside(times, periods), lead_hours=lead_hours, history_hours=history_hours)
-    has = partners[0] >= 0
+    has = partners[0][:, :, 0] >= 0
     by_lead = dict(zip(map(int, lead_hours), has.sum(axis=0).tolist(), strict=True))
     return Coverage(by_lead, int(has.all(axis=1).sum()))
 
 
 def _partners(
-    times: Times, usable: NDArray[np.bool_], *, lead_hours: Sequence[int], history_hours: Sequence[int]
+    times: Times, usable: NDArray[np.bool_], *, lead_hours: Sequence[int], history_hours: Sequence[int], steps: int = 1
 ) -> tuple[Index, Index]:
-    """Positions of valid times (T, E) and earlier times (T, N) for every time, -1 where the pair does not exist."""
+    """Positions of later times (T, E, K) and earlier times (T, N) for every time, -1 where one of them is missing."""
 
     def shifted(hours: Sequence[int]) -> Index:
         found = np.full((len(times), len(hours)), -1, dtype=np.int64)
@@ -148,9 +156,10 @@ def _partners(
         return found
 
     earlier = shifted([-hours for hours in history_hours])
-    valid = shifted(lead_hours)
-    valid[(earlier < 0).any(axis=1)] = -1
-    return valid, earlier
+    path = np.stack([shifted([k * hours for hours in lead_hours]) for k in range(1, steps + 1)], axis=2)
+    path[(earlier < 0).any(axis=1)] = -1
+    path[(path < 0).any(axis=2)] = -1
+    return path, earlier
 
 
 def init_times(

@@ -6,8 +6,10 @@ other. The climatology of a day of year and hour is the mean of the training fie
 of `window_days` days in all around that day, periodic over a year of 366 slots; every day of the training
 years counts, so 29 February borrows from its neighbours. Where the training periods leave a day of the
 year without any data inside the window, no seasonal cycle can be known: the climatology is then the
-plain mean, and says so. The sums are kept (`preprocess.normals.sums`), so that further years read only themselves. The
-layout of the output is in `pipeline.weather.climatology`, which reads it.
+plain mean, and says so. The sums are kept (`preprocess.normals.sums`), so that further years read only themselves;
+`training.step_hours` takes a second pass over all training times (`preprocess.normals.changes`), since a further year
+changes the climatology of the others too. The layout of the output is in `pipeline.weather.climatology`, which reads
+it.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,12 @@ from numpy.typing import NDArray
 from pipeline import files, provenance, store
 from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
+from pipeline.shards import Reader
 from pipeline.weather import climatology as layout
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.times import Times, inside
+from pipeline.weather.times import Index, Pairs, Times, inside
 from pipeline.words import counted, spanned
+from preprocess.normals.changes import read_change_std, require_changes, step_pairs
 from preprocess.normals.moments import (
     Array,
     DailySums,
@@ -45,6 +49,7 @@ from preprocess.normals.moments import (
     smooth,
     yearly_arrays,
 )
+from preprocess.normals.reading import Training
 from preprocess.normals.sums import Sums, SumsWriter, about, sums_path, years_of
 
 SLOTS = layout.SLOTS
@@ -63,6 +68,8 @@ def run_normals(config: WeatherConfig) -> None:
     times = ds["time"].values.astype("datetime64[ns]")
     chosen = training_times(times, config)
     contract = _contract(config, ds.attrs["contract"], times[chosen])
+    steps, train = contract.get("step_hours"), config.data.splits.train
+    pairs = step_pairs(times, step_hours=steps, periods=train) if steps else None
     with files.lock(path.with_name(f"{path.stem}.lock")):
         if path.exists():
             normals = layout.Normals.open(path)
@@ -75,7 +82,7 @@ def run_normals(config: WeatherConfig) -> None:
         files.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
         temporary = path.with_name(f".{path.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
-        _write(temporary, config=config, contract=contract, times=times, chosen=chosen)
+        _write(temporary, config=config, contract=contract, times=times, chosen=chosen, pairs=pairs)
         if path.exists():
             shutil.rmtree(path)
         temporary.rename(path)
@@ -115,6 +122,8 @@ def _contract(config: WeatherConfig, source: dict[str, Any], times: NDArray[np.d
         "times": int(times.size),
         "times_digest": hashlib.sha256(times.astype("<i8").tobytes()).hexdigest()[:16],
     }
+    if config.training.step_hours:
+        content["step_hours"] = sorted(config.training.step_hours)
     return dict(json.loads(json.dumps(content)))
 
 
@@ -129,45 +138,9 @@ def _size(ds: Any) -> int:
     return int(SLOTS * hours * np.prod(ds["state"].shape[1:], dtype=np.int64) * 4)
 
 
-@dataclass(frozen=True)
-class _Training:
-    """The training times of a store that are to be read."""
-
-    state: Any
-    names: list[str]
-    weights: Array
-    """Cell areas that sum to 1, shape (cell,)."""
-    times: Times
-    """The whole time axis, of which the times at `chosen` are read."""
-    chosen: NDArray[np.int64]
-    hours: NDArray[np.int64]
-    """Hours of day on the axis."""
-
-    def sums(self, columns: range, kept: Sums | None, tick: Callable[[], None]) -> tuple[DailySums, dict[int, Moments]]:
-        """Sums and yearly moments of some channels, on top of those kept; each slab is read once."""
-        by_year: dict[int, Moments] = {}
-        sums = DailySums.empty(hours=self.hours.size, channels=len(columns), cells=self.weights.size)
-        if kept is not None:
-            sums, by_year = kept.block(columns)
-        years, slots = years_of(self.times), layout.day_slots(self.times) - 1
-        hours = np.searchsorted(self.hours, layout.hours_of_day(self.times))
-        slab = self.chosen // self.state.shards[0]
-        for wanted in (self.chosen[slab == number] for number in np.unique(slab)):
-            fields = self.state[wanted[0] : wanted[-1] + 1, columns.start : columns.stop]
-            for index in wanted.tolist():
-                field = fields[index - wanted[0]].reshape(len(columns), -1).astype(np.float64)
-                moment = Moments.of(field, weights=self.weights)
-                if not np.isfinite(moment.m2).all():
-                    name, time = self.names[columns[np.isfinite(moment.m2).argmin()]], stamp(self.times[index])
-                    raise ValueError(f"training store must be finite, got NaN in channel {name!r} at {time}; remake it")
-                year = int(years[index])
-                by_year[year] = by_year[year] + moment if year in by_year else moment
-                sums.add(field, hour=int(hours[index]), slot=int(slots[index]))
-                tick()
-        return sums, dict(sorted(by_year.items()))
-
-
-def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times: Times, chosen: Any) -> None:
+def _write(
+    path: Path, *, config: WeatherConfig, contract: dict[str, Any], times: Times, chosen: Index, pairs: Pairs | None
+) -> None:
     """Compute everything and write it to a new folder."""
     source: Any = zarr.open_group(config.paths.store, mode="r")
     state, settings = source["state"], config.data.normals
@@ -179,20 +152,21 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
     if kept is not None:
         say(f"normals: {len(kept.years)} of {counted(len(content['years']), 'year')} taken from {kept.path.name}")
         chosen = chosen[~np.isin(years_of(times[chosen]), kept.years)]
-    training = _Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
+    training = Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
 
     group: Any = zarr.open_group(path, mode="w", zarr_format=3)
     climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.chunks[1])
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
     parts: list[dict[int, Moments]] = []
-    anomaly_std = np.empty(len(names))
+    anomaly_std, change_std = np.empty(len(names)), np.empty((len(pairs.lead_hours) if pairs else 0, len(names)))
     shape = (hours.size, SLOTS, len(names), grid.size)
     keep = SumsWriter(sums_path(config.paths.normals), shape=shape, content=content) if settings.keep_sums else None
     blocks = _blocks(len(names), chunk=state.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
     with progress("times") as bar:
-        task = bar.add_task("normals", total=chosen.size * len(blocks))
+        task = bar.add_task("normals", total=(chosen.size + (pairs.used_times.size if pairs else 0)) * len(blocks))
+        tick = partial(bar.advance, task)
         for columns in blocks:
-            sums, by_year = training.sums(columns, kept, lambda: bar.advance(task))
+            sums, by_year = training.sums(columns, kept, tick)
             parts.append(by_year)
             if keep is not None:
                 keep.write(columns, sums)
@@ -201,15 +175,20 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
             square = _write_block(climatology, columns, sums, total, smoothing, weights=training.weights, digest=digest)
             anomaly_std[columns.start : columns.stop] = np.sqrt(np.clip(square, 0.0, None) / total.count)
             del sums
+            if pairs:
+                normal = Reader(path, "climatology").read(*[slice(None)] * 2, slice(columns.start, columns.stop))
+                change_std[:, columns] = read_change_std(training, normal, columns=columns, pairs=pairs, tick=tick)
+                del normal
 
     yearly = join(parts)
     whole = merge(list(yearly.values()))
-    constant = np.flatnonzero(_constant(whole))
-    if constant.size:
-        raise ValueError(
-            f"channel {names[constant[0]]!r} must vary over the training periods, got a constant; leave it out"
-        )
-    _write_arrays(group, _small_arrays(source, grid, hours, yearly, anomaly_std), digest)
+    _require_variation(whole, names)
+    arrays = _small_arrays(source, grid, hours, yearly, anomaly_std)
+    if pairs:
+        require_changes(change_std, step_hours=pairs.lead_hours, names=names, mean=whole.mean, std=whole.std)
+        arrays["step_hours"] = (("step",), np.array(pairs.lead_hours, np.int64))
+        arrays["change_std"] = (("step", "channel"), change_std)
+    _write_arrays(group, arrays, digest)
     group.attrs.update(
         {
             "title": f"Normals of {data_with_article(contract['source']['label'])}",
@@ -265,6 +244,14 @@ def _smooth(
 def _constant(sample: Moments) -> NDArray[np.bool_]:
     """Which channels do not vary but for rounding."""
     return np.asarray(~(sample.std > _ROUNDING * np.abs(sample.mean)))
+
+
+def _require_variation(sample: Moments, names: list[str]) -> None:
+    constant = np.flatnonzero(_constant(sample))
+    if constant.size:
+        raise ValueError(
+            f"channel {names[constant[0]]!r} must vary over the training periods, got a constant; leave it out"
+        )
 
 
 def _write_arrays(group: Any, arrays: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]], digest: Any) -> None:

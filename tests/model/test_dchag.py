@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.dchag import DCHAG, DCHAGConfig
+from model.network.head import unpatchify
 from model.network.initialise import sincos_2d
 
 NAMES = (*(f"{variable}{level}" for variable in "ztq" for level in (250, 500, 850)), "t2m", "lsm")
@@ -43,9 +44,10 @@ SETTINGS = [
     {"groups": "variable", "tree": "Tree2", "unit": "L"},
     {"groups": 3, "tree": (3, 2)},
 ]
+OPTIONS = [{"output": "overlap"}, {"output": "smooth"}, {"conditioning": "adaptive_norm"}]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS + OPTIONS, ids=str)
 def test_untrained_model_predicts_climatology(settings: dict[str, Any]) -> None:
     """Catches a start that is worse than climatology; and a start from which nothing can be learned."""
     model = DCHAG(config(**settings))
@@ -117,9 +119,10 @@ def test_start_is_the_channels_own() -> None:
 def test_seed_decides_the_start() -> None:
     """Catches a start that depends on torch's global state, and a seed that changes nothing."""
     torch.manual_seed(1)
-    one = DCHAG(config(groups=3, tree="Tree2"), seed=5)
+    settings = config(groups=3, tree="Tree2", output="smooth", conditioning="adaptive_norm")
+    one = DCHAG(settings, seed=5)
     torch.manual_seed(2)
-    same, other = DCHAG(config(groups=3, tree="Tree2"), seed=5), DCHAG(config(groups=3, tree="Tree2"), seed=6)
+    same, other = DCHAG(settings, seed=5), DCHAG(settings, seed=6)
     for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert a.unique().numel() <= 2 or name == "position" or not torch.equal(a, c), name
@@ -176,6 +179,64 @@ def test_other_images_interpolate_positions() -> None:
     assert steps[1] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("settings", OPTIONS, ids=str)
+def test_options_on_other_images_and_in_bfloat16(settings: dict[str, Any]) -> None:
+    """Catches an output bound to the image trained on, and a type that autocast does not convert."""
+    model = scrambled(DCHAG(config(**settings)))
+    x, lead = fields(2, 11, 8, 4), LEADS
+    right = model(x, lead)
+    assert right.shape == (2, 10, 8, 4)
+    model.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x.float(), lead.float())
+    assert (found.double() - right).abs().max() < 0.1 * right.abs().max()
+
+
+def test_adaptive_norm_starts_as_conditioning_by_tokens() -> None:
+    """Catches modulation that changes an untrained trunk, and one that no gradient reaches."""
+    x, condition = fields(2, 11, 4, 6).float(), fields(2, 16).float()
+    plain, adaptive = DCHAG(config(), seed=4), DCHAG(config(conditioning="adaptive_norm"), seed=4)
+    tokens = adaptive.encode(x, condition_BD=condition)
+    torch.testing.assert_close(tokens, plain.encode(x, condition_BD=condition))
+    tokens[..., ::2].square().sum().backward()
+    assert adaptive.trunk.blocks[0].modulation.weight.grad.abs().max() > 1e-4
+    with pytest.raises(ValueError, match="needs a condition for every sample"):
+        adaptive.encode(x)
+
+
+def test_smoothing_starts_as_the_identity() -> None:
+    """Catches a convolution that disturbs a network which was trained without it; zero fields alone do not show it."""
+    model, y = DCHAG(config(output="smooth")), fields(2, 10, 4, 6).float()
+    assert model.smooth is not None
+    assert torch.equal(model.smooth(y), y)
+
+
+def test_windows_that_overlap_leave_no_edges() -> None:
+    """Catches a sum of windows with steps at the edges of patches: smooth windows must give smooth fields."""
+    generator, patch, grid = torch.Generator().manual_seed(6), 8, (4, 6)
+    side = torch.arange(16.0)
+    modes = torch.stack([torch.cos(torch.pi * k * (side + 0.5) / 16) for k in range(3)])  # slow within a window
+    amplitude = torch.randn(5, 24, 3, 3, generator=generator)
+    windows = torch.einsum("bpkl,ky,lx->bpyx", amplitude, modes, modes)
+    joined = unpatchify(windows.reshape(5, 24, -1), patch=patch, grid=grid, margin=4)
+    beside = unpatchify(windows[:, :, 4:12, 4:12].reshape(5, 24, -1), patch=patch, grid=grid)
+    for axis in (2, 3):
+        jump = [f.diff(dim=axis).square().movedim(axis, 0).flatten(1).mean(dim=1) for f in (joined, beside)]
+        ratio = [j[7::8].mean() / j[[i for i in range(len(j)) if i % 8 != 7]].mean() for j in jump]
+        assert ratio[0] < 1.5
+        assert ratio[1] > 10
+
+
+def test_options_that_came_later_are_named_only_where_they_are_used() -> None:
+    """Catches an older checkpoint that cannot be resumed because its description lacks a key."""
+    late = {"output", "output_margin", "conditioning"}
+    assert late.isdisjoint(config().to_dict())
+    used = config(patch=4, image=(8, 8), output="overlap", output_margin=1, conditioning="adaptive_norm")
+    assert late < set(used.to_dict())
+    assert DCHAGConfig.from_dict(json.loads(json.dumps(used.to_dict()))) == used
+    assert (used.window, config(output="overlap").window, config().window) == (6, 4, 2)
+
+
 def test_sincos_positions() -> None:
     """Catches sines of latitude where longitude belongs, and two patches with the same position."""
     table = sincos_2d((3, 5), 16)
@@ -208,6 +269,11 @@ def test_config_survives_json() -> None:
         ({"out_channels": ()}, "out_channels must be unique and at least one"),
         ({"unit": "c"}, "unit must be 'C' or 'L', got 'c'"),
         ({"channel_stage": "fast"}, "channel_stage must be 'fused' or 'reference', got 'fast'"),
+        ({"conditioning": "film"}, "conditioning must be 'token' or 'adaptive_norm', got 'film'"),
+        ({"output": "pixels"}, "output must be one of patches, overlap, smooth, got 'pixels'"),
+        ({"output": "overlap", "output_margin": 2}, "output_margin of at most half of it, got 2 and 2"),
+        ({"output": "overlap", "patch": 1}, "needs a patch of at least 2 cells .* got 1 and 0"),
+        ({"output_margin": 1}, "output_margin is for output 'overlap', got 1 with 'patches'"),
         ({"groups": 12}, "between 1 and the 11 channels, got 12"),
     ],
 )

@@ -50,6 +50,7 @@ class Case:
     form: str = "fused"
     image: tuple[int, int] = (4, 12)
     gather: str = "slice"
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -62,6 +63,7 @@ class Case:
             self.tree,
             self.unit,
             self.form,
+            *self.more.values(),
         )
         return "-".join(str(part).replace(" ", "") for part in parts)
 
@@ -81,6 +83,7 @@ class Case:
             tree=self.tree,
             unit=self.unit,
             channel_stage=self.form,
+            **self.more,
         )
 
 

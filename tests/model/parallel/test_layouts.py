@@ -19,6 +19,7 @@ TRUNKS = ("replicated", "tensor", "sequence")
 UNEVEN = (4, 10)  # 10 patches: 3 or 4 ranks do not divide them
 MIXED = ((80, "ddp"), (81, "fsdp"))
 
+ADAPTIVE, OVERLAP, SMOOTH = {"conditioning": "adaptive_norm"}, {"output": "overlap"}, {"output": "smooth"}
 QUICK = [Case(81, 2, Placement(trunk, "ddp")) for trunk in TRUNKS]
 USUAL = {
     2: [
@@ -27,6 +28,10 @@ USUAL = {
         Case(81, 2, Placement("replicated", "fsdp"), tree="none"),
         Case(81, 2, Placement("sequence", "fsdp", recompute=True), form="reference"),
         Case(33, 2, Placement("replicated", "ddp"), groups="variable"),
+        Case(33, 2, Placement("replicated", "fsdp"), more=OVERLAP),
+        Case(33, 2, Placement("tensor", "ddp", recompute=True), more=ADAPTIVE),
+        Case(33, 2, Placement("sequence", "ddp"), more=ADAPTIVE | SMOOTH),
+        Case(33, 2, Placement("sequence", "fsdp", recompute=True), more=ADAPTIVE),
     ],
     3: [Case(80, 3, Placement(trunk, "fsdp"), image=UNEVEN) for trunk in TRUNKS]
     + [Case(500, 3, Placement("replicated", "ddp"), tree="none", groups=6)],
@@ -34,6 +39,10 @@ USUAL = {
         *(Case(81, 4, Placement(trunk, "ddp"), image=UNEVEN) for trunk in TRUNKS),
         *(Case(500, 2, Placement(trunk, "fsdp")) for trunk in TRUNKS),
         Case(81, 2, Placement("tensor", "ddp")),
+        Case(33, 4, Placement("sequence", "ddp"), image=UNEVEN, more=ADAPTIVE),
+        *(Case(33, 2, Placement(trunk, "fsdp", recompute=True), more=ADAPTIVE | OVERLAP) for trunk in TRUNKS),
+        Case(33, 2, Placement("sequence", "ddp"), more=ADAPTIVE | SMOOTH),
+        Case(33, 1, Placement("replicated", "fsdp"), more=ADAPTIVE | OVERLAP),
     ],
 }
 WRONG = {
@@ -84,19 +93,22 @@ def communication(world: int, case: Case) -> tuple[dict[str, int], dict[str, int
     What else is counted belongs to the trunk's layout (per block two pairs) or to the data axis, exactly.
     """
     pairs = 2 * case.config.depth
+    adaptive = "conditioning" in case.more
+    # recomputation stops at the last tensor needed: a gate needs what it multiplies, a sum does not
+    again = (pairs if adaptive else pairs // 2) if case.layout.recompute else 0
     forward, backward = Counter(all_gather=1 if case.channel_ranks > 1 else 0), Counter[str]()
     if case.layout.trunk == "tensor" and case.channel_ranks > 1:
         forward["all_reduce"] += pairs
-        backward["all_reduce"] += pairs
+        backward["all_reduce"] += pairs + again
     if case.layout.trunk == "sequence" and case.channel_ranks > 1:
         forward["all_gather"] += pairs + 1  # the last gives the head all patches
         forward["reduce_scatter"] += pairs
         backward["all_gather"] += pairs + 1
         backward["reduce_scatter"] += pairs
         backward["all_reduce"] += 2 * (pairs + 1)  # weight and bias of each norm
-        if case.layout.recompute:
-            backward["all_gather"] += pairs
-            backward["reduce_scatter"] += pairs // 2  # recomputation stops at the last tensor needed
+        backward["all_reduce"] += case.config.depth if adaptive else 0  # one for each block's modulation
+        backward["all_gather"] += pairs if case.layout.recompute else 0
+        backward["reduce_scatter"] += again
     if world > case.channel_ranks and case.layout.data == "ddp":
         backward["all_reduce"] += 1
     if world > case.channel_ranks and case.layout.data == "fsdp":

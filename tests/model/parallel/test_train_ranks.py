@@ -167,7 +167,7 @@ def test_channel_ranks_share_dropout_history_and_start(one_rank: WeatherConfig, 
     found = []
     for channel in (1, 2):
         folder = tmp_path / f"ranks{channel}"
-        model = {"dropout": 0.2, "history_hours": [24]}
+        model = {"dropout": 0.2, "history_hours": [24], "features": ["season"], "conditioning": "adaptive_norm"}
         content = raw(folder, data=1, channel=channel, model=model)
         content["training"] |= {"start_from": str(one_rank.paths.train), "steps": 3}
         elsewhere(one_rank, folder)

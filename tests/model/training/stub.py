@@ -168,6 +168,9 @@ class StubTask:
     def validation_samples(self) -> int:
         return 1
 
+    def used(self, batch: Numbers, *, progress: float) -> Numbers:
+        return batch
+
     def validate(self, predict: Predict, data: Any, *, mesh: DeviceMesh, at_once: int) -> dict[str, Any] | None:
         self.at_once.append(at_once)
         dtype = torch.float64 if self.options.precision == "float64" else torch.float32

@@ -134,6 +134,9 @@ class PixelTask:
         rows = slice(rank * part, (rank + 1) * part)
         return ImageData(self.network, tuple(channels), rows, self.options.batch_size)
 
+    def used(self, batch: Images, *, progress: float) -> Images:
+        return batch
+
     def validate(self, predict: Predict, data: ImageData, *, mesh: DeviceMesh, at_once: int) -> dict[str, Any]:
         dtype = torch.float64 if self.options.precision == "float64" else torch.float32
         fixed = ImageData(data.network, data.channels, slice(None), data.batch_size).batch(10**6)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import doctest
+from typing import get_args
 
 import pytest
 
 import model.weather.names
-from model.dchag import DCHAGConfig
+from model.dchag import OUTPUTS, DCHAGConfig
 from model.weather.architecture import network_config
-from model.weather.names import channel_and_hours, earlier_name, history_hours, input_names, variable_and_level
+from model.weather.names import (
+    FEATURES,
+    channel_and_hours,
+    earlier_name,
+    feature_names,
+    history_hours,
+    input_names,
+    is_feature,
+    variable_and_level,
+)
 from pipeline import sections
 from pipeline.weather import sections_model
 from pipeline.weather import variables as catalogue
@@ -40,6 +50,36 @@ def test_an_earlier_state_is_in_the_group_of_its_variable_and_level() -> None:
     grouped = [{names[i] for i in group} for group in config.channel_tree().groups]
     assert {"z500", "z850", "z500-12h", "z850-12h", "z500-24h", "z850-24h"} in grouped
     assert len(grouped) == 4
+
+
+def test_settings_name_what_there_is() -> None:
+    """Catches a feature or an output that the configuration offers and the network does not know, or the reverse."""
+    fields = sections_model.Model.model_fields
+    assert get_args(get_args(fields["features"].annotation)[0]) == FEATURES
+    assert get_args(fields["output"].annotation) == OUTPUTS
+    assert all(map(is_feature, feature_names(FEATURES)))
+    assert not any(map(is_feature, ("season", "z500", "sin_z500", "cos")))
+
+
+def test_features_are_channels_between_statics_and_earlier_states() -> None:
+    """Catches features that groups by variable scatter, in the order of the configuration, or with a pressure level."""
+    block = sections_model.Model(width=16, heads=2, features=["longitude", "season"], history_hours=[12])
+    features = ("sin_season", "cos_season", "sin_longitude", "cos_longitude")
+    for by, expected in (("variable", set(features)), ("level", {"lsm", *features})):
+        groups = sections.Groups(by=by)
+        model = block.model_copy(update={"groups": groups})
+        config = network_config(model, channels=["z500", "t500"], static_channels=["lsm"], image=(6, 12))
+        assert config.channels == ("z500", "t500", "lsm", *features, "z500-12h", "t500-12h")
+        assert config.out_channels == ("z500", "t500")
+        tree = config.channel_tree()
+        assert expected in [{config.channels[i] for i in group} for group in tree.groups]
+    unet = network_config(
+        block.model_copy(update={"architecture": "unet"}), channels=["z500"], static_channels=["lsm"], image=(6, 12)
+    )
+    assert unet.channels == ("z500", "lsm", *features, "z500-12h")
+    listed = sections_model.Model(groups=sections.Groups(by="list", listed=[["z500"]]), features=["season"])
+    with pytest.raises(ValueError, match="sin_season"):
+        network_config(listed, channels=["z500"], static_channels=[], image=(6, 12))
 
 
 @pytest.mark.parametrize("hours", [[], [12, 24]])

@@ -15,10 +15,13 @@ import pytest
 import torch
 import xarray as xr
 
+from model.parallel.mesh import build_mesh
 from model.training import checkpoint
+from model.weather.architecture import planned_network
 from model.weather.fields import Fields
 from model.weather.forecast import run_forecast
-from model.weather.predict import Predictor, divide, limits, load_model
+from model.weather.predict import divide, limits, load_model
+from model.weather.stepping import Stepper, Units
 from model.weather.train import run_train
 from pipeline.config import Config, dump, parse
 from pipeline.store import ArraySpec, SlabStore, open_store, read_manifest, verify_store
@@ -37,31 +40,43 @@ def changed(config: Config, **forecast: Any) -> Config:
     return parse(content)
 
 
-def trained(experiment: Make, **training: Any) -> Config:
+OPTIONS = {"features": ["season", "latitude"], "output": "overlap", "conditioning": "adaptive_norm"}
+
+
+def trained(experiment: Make, *, model: dict[str, Any] | None = None, **training: Any) -> Config:
     config = experiment(steps=20, batch_size=8, learning_rate=5e-3, validate_every=20, **training)
+    content = config.model_dump(mode="json")
+    content["model"] |= model or {}
+    config = parse(content)
     run_train(config)
     return config
 
 
+@pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize("network_input", ["state", "anomaly"])
 def test_a_state_is_read_again_as_from_the_store(experiment: Make, network_input: Any) -> None:
-    """Catches a second step that reads units, statics or a climatology other than those of training."""
-    config = experiment()
-    normals = Normals.open(config.paths.normals)
-    whole = Fields(config.paths.store, normals, network_input=network_input)
-    own = Fields(config.paths.store, normals, channels=["t850", "orog"], network_input=network_input)
-    init = np.array([3, 40, 200])
-    state = open_store(config.paths.store)["state"].values[init]
-    climatology = normals.climatology_at(whole.times[init])
-    for fields in (whole, own):
-        predictor = Predictor(torch.nn.Linear(1, 1), whole, fields)  # type: ignore[arg-type]
-        again = predictor._read_again(state, climatology)
-        assert torch.allclose(again, fields.inputs(init), atol=2e-5)
+    """Catches a second step that reads units, statics, earlier states or a climatology other than those of training."""
+    content = experiment().model_dump(mode="json")
+    content["model"] |= {"history_hours": [24, 48], "network_input": network_input, "features": ["season"]}
+    content["training"]["step_hours"] = [24]
+    network = planned_network(parse(content))
+    normals = Normals.open(experiment().paths.normals)
+    fields = Fields(experiment().paths.store, normals, channels=network.channels, network_input=network_input)
+    of = {"predicts": "anomaly", "step_hours": [24], "network_input": network_input}
+    units = Units.of(normals, channels=network.out_channels, **of, device=torch.device("cpu"))
+    stepper = Stepper(network, units, mesh=build_mesh(channel=1, device_type="cpu"))
+    init = np.array([13, 40, 200])
+    past = [fields.anomalies_at(fields.earlier(init, hours=h)) for h in (48, 24, 0)]
+    times = fields.times[init][:, None] - np.array([48, 24, 0]) * HOUR
+    climatology = fields.standard_climatology(times) if network_input == "state" else None
+    again = stepper.inputs(past, fields.static_at(times[:, -1:])[:, 0], climatology)
+    assert torch.allclose(again, fields.inputs(init), atol=1e-6)
 
 
 def test_roll_out_is_the_model_applied_to_its_own_forecast(experiment: Make, tmp_path: Path) -> None:
-    """Catches a roll-out that starts each step from the init time, or shifts its leads by a step."""
-    config = trained(experiment)
+    """Catches a roll-out that starts each step from the init time, shifts its leads by a step, or reads the season of
+    the init time again; and options of the network that training or forecasts cannot open."""
+    config = trained(experiment, model=OPTIONS)
     direct, rolled = changed(config, lead_hours=[24]), changed(config, lead_hours=[24, 72], rollout_hours=24)
     assert direct.paths.forecast != rolled.paths.forecast
     run_forecast(direct)

@@ -277,6 +277,29 @@ def test_roll_turns_input_statics_and_target_together(opened: tuple[Config, Fiel
         assert torch.equal(turned.target[i], plain.target[i].roll(cells, dims=-1))
 
 
+def test_features_are_read_between_statics_and_earlier_states(opened: tuple[Config, Fields]) -> None:
+    """Catches features of another time, left behind by a turn, or a rank that holds nothing else."""
+    config, plain = opened
+    features = ("sin_season", "cos_season", "sin_time_of_day", "cos_time_of_day")
+    names = ("t500", "lsm", *features, "sin_longitude", "t500-12h")
+    normals = Normals.open(config.paths.normals)
+    fields = Fields(config.paths.store, normals, channels=names[::-1])
+    assert fields.input_channels == names
+    times, roll = np.array([40, 7]), np.array([3, 0])
+    x = fields.inputs(times, roll=roll)
+    days = (fields.times[times] - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
+    longitude = np.deg2rad(plain.coords["longitude"].values)
+    for i, (day, cells) in enumerate(zip(days, roll, strict=True)):
+        season, clock = 2 * np.pi * day / 366, 2 * np.pi * day + np.roll(longitude, cells)
+        flat = [np.sin(season), np.cos(season), np.sin(clock), np.cos(clock), np.sin(np.roll(longitude, cells))]
+        for channel, expected in enumerate(flat, start=2):
+            assert np.allclose(x[i, channel], expected, atol=1e-6)
+    assert torch.equal(fields.features(fields.times[times], roll=roll), x[:, 2:7])
+    alone = Fields(config.paths.store, normals, channels=features)
+    assert torch.equal(alone.inputs(times, roll=roll), x[:, 2:6])
+    assert alone.targets(times).shape == (2, 0, 6, 12)
+
+
 def test_a_missing_value_is_named(opened: tuple[Config, Fields]) -> None:
     """Catches NaNs that reach the loss without a name."""
     config, fields = opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from model.training.trainer import RunFolder, Trainer
-from model.weather.samples import Batch
-from model.weather.task import ForecastTask
+from model.weather.task import ForecastTask, Samples
+from pipeline.config import Config, parse
 from pipeline.weather.config import WeatherConfig
+from preprocess.normals.stage import run_normals
 
 
-def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask) -> Trainer[Batch]:
+def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask) -> Trainer[Samples]:
     """As the train stage makes it; inside a process group."""
     device = torch.device("cpu")
     folder, console = RunFolder(config.paths.train), Console(quiet=True)
@@ -42,6 +44,24 @@ def changed(config: WeatherConfig, **blocks: dict[str, Any]) -> WeatherConfig:
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=values) for name, values in blocks.items()}
     )
+
+
+def with_steps(
+    experiment: Callable[..., Config],
+    *,
+    model: dict[str, Any] | None = None,
+    forecast: dict[str, Any] | None = None,
+    **training: Any,
+) -> WeatherConfig:
+    """The small experiment with a model of changes over 24 h (or other steps), its normals made."""
+    content = experiment(**{"step_hours": [24], **training}).model_dump(mode="json")
+    content["model"] |= {"predicts": "change", "network_input": "anomaly", "dropout": 0.0, **(model or {})}
+    content["forecast"] |= forecast or {}
+    config = parse(content)
+    assert isinstance(config, WeatherConfig)
+    if not config.paths.normals.exists():
+        run_normals(config)
+    return config
 
 
 def elsewhere(config: WeatherConfig, folder: Path, *, also: tuple[str, ...] = ()) -> WeatherConfig:

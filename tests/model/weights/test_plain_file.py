@@ -20,6 +20,7 @@ from model.weather.train import run_train
 from model.weights.plain_file import FORMAT, read_plain, write_plain
 from pipeline.config import Config, dump
 from pipeline.weather.climatology import Normals
+from tests.model.weather.trainers import with_steps
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,17 @@ def test_the_file_is_the_forecast_model(trained: Config, tmp_path: Path) -> None
     raw = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     checkpoint.load(source, {f"model.{name}": p for name, p in raw.items()}, expected={})
     assert any(not torch.equal(raw[name], p) for name, p in plain.model.named_parameters())
+
+
+def test_a_model_of_changes_comes_with_their_scale(experiment: Callable[..., Config], tmp_path: Path) -> None:
+    """Catches a file whose outputs nobody can turn into states."""
+    config = with_steps(experiment, steps=2, step_hours=[12, 24])
+    run_train(config)
+    normals, source = Normals.open(config.paths.normals), checkpoint.best_or_last(config.paths.checkpoints)
+    assert source is not None
+    plain = read_plain(write_plain(source, tmp_path / "model.safetensors", normals=normals))
+    assert (plain.predicts, plain.step_hours) == ("change", (12, 24))
+    assert plain.scales["change_std"][1].tolist() == normals.change_std(24).tolist()
 
 
 def test_the_command_writes_it(trained: Config, tmp_path: Path, root: Path) -> None:

@@ -18,6 +18,7 @@ from model.weights.plain_file import write_plain
 from model.weights.start import Taken, copy_weights, starting_model
 from pipeline.config import Config
 from pipeline.weather.climatology import Normals
+from tests.model.weather.trainers import with_steps
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +111,25 @@ def test_another_grid_interpolates_positions_and_other_sizes_are_refused() -> No
         taken(theirs, other)
 
 
+def test_options_that_a_file_lacks_start_without_effect() -> None:
+    """Catches a smoothed output or a conditioning that cannot begin from a model without, or begins as another
+    function, and rows of a window taken for those of a patch."""
+    theirs = scrambled(shape(NAMES, ("t2m", "z500")), 1)
+    ours = DCHAG(shape(NAMES, ("t2m", "z500"), output="smooth", conditioning="adaptive_norm"), seed=2)
+    found = taken(theirs, ours)
+    assert {name.split(".")[0] for name in found.initialised} == {"smooth", "trunk"}
+    x, lead = torch.randn(2, len(NAMES), *theirs.config.image), torch.tensor([24.0, 48.0])
+    torch.testing.assert_close(ours(x, lead), theirs(x, lead))
+    assert set(taken(ours, theirs).unused) == set(found.initialised)
+    fewer = DCHAG(shape(NAMES, ("t2m",), output="smooth"), seed=2)
+    assert "smooth.mix.weight" in taken(ours, fewer).initialised
+    wider = DCHAG(shape(NAMES, ("t2m", "z500"), output="overlap"), seed=2)
+    found = taken(theirs, wider)
+    assert (found.outputs, found.initialised) == (0, ("t2m (predicted)", "z500 (predicted)"))
+    assert torch.equal(wider.head[0].weight, theirs.head[0].weight)
+    assert wider(x, lead).abs().max() == 0
+
+
 def test_climax_weights_start_a_model(tmp_path: Path) -> None:
     """Catches a ClimaX file that the configuration cannot reach, or channels listed in another order than its own."""
     from tests.model.weights.test_climax import CHANNELS, HEADS, IMAGE, PATCH, WIDTH, NaiveClimaX
@@ -125,6 +145,11 @@ def test_climax_weights_start_a_model(tmp_path: Path) -> None:
     assert found.initialised == ("v10", "v10 (predicted)")
     assert "lsm" in found.unused
     assert (found.inputs, found.outputs) == (2, 1)
+    options = {"output": "overlap", "conditioning": "adaptive_norm"}
+    config = DCHAGConfig(channels=("z850", "t2m"), out_channels=("t2m",), depth=3, **sizes, **options)
+    _, found = starting_model(config, file, seed=0, network_input="state", climax_channels=CHANNELS)
+    modulation = [f"trunk.blocks.{i}.modulation.{name}" for i in range(3) for name in ("weight", "bias")]
+    assert found.initialised == ("t2m (predicted)", *modulation)
 
 
 def test_fine_tuning_begins_where_the_first_training_was_best(
@@ -158,7 +183,7 @@ def test_fine_tuning_begins_where_the_first_training_was_best(
     ("settings", "path", "message"),
     [
         ({}, "nowhere", "must be a checkpoint, a folder of them or a ClimaX file, got .*nowhere"),
-        ({"network_input": "anomaly"}, "", "must have read what model.network_input says, got 'state'"),
+        ({"network_input": "anomaly"}, "", "must fit model.network_input, got a model of 'state'"),
     ],
 )
 def test_a_start_that_does_not_fit_is_named(
@@ -170,4 +195,13 @@ def test_a_start_that_does_not_fit_is_named(
     config = experiment(start_from=path or str(first.paths.checkpoints))
     config = config.model_copy(update={"model": config.model.model_copy(update=settings)})
     with pytest.raises(ValueError, match=message):
+        run_train(config)
+
+
+def test_a_direct_model_does_not_start_one_of_changes(experiment: Make) -> None:
+    """Catches anomalies taken for changes: the weights fit and the first loss is nonsense."""
+    first = experiment(steps=1, validate_every=1)
+    run_train(first)
+    config = with_steps(experiment, model={"network_input": "state"}, start_from=str(first.paths.checkpoints))
+    with pytest.raises(ValueError, match=r"must fit model.predicts, got a model of 'anomaly' .* and 'change' here"):
         run_train(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,30 @@ def test_some_channels_in_memory(path: Path) -> None:
     assert some.std.tolist() == [5.0, 3e3]
     with pytest.raises(ValueError, match="t850"):
         some.climatology_at(time, channels=["t850"])
+
+
+def test_changes_over_a_step(path: Path, tmp_path: Path) -> None:
+    """Catches the changes of another step or channel, or those of all where few are held."""
+    fields = path / "climatology"  # left out: a thousand files
+    shutil.copytree(path, tmp_path / "stepping.zarr", ignore=lambda folder, _: {"c"} if Path(folder) == fields else ())
+    group = zarr.open_group(tmp_path / "stepping.zarr", mode="r+")
+    group.create_array("step_hours", data=np.array([6, 24]))
+    group.create_array("change_std", data=np.array([[100.0, 1.5, 1.0], [400.0, 3.5, 2.5]]))
+    normals = Normals.open(tmp_path / "stepping.zarr")
+    assert normals.step_hours == (6, 24)
+    assert normals.change_std(6).tolist() == [100.0, 1.5, 1.0]
+    assert normals.change_std(24, ["u10", "z500"]).tolist() == [2.5, 400.0]
+    some = normals.in_memory(channels=["u10", "z500"])
+    assert some.step_hours == (6, 24)
+    assert some.change_std(24).tolist() == [2.5, 400.0]
+    assert some.change_std(6, channels=["z500"]).tolist() == [100.0]
+    with pytest.raises(ValueError, match=r"over a step of 12 h, got those over 6, 24 h; add it to training.step_hours"):
+        normals.change_std(12)
+    with pytest.raises(ValueError, match="t850"):
+        some.change_std(24, ["t850"])
+    assert Normals.open(path).step_hours == ()
+    with pytest.raises(ValueError, match=r"over a step of 24 h, got none; .* run python -m pipeline normals"):
+        Normals.open(path).change_std(24)
 
 
 def test_shape_of_times_is_kept(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from pipeline import config as configuration
 from pipeline import store
@@ -86,6 +87,15 @@ def prepare(configure: Configure) -> Callable[..., Config]:
 def run(config: Config) -> Normals:
     run_normals(config)
     return Normals.open(config.paths.normals)
+
+
+def stepping(config: Config, *steps: int, **normals: Any) -> Config:
+    """The same experiment for a model with steps."""
+    raw = config.model_dump(mode="json")
+    raw["training"]["step_hours"] = list(steps)
+    raw["forecast"]["lead_hours"] = [max(steps)]
+    raw["data"]["normals"] |= normals
+    return configuration.parse(raw)
 
 
 def test_area_weighted_moments(prepare: Callable[..., Config]) -> None:
@@ -205,7 +215,7 @@ def test_spread_of_the_anomaly(prepare: Callable[..., Config]) -> None:
 def test_blocks_of_channels_change_nothing(prepare: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches channels mixed up where memory forces several passes, and partial sums not merged over years."""
     times = days("2001-01-01", "2002-03-01")
-    config = prepare(times, noise(times), train={"start": "2001-01-01", "end": "2002-02-20"})
+    config = stepping(prepare(times, noise(times), train={"start": "2001-01-01", "end": "2002-02-20"}), 24, 72)
     whole = run(config)
     before = {str(p.relative_to(whole.path)): p.read_bytes() for p in whole.path.rglob("*") if p.is_file()}
     shutil.rmtree(whole.path)
@@ -214,6 +224,8 @@ def test_blocks_of_channels_change_nothing(prepare: Callable[..., Config], monke
     again = run(config)
     for name in ("mean", "std", "anomaly_std"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    for hours in (24, 72):
+        np.testing.assert_array_equal(again.change_std(hours), whole.change_std(hours))
     after = {str(p.relative_to(again.path)): p.read_bytes() for p in again.path.rglob("*") if p.is_file()}
     assert [k for k in before if "climatology/c" in k and before[k] != after[k]] == []
     with xr.open_zarr(again.path, consolidated=False) as ds:
@@ -222,6 +234,60 @@ def test_blocks_of_channels_change_nothing(prepare: Callable[..., Config], monke
         assert counts.tolist() == [365, 51]
         merged = merge([Moments(int(n), m, s) for n, m, s in zip(counts, means, m2, strict=True)])
         np.testing.assert_allclose(merged.std, again.std, rtol=1e-13)
+
+
+def contents(normals: Normals) -> dict[str, np.ndarray]:
+    """Every array of normals but the climatology."""
+    group: Any = zarr.open_group(normals.path, mode="r")
+    return {name: array[:] for name, array in group.arrays() if name != "climatology"}
+
+
+def test_changes_over_steps(prepare: Callable[..., Config]) -> None:
+    """Catches changes of the fields instead of their departures, another climatology than the one written, pairs across
+    a gap, years left out where their sums are taken over, and other normals where there are no steps.
+    """
+    times = np.delete(days("2001-11-01", "2002-02-01", hours=12), [40, 41, 42, 77])
+    noon = (times - times.astype("datetime64[D]")) == np.timedelta64(12, "h")
+    fields = noise(times) + np.where(noon, 30.0, 0.0).astype(np.float32)[:, None, None, None]
+    train = [{"start": "2001-11-03", "end": "2001-12-10"}, {"start": "2001-12-20", "end": "2002-01-20"}]
+    config = prepare(times, fields, train=train)
+    plain = run(config).in_memory()
+    assert plain.step_hours == ()
+    assert "step_hours" not in plain.contract
+    found = run(stepping(config, 48, 12)).in_memory()
+    assert found.path != plain.path
+    assert found.contract == plain.contract | {"step_hours": [12, 48]}
+    assert found.digest != plain.digest
+    np.testing.assert_array_equal(found.climatology_at(times), plain.climatology_at(times))
+    before, after = contents(plain), contents(found)
+    assert set(after) - set(before) == {"step_hours", "change_std"}
+    assert [name for name, values in before.items() if not np.array_equal(values, after[name])] == []
+
+    usable = np.zeros(times.size, bool)
+    for period in config.data.splits.train:
+        usable |= (times >= np.datetime64(period.start)) & (times <= np.datetime64(period.end))
+    anomaly = fields.astype(np.float64) - found.climatology_at(times)
+    for hours in (12, 48):
+        there = {time: i for i, time in enumerate(times) if usable[i]}
+        ends = [(i, there.get(time + np.timedelta64(hours, "h"))) for time, i in there.items()]
+        changes = np.stack([anomaly[j] - anomaly[i] for i, j in ends if j is not None])
+        expected = np.sqrt(np.einsum("tcyx,yx->c", changes**2, WEIGHTS) / len(changes))
+        np.testing.assert_allclose(found.change_std(hours), expected, rtol=1e-12)
+
+
+def test_steps_without_changes_are_refused(prepare: Callable[..., Config]) -> None:
+    """Catches a unit of zero where anomalies are not zero, and steps without pairs; nothing may be written."""
+    times = days("2001-10-01", "2001-10-13")
+    fields = noise(times)
+    fields[:, 1] = 280.123 + 7.7 * (np.arange(times.size) % 2)[:, None, None]
+    config = prepare(times, fields, train={"start": "2001-10-02", "end": "2001-10-12"})
+    steps = stepping(config, 24, 48)
+    with pytest.raises(ValueError, match=r"must change over 48 h \(training.step_hours\), got none in t2m: "):
+        run_normals(steps)
+    assert not steps.paths.normals.exists()
+    assert not steps.paths.receipt("normals").exists()
+    with pytest.raises(ValueError, match=r"got none 480 h apart; drop the step or lengthen data.splits.train"):
+        run_normals(stepping(config, 24, 480))
 
 
 def test_finished_normals_are_left_alone_until_the_store_changes(
@@ -311,13 +377,13 @@ def test_a_further_year_reads_that_year_only(
     run(config)
     assert sums_path(config.paths.normals).exists()
     read: list[int] = []
-    original = stage._Training.sums
+    original = stage.Training.sums
 
     def sums(training: Any, *arguments: Any) -> Any:
         read.extend(int(i) for i in training.chosen)
         return original(training, *arguments)
 
-    monkeypatch.setattr(stage._Training, "sums", sums)
+    monkeypatch.setattr(stage.Training, "sums", sums)
     longer = until(config, "2006-12-31T23:00")
     assert longer.paths.store == config.paths.store
     assert longer.paths.normals != config.paths.normals

@@ -1,0 +1,145 @@
+"""Calibration: how much of the anomaly at each lead and channel to keep, fitted on the validation periods.
+
+Contract: the factor is the area-weighted regression of the true anomaly on the forecast one through zero, over init
+times spread evenly over the validation periods, kept between 0.01 and 1. A forecast that knows nothing any more becomes
+the climatology; a hundredth is left of it, so that its ACC is what it was. Test periods are never read. The factors are
+stored beside the checkpoints that they belong to, and used again while model, leads and periods are the same.
+
+Letters: N init times, E leads, V predicted channels, H/W grid.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from model.parallel import launch
+from model.weather.job import Job, forecast_fields
+from pipeline import files
+from pipeline.console import terminal_progress
+from pipeline.grid import Grid
+from pipeline.store import contract_digest
+from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import find_pairs
+
+STARTS = 64
+"""Most init times of the fit."""
+TOGETHER = 16
+"""Of these, issued at a time."""
+LEAST = 0.01
+"""Smallest factor: an anomaly of zero has no correlation."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Factors of a model's anomalies.
+
+    Attributes:
+        factors: (E, V), between 0.01 and 1.
+        lead_hours: E leads [h].
+        channels: V names.
+        init_times: of the fit.
+    """
+
+    factors: list[list[float]]
+    lead_hours: list[int]
+    channels: list[str]
+    init_times: list[str]
+
+    @property
+    def array(self) -> NDArray[np.float32]:
+        """The factors, (E, V)."""
+        return np.array(self.factors, dtype=np.float32)
+
+    def applied(self, state: NDArray[np.float32], climatology: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Forecasts with calibrated anomalies.
+
+        Args:
+            state: (N, E, V, H, W), canonical units.
+            climatology: the same shape, at the valid times.
+        """
+        scaled: NDArray[np.float32] = climatology + self.array[:, :, None, None] * (state - climatology)
+        return scaled
+
+
+def calibrate(config: WeatherConfig, job: Job, folder: Path, *, console: Console) -> Calibration:
+    """The factors of a model: those stored, or fitted now by all ranks together.
+
+    Args:
+        config: the experiment.
+        job: with the training store's fields.
+        folder: of the training, where they are kept.
+        console: for the progress bar.
+
+    Raises:
+        ValueError: the validation periods are too short for some lead.
+    """
+    leads, whole = config.forecast.lead_hours, job.predictor.whole
+    about: dict[str, Any] = {
+        "model": job.digest,
+        "leads": leads,
+        "steps": list(job.steps),
+        "periods": [p.model_dump(mode="json") for p in config.splits.validation],
+    }
+    path = folder / f"calibration-{contract_digest(about)[:8]}.json"
+    if launch.from_main(path.exists()):
+        stored = files.read_json(path)
+        return Calibration(**{key: stored[key] for key in Calibration.__dataclass_fields__})
+    try:
+        pairs = find_pairs(
+            whole.times,
+            lead_hours=leads,
+            periods=config.splits.validation,
+            history_hours=config.model.history_hours,
+            all_leads=True,
+        )
+    except ValueError as error:
+        raise ValueError(f"forecast.calibrate needs all leads inside the validation periods: {error}") from None
+    init = pairs.init[np.unique(np.linspace(0, len(pairs) - 1, min(STARTS, len(pairs))).round().astype(int))]
+    found = Calibration(
+        fit(config, job, init, console=console),
+        list(leads),
+        list(whole.channels),
+        np.datetime_as_string(whole.times[init], unit="h").tolist(),
+    )
+    if launch.is_main():
+        files.write_json(path, json.loads(json.dumps(about | asdict(found))))
+    return found
+
+
+def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Console) -> list[list[float]]:
+    """The factors (E, V) from some init times, the same on every rank.
+
+    Args:
+        config: the experiment.
+        job: with the training store's fields.
+        init: their positions in the store.
+        console: for the progress bar.
+    """
+    whole, leads = job.predictor.whole, np.asarray(config.forecast.lead_hours)
+    area = Grid(whole.coords["latitude"].values, whole.coords["longitude"].values).area_weights
+    products = np.zeros((2, len(leads), len(whole.channels)))
+    progress = terminal_progress("init times", on=console)
+    with progress:
+        task = progress.add_task("calibrate", total=len(init))
+        for first in range(0, len(init), TOGETHER):
+            some = init[first : first + TOGETHER]
+            values = forecast_fields(config, job, some)
+            progress.advance(task, len(some))
+            if values is None:
+                continue
+            valid = whole.times[some][:, None] + leads.astype("timedelta64[h]")
+            climatology = whole.normals.climatology_at(valid, channels=whole.channels)
+            forecast = whole.scaling.anomaly(values, climatology)
+            positions = np.searchsorted(whole.times, valid)
+            truth = whole.anomalies(positions.ravel()).numpy().reshape(forecast.shape)
+            for i, other in enumerate((truth, forecast)):
+                products[i] += np.einsum("nevhw,nevhw,hw->ev", forecast, other, area, dtype=np.float64, optimize=True)
+    cross, square = launch.from_main(products)
+    return np.clip(np.divide(cross, square, out=np.zeros_like(cross), where=square > 0), LEAST, 1.0).tolist()  # type: ignore[no-any-return]
