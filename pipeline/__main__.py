@@ -10,6 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import workloads
+from pipeline.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(
@@ -57,15 +60,18 @@ def _settings(config: Path, overrides: list[str] | None) -> Any:
 
 
 def _run(settings: Any, module_name: str, function: str, log: Path | None, **options: Any) -> None:
+    with _logged(log):
+        _function(module_name, function)(settings, **options)
+
+
+@contextmanager
+def _logged(log: Path | None) -> Iterator[None]:
+    """Keep a copy of what is said, and let an interrupt say what it leaves."""
     from pipeline.logs import logged, speaks_first
 
     try:
         with logged(log):
-            if options.pop("read_initial", False):
-                options["initial"] = importlib.import_module("preprocess.ingest.initial_states").prepare_initial(
-                    settings
-                )
-            getattr(importlib.import_module(module_name), function)(settings, **options)
+            yield
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         if speaks_first():
             print("interrupted; the same command resumes the run", file=sys.stderr)
@@ -82,7 +88,28 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
     known = {stage.name: stage for stage in workloads.stages(settings.task)}
     if name not in known:
         raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
-    _run(settings, known[name].module, f"run_{name}", log, **options)
+    with _logged(log):
+        if _complete(known[name], settings):
+            return
+        if options.pop("read_initial", False):
+            options["initial"] = _function("preprocess.ingest.initial_states", "prepare_initial")(settings)
+        _function(known[name].module, f"run_{name}")(settings, **options)
+
+
+def _complete(stage: Stage, settings: Any) -> bool:
+    """Whether a stage has nothing left to do, which it then says; asked before its module is loaded."""
+    done = _function(stage.complete, f"complete_{stage.name}")(settings) if stage.complete else None
+    if done and os.environ.get("RANK", "0") == "0":
+        from pipeline.console import say
+
+        say(done)
+    return bool(done)
+
+
+def _function(module_name: str, name: str) -> Callable[..., Any]:
+    """A function of a module, which is loaded for it."""
+    found: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+    return found
 
 
 def _choice(known: dict[str, str], option: str, wanted: str, task: str) -> str:

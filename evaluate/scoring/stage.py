@@ -26,6 +26,7 @@ import pandas as pd
 import xarray as xr
 from rich.console import Console
 
+from evaluate.complete import compared_fingerprints, complete_score
 from evaluate.scoring import compare, tables
 from evaluate.scoring.ceiling_share import CEILING, share_table
 from evaluate.scoring.facts import Climatology, Intervals, SampleFacts, ScoreFacts, TwinFacts
@@ -122,10 +123,10 @@ def run_score(config: WeatherConfig) -> None:
         ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    compared = {entry.name: compare.fingerprint(Path(entry.path)) for entry in config.evaluation.compare}
-    if _complete(config, compared):
-        console.print(f"score: complete in {paths.scores}", markup=False)
+    if done := complete_score(config):
+        console.print(done, markup=False)
         return
+    compared = compared_fingerprints(config)
     models = compare.open_models(config)
     twins = {name: open_store(path, stage="python -m pipeline twins") for name, path in paths.twins.items()}
     inits = next(iter(models.values()))["init_time"].values
@@ -137,16 +138,6 @@ def run_score(config: WeatherConfig) -> None:
     table = paths.scores / "scores.csv"
     fewer = f"; {', '.join(twins)} on {facts.twins.n_init} of them, {paths.scores / COMMON[0]}" if facts.twins else ""
     console.print(f"score: {facts.n_init} init times, {table}{fewer}", markup=False)
-
-
-def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
-    """Whether the stage is complete, with these very forecasts from elsewhere; one that is gone has not changed."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.scores / "scores.csv", paths.scores / "scores.nc")
-    if not all(path.exists() for path in written):
-        return False
-    known = provenance.read_receipt(config, stage="score")["facts"].get("compared", {})
-    return all(known.get(name) == fingerprint for name, fingerprint in compared.items() if fingerprint)
 
 
 def _options(config: WeatherConfig, compared: Mapping[str, str], console: Console) -> ScoringOptions:

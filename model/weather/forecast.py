@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from model.complete import complete_forecast
 from model.parallel import launch, wrap
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
 from model.training import checkpoint
@@ -48,9 +49,8 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
             or no init time qualifies.
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
-    if initial is None and paths.receipt("forecast").exists() and paths.forecast.exists():
-        read_manifest(paths.forecast, stage="python -m pipeline forecast")
-        console.print(f"forecast: already complete, {paths.forecast}")
+    if initial is None and (done := complete_forecast(config)):
+        console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
     found = checkpoint.best_or_last(paths.checkpoints)

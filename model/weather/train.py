@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import torch
 from rich.console import Console
 
+from model.complete import complete_train
 from model.parallel import launch
-from model.training import checkpoint
 from model.training.trainer import RunFolder, Trainer
 from model.weather.samples import Batch
 from model.weather.task import ForecastTask
@@ -26,9 +26,8 @@ def run_train(config: WeatherConfig) -> None:
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
     folder = RunFolder(paths.train)
-    newest = checkpoint.newest(folder.checkpoints)
-    if paths.receipt("train").exists() and newest is not None:
-        console.print(f"train: already complete, {newest}")
+    if done := complete_train(config):
+        console.print(done, markup=False)
         return
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
     with launch.process_group(world_size=config.training.layout.world_size) as device:

@@ -81,6 +81,7 @@ STAGES = (
     Stage(
         "simulate",
         "preprocess.simulation.stage",
+        complete="preprocess.complete",
         identity=simulated,
         summary="Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         outputs={"simulated": Output("data/simulated-{digest}.zarr")},
@@ -89,6 +90,7 @@ STAGES = (
     Stage(
         "fetch",
         "preprocess.sources.fetch",
+        complete="preprocess.complete",
         identity=simulated,
         summary="Download ERA5 from the Copernicus Climate Data Store, in monthly requests.",
         outputs={"downloads": Output("data/downloads"), "index": Output("data/index")},
@@ -98,6 +100,7 @@ STAGES = (
     Stage(
         "regrid",
         "preprocess.ingest.stage",
+        complete="preprocess.complete",
         identity=store,
         summary="Read the source, put it on the target grid, and write the training store.",
         needs=("simulate", "fetch"),
@@ -120,6 +123,7 @@ STAGES = (
     Stage(
         "train",
         "model.weather.train",
+        complete="model.complete",
         identity=train,
         summary="Train the model; resumes at the last checkpoint.",
         needs=("regrid", "normals"),
@@ -131,6 +135,7 @@ STAGES = (
     Stage(
         "forecast",
         "model.weather.forecast",
+        complete="model.complete",
         identity=forecast,
         summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
@@ -142,6 +147,7 @@ STAGES = (
     Stage(
         "twins",
         "preprocess.simulation.twins",
+        complete="preprocess.complete",
         identity=twins,
         summary="Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a "
         "coarser core.",
@@ -153,6 +159,7 @@ STAGES = (
     Stage(
         "baselines",
         "model.weather.baselines",
+        complete="model.complete",
         identity=lambda config: [networks(config), _network_names(config)],
         summary="Train climate-learn's networks on the same store and issue their forecasts; resumes at the last "
         "checkpoint.",
@@ -169,6 +176,7 @@ STAGES = (
     Stage(
         "score",
         "evaluate.scoring.stage",
+        complete="evaluate.complete",
         identity=scores,
         summary="Score the forecasts and the baselines on common init times.",
         needs=("regrid", "normals", "forecast", "twins", "baselines"),
@@ -179,6 +187,7 @@ STAGES = (
     Stage(
         "report",
         "evaluate.report.stage",
+        complete="evaluate.complete",
         identity=lambda config: [scores(config), config.evaluation.shown],
         summary="Draw the figures and write one self-contained report.html.",
         needs=("score",),

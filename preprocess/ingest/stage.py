@@ -24,6 +24,7 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import CHUNK_CHANNELS
 from pipeline.weather.sections import Channels, Data
 from pipeline.weather.times import Times
+from preprocess.complete import complete_regrid
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -33,8 +34,8 @@ from preprocess.sources import Archive
 def run_regrid(config: WeatherConfig) -> None:
     """Read the source, put it on the target grid, and write the training store."""
     path = config.paths.store
-    if _complete(config):
-        say(f"regrid: complete in {path}")
+    if done := complete_regrid(config):
+        say(done)
         return
     archive = open_archive(config)
     times, missing = select_times(archive.times, config.data)
@@ -117,17 +118,6 @@ def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
     if leads.max() > 0:
         facts["times_by_lead_hours"] = {f"{lead:g}": int(n) for lead, n in zip(leads, counts, strict=True)}
     return facts
-
-
-def _complete(config: WeatherConfig) -> bool:
-    """Whether the store is finished, and of the simulated archive that is there now."""
-    path, simulated = config.paths.store, config.paths.simulated
-    if not config.paths.receipt("regrid").exists() or not path.exists():
-        return False
-    manifest = store.read_manifest(path)
-    if not config.simulated or not simulated.exists():
-        return True
-    return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
 
 
 def select_times(available: Times, data: Data) -> tuple[Times, Times]:

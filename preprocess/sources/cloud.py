@@ -14,6 +14,7 @@ import xarray as xr
 from pipeline.console import say, stamp
 from pipeline.weather import units
 from pipeline.weather.sections import ArcoSource, Channels, Data, WeatherBench2Source
+from pipeline.weather.times import wanted_span
 from preprocess.sources.archive import Archive, Piece
 from preprocess.sources.remote import open_zarr
 
@@ -63,13 +64,6 @@ def named(raw: xr.Dataset) -> xr.Dataset:
     the field they were derived from and would be taken for it.
     """
     return raw.drop_vars([name for name in raw.data_vars if units.variable_named(str(name)) is None])
-
-
-def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
-    """First and last time of the store to be written."""
-    first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
-    step = np.timedelta64(data.step_hours, "h")
-    return first, first + (end - first) // step * step
 
 
 def arco_version(

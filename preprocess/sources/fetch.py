@@ -24,9 +24,9 @@ from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
 from pipeline.weather.times import Times
-from preprocess.sources import cds, remote
+from preprocess.cds_requests import BYTES_OF_FIELD, Folder, Request, needed_requests
+from preprocess.sources import remote
 from preprocess.sources.archive import Piece
-from preprocess.sources.cds import Folder, Request, needed_requests
 from preprocess.sources.local_files import open_file
 
 _REPEATS = 2
@@ -51,7 +51,7 @@ def run_fetch(config: WeatherConfig) -> None:
     with files.lock(folder.path / "fetch.lock"):
         missing = folder.missing(requests)
         if missing:
-            need = sum(r.fields for r in missing) * cds.BYTES_OF_FIELD[source.data_format]
+            need = sum(r.fields for r in missing) * BYTES_OF_FIELD[source.data_format]
             say(
                 f"fetch: {len(missing)} of {len(requests)} requests, {sum(r.fields for r in missing)} fields, "
                 f"at most {need / 1e9:.1f} GB, into {folder.path}"
@@ -62,7 +62,7 @@ def run_fetch(config: WeatherConfig) -> None:
     total = sum(recorded[r.file]["bytes"] for r in requests)
     facts = {"files": len(requests), "bytes": total, "folder": str(folder.path)}
     provenance.write_receipt(config, stage="fetch", outputs=[folder.manifest], facts=facts)
-    say(f"fetch: complete, {len(requests)} files, {total / 1e9:.2f} GB in {folder.path}")
+    say(folder.summary(requests))
 
 
 def connect(source: CdsSource) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -116,12 +117,34 @@ def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
     assert "PYTHONPATH" in done.stderr
 
 
-def test_loading_the_command_line_is_light(run: Run, root: Path) -> None:
-    """Catches an import that makes `--help` wait for torch, JAX or dask."""
-    heavy = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray")
-    code = f"import sys, pipeline.__main__, pipeline.config; print([m for m in {heavy} if m in sys.modules])"
+HEAVY = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray", "pandas", "scipy", "zarr")
+
+
+@pytest.mark.parametrize(
+    ("modules", "allowed"),
+    [
+        ("pipeline.__main__, pipeline.config, pipeline.weather.config", set()),
+        (", ".join(sorted({s.complete for s in workloads.all_stages().values() if s.complete})), set()),
+        ("preprocess.cds_requests", set()),
+        ("preprocess.normals.stage", {"zarr"}),
+    ],
+    ids=["help", "what is complete", "downloads", "normals"],
+)
+def test_what_only_checks_loads_little(modules: str, allowed: set[str], root: Path) -> None:
+    """Catches an import that makes help, or a stage with nothing to do, wait for seconds for torch, JAX or xarray."""
+    code = f"import sys, {modules}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert set(ast.literal_eval(done.stdout)) <= allowed
+
+
+def test_each_stage_says_when_it_is_complete() -> None:
+    """Catches a stage that loads all it could need only to find out that nothing is left to do."""
+    import importlib
+
+    for stage in workloads.all_stages().values():
+        if stage.complete:
+            assert callable(getattr(importlib.import_module(stage.complete), f"complete_{stage.name}")), stage
+    assert [stage.name for stage in workloads.all_stages().values() if not stage.complete] == ["normals"]
 
 
 def fake_stage(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], None]) -> None:
