@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="Override one setting, e.g. training.steps=200. Repeatable.")
+    list[str] | None, typer.Option("--set", "-s", help="Override a setting, e.g. training.steps=200. Repeatable.")
 ]
 LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
 
@@ -60,17 +60,18 @@ def _settings(config: Path, overrides: list[str] | None) -> Any:
 
 
 def _run(settings: Any, module_name: str, function: str, log: Path | None, **options: Any) -> None:
-    with _logged(log):
+    with _logged(log, settings):
         _function(module_name, function)(settings, **options)
 
 
 @contextmanager
-def _logged(log: Path | None) -> Iterator[None]:
-    """Keep a copy of what is said, and let an interrupt say what it leaves."""
+def _logged(log: Path | None, settings: Any) -> Iterator[None]:
+    """Keep a copy of what is said; let an interrupt say what it leaves, and a full disk where it is full."""
+    from pipeline.files import named_in_errors
     from pipeline.logs import logged, speaks_first
 
     try:
-        with logged(log):
+        with named_in_errors(Path() if settings is None else settings.root), logged(log):
             yield
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         if speaks_first():
@@ -88,7 +89,7 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
     known = {stage.name: stage for stage in workloads.stages(settings.task)}
     if name not in known:
         raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
-    with _logged(log):
+    with _logged(log, settings):
         if _complete(known[name], settings):
             return
         if options.pop("read_initial", False):
@@ -239,6 +240,14 @@ def validate(
 
 
 @app.command()
+def settings(config: ConfigOption, set_: SetOption = None) -> None:
+    """Check a configuration and print all its settings, those it leaves at their defaults too."""
+    from pipeline.config import dump
+
+    typer.echo(dump(_settings(config, set_)), nl=False)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     import json
@@ -250,6 +259,7 @@ def schema() -> None:
 
 def main() -> int:
     """Run a command; user errors become one message and status 2."""
+    from pipeline.files import describe_error
     from pipeline.logs import speaks_first
 
     try:
@@ -258,7 +268,7 @@ def main() -> int:
         if os.environ.get("CHAGCAST_TRACEBACK"):
             raise
         if speaks_first(status=2):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {describe_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 2
     except Exception:
         if speaks_first(patience=2.0):

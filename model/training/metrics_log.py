@@ -100,7 +100,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line before the last is not JSON.
     """
-    lines = path.read_text().splitlines()
+    lines = files.read_text(path).splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:

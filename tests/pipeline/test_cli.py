@@ -16,6 +16,7 @@ import yaml
 
 from pipeline import __main__ as cli
 from pipeline import workloads
+from pipeline.config import parse
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,7 @@ def test_each_stage_has_a_module_that_runs_it() -> None:
         (["train", "--config", "case.yaml"], "run python -m pipeline normals"),
         (["normals", "--config", "case.yaml"], "python -m pipeline regrid"),
         (["forecast", "--config", "case.yaml"], "python -m pipeline train"),
+        (["settings", "--config", "case.yaml", "--set", "model.widht=3"], "did you mean 'width'?"),
         (["trian", "--config", "case.yaml"], "No such command 'trian'"),
         (["train"], "Missing option"),
     ],
@@ -104,6 +106,12 @@ def test_mistakes_give_one_message_and_status_2(run: Run, tmp_path: Path, argume
     assert done.stdout == ""
     assert done.stderr.count("error: ") <= 1
     assert written(tmp_path) == set()
+
+
+def test_settings_are_shown_with_their_defaults(run: Run) -> None:
+    """Catches a resolved configuration that is not one itself."""
+    done = run("settings", "--config", "case.yaml", "--set", "training.steps=7")
+    assert parse(yaml.safe_load(done.stdout)) == parse({**RAW, "training": {"steps": 7}})
 
 
 def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
@@ -160,11 +168,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -
         return int(stop.code or 0)
 
 
+FULL = "got none left; free some space, then the same command resumes\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
         (ValueError("times must be sorted, got 2001"), 2, "error: times must be sorted, got 2001\n"),
-        (OSError(28, "No space left on device", "x.zarr"), 2, "error: [Errno 28] No space left on device: 'x.zarr'\n"),
+        (OSError(28, "No space left on device", "x.zarr"), 2, f"error: disk must have room for x.zarr, {FULL}"),
+        (OSError(28, "No space left on device"), 2, f"error: disk must have room for out, {FULL}"),
+        (PermissionError(13, "Permission denied", "x"), 2, "error: file must be usable, got x: permission denied\n"),
+        (OSError("checkpoint must be written whole"), 2, "error: checkpoint must be written whole\n"),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes the run\n"),
     ],
 )
