@@ -22,7 +22,7 @@ from pipeline.console import data_name
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.variables import parse_channel
+from pipeline.weather.variables import parse_channel, require_channel_names
 
 SHOWN = ("rmse", "skill", "acc", "bias", "mae", "activity")
 
@@ -80,6 +80,7 @@ def _scores(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence[s
         return read_scores(paths.scores)[0], f"from {paths.scores / 'scores.csv'}"
     forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
     truth = open_store(paths.store, stage="python -m pipeline regrid")
+    require_channel_names(truth, store=paths.store)
     known = list(map(str, forecast["channel"].values))
     models = {str(forecast.attrs["contract"]["model"]): forecast.isel(channel=[known.index(c) for c in channels])}
     options = ScoringOptions(leads, channels, console=Console(stderr=True))

@@ -239,6 +239,33 @@ def require_channel_names(ds: xr.Dataset, *, store: object) -> None:
         )
 
 
+def require_names_of_now(names: Sequence[str], *, origin: object) -> None:
+    """Refuse the channels of an earlier version's store where they are known by name alone, as a checkpoint has them.
+
+    Such a store had channels in the catalogue's order, which puts levels first: a variable without levels that comes
+    before a channel on a level, or twice, was on a level itself.
+
+    Args:
+        names: dynamic channels in the store's order.
+        origin: named in the message.
+
+    Raises:
+        ValueError: naming them.
+    """
+    last = max((i for i, name in enumerate(names) if parse_channel(name).level is not None), default=-1)
+    meant = {}
+    for i, name in enumerate(names):
+        match = _ON_LEVEL.match(name) if name in BY_SHORT and (i < last or names.count(name) > 1) else None
+        if match and match["variable"] in BY_SHORT:
+            meant[name] = Channel(match["variable"], int(match["plain"])).name
+    if meant:
+        raise ValueError(
+            f"channels of {origin} must be called by variable and level, got "
+            f"{', '.join(f'{name} where {right} is meant' for name, right in meant.items())}: it was trained by an "
+            "earlier version; train again on a store written now"
+        )
+
+
 def standard_geopotential(pressure: float) -> float:
     """Geopotential of a pressure surface in the ICAO standard atmosphere, m2 s-2.
 
