@@ -48,7 +48,7 @@ test: $(TEST_READY) ## the full test suite
 check: lint types imports quick ## style, types, import rules and the fast tests; under a minute
 
 lint: $(TEST_READY)
-	@ruff check . && ruff format --check .
+	@ruff check . && ruff format --check . && hadolint Dockerfile
 
 types: $(TEST_READY)
 	@mypy

@@ -139,6 +139,31 @@ for _name in STAGES:
         _plain_command(_name)
 
 
+def version() -> str:
+    """The version of this checkout, from pyproject.toml, with its commit where that is known."""
+    import tomllib
+
+    from pipeline.provenance import commit
+
+    number = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return f"chagcast {number}" + ("" if commit() == "unknown" else f", commit {commit()}")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before a command."""
+
+
 @app.command(help=STAGES["forecast"].summary)
 def forecast(
     config: ConfigOption,
