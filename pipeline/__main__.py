@@ -90,7 +90,7 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
     if name not in known:
         raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
     with _logged(log, settings):
-        if _complete(known[name], settings):
+        if not any(options.values()) and _complete(known[name], settings):
             return
         if options.pop("read_initial", False):
             options["initial"] = _function("preprocess.ingest.initial_states", "prepare_initial")(settings)

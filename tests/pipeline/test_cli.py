@@ -200,6 +200,32 @@ def test_what_stages_raise(
     assert capsys.readouterr().err.endswith(message)
 
 
+@pytest.mark.parametrize(("rank", "said"), [("0", "train: complete\n"), ("1", "")])
+def test_a_complete_stage_is_not_loaded(
+    rank: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a stage that is run although it is complete, and a message from every rank."""
+    monkeypatch.setenv("RANK", rank)
+    done = SimpleNamespace(complete_train=lambda _config: "train: complete")
+    monkeypatch.setitem(sys.modules, "model.complete", done)
+    fake_stage(monkeypatch, lambda _config: pytest.fail("the stage ran"))
+    assert in_process(monkeypatch, tmp_path) == 0
+    assert capsys.readouterr().err == said
+
+
+def test_an_option_of_a_stage_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a stage that is asked for more than usual and answers that it is complete."""
+    monkeypatch.setattr(cli, "_settings", lambda *_: parse(RAW))
+    monkeypatch.setattr(cli, "_complete", lambda *_: True)
+    seen: list[Any] = []
+    monkeypatch.setitem(
+        sys.modules, "model.weather.train", SimpleNamespace(run_train=lambda _config, **options: seen.append(options))
+    )
+    for options in ({}, {"verify": False}, {"verify": True}):
+        cli._run_stage("train", Path("case.yaml"), None, None, **options)
+    assert seen == [{"verify": True}]
+
+
 def test_a_defect_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a programming error that is dressed up as the user's mistake."""
 
