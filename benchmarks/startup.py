@@ -6,8 +6,8 @@ same run. `make run` is that and Snakemake, which loads its own modules and plan
     python benchmarks/startup.py                               # the demo, once `make demo` has finished
     python benchmarks/startup.py --config my.yaml --set directory=/data/mine
 
-Each command runs `--repeats` times in turn with the others; the minimum counts, of wall time and of processor time, which
-a busy machine changes less.
+Each command runs `--repeats` times in turn with the others; the minimum counts, of wall time and of processor time,
+which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ def main() -> None:
     least = {name: tuple(map(min, zip(*values, strict=True))) for name, values in found.items()}
     rows = [row(name, values, floor=least["floor"]) for name, values in least.items()]
     for item in rows:
-        wall, times = item["wall_s"], item["processor_times_floor"]
-        print(
-            f"{item['command']:14} {wall:6.2f} s, processor {item['processor_s']:6.2f} s, {times:5.1f} times the floor"
-        )
+        wall, processor, times = item["wall_s"], item["processor_s"], item["processor_times_floor"]
+        print(f"{item['command']:14} {wall:6.2f} s, processor {processor:6.2f} s, {times:5.1f} times the floor's")
     print(write("startup", {"repeats": options.repeats, "experiment": config.name, "cases": rows}))
 
 
