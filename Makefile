@@ -8,9 +8,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV   ?= .venv
 CORES  ?= all
-CONFIG ?= workflows/config/demo.yaml
 EXTRAS ?=
-# Given by users on the command line; it reaches the recipes through the environment, so that quoting survives.
+# Given by users on the command line; they reach the recipes through the environment, so that blanks and quotes survive.
+export CONFIG ?= workflows/config/demo.yaml
 export SET ?=
 
 # None of our packages is installed: Python imports them from this checkout.
@@ -25,6 +25,8 @@ LIST = import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["proj
 	print(*p["dependencies"], *(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
 INSTALL = python -c '$(LIST)' $(1) | python -m pip install --no-compile --disable-pip-version-check \
 	-c constraints.txt -r /dev/stdin | { grep -v '^Requirement already satisfied' || true; }
+# In a JSON list: Snakemake reads options as YAML after it has stripped quotes, which would take a text with a colon apart.
+LISTED = import json, os; print(json.dumps([os.environ["SET"]]))
 SNAKEMAKE = snakemake -s workflows/Snakefile --workflow-profile workflows/profiles/default --cores $(CORES)
 
 .PHONY: help demo run test check lint types imports quick ranks bench setup clean
@@ -33,11 +35,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo '  with SET="training.steps=200 model.width=64" to override settings, CORES=2, ARGS="--dry-run" for Snakemake'
 
-demo: CONFIG := workflows/config/demo.yaml
+demo: export CONFIG := workflows/config/demo.yaml
 demo: run ## the full pipeline on the embedded simulated atmosphere -> results/demo/report.html
 
 run: $(DEMO_READY) ## the same for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
-	@$(SNAKEMAKE) --configfile $(CONFIG) --config set="$$SET" $(ARGS)
+	@python -m pipeline settings --config "$$CONFIG" --set "$$SET" > /dev/null
+	@$(SNAKEMAKE) --configfile "$$CONFIG" --config set="$$(python -c '$(LISTED)')" $(ARGS)
 
 test: $(TEST_READY) ## the full test suite
 	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
@@ -45,7 +48,7 @@ test: $(TEST_READY) ## the full test suite
 check: lint types imports quick ## style, types, import rules and the fast tests; under a minute
 
 lint: $(TEST_READY)
-	@ruff check . && ruff format --check .
+	@ruff check . && ruff format --check . && hadolint Dockerfile
 
 types: $(TEST_READY)
 	@mypy

@@ -10,10 +10,14 @@ times less memory than the reference form at 80 channels, and is 80 times faster
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.loop import LoopStage
 from benchmarks.support.measure import compare, measure, write

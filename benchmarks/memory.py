@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.measure import MB, reset_peak, resident_bytes, tensor_peak, warm_up, write
 from benchmarks.support.process import ROOT, parser, peak_bytes

@@ -10,10 +10,13 @@ explicit mask, never by dropping what is NaN.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.process import ROOT, parser
 from evaluate import metrics

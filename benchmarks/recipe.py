@@ -19,12 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.measure import RESULTS, write
 from benchmarks.support.process import ROOT, in_fresh_process, options, parser

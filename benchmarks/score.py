@@ -12,6 +12,7 @@ forecast store and the truth once, and less than 2 GB of memory.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +23,8 @@ import numpy as np
 import xarray as xr
 import zarr
 import zarr.codecs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support import process
 from benchmarks.support.process import peak_bytes

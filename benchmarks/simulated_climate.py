@@ -13,12 +13,15 @@ poles and 5 degrees, ERA5's statistics are of 0.25 degrees.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.measure import write
 from benchmarks.support.process import ROOT, parser

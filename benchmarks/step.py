@@ -15,10 +15,14 @@ so has no channel stage: a lower bound, not a competitor.
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.climatelearn import import_climate_learn
 from benchmarks.support.loop import LoopStage

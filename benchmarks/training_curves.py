@@ -19,6 +19,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.support.measure import write
 from benchmarks.support.process import ROOT, parser
 from model.training.metrics_log import read_metrics

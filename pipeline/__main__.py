@@ -10,6 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import workloads
+from pipeline.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(
@@ -27,7 +30,7 @@ app = typer.Typer(
 )
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="Override one setting, e.g. training.steps=200. Repeatable.")
+    list[str] | None, typer.Option("--set", "-s", help="Override a setting, e.g. training.steps=200. Repeatable.")
 ]
 LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
 
@@ -57,15 +60,19 @@ def _settings(config: Path, overrides: list[str] | None) -> Any:
 
 
 def _run(settings: Any, module_name: str, function: str, log: Path | None, **options: Any) -> None:
+    with _logged(log, settings):
+        _function(module_name, function)(settings, **options)
+
+
+@contextmanager
+def _logged(log: Path | None, settings: Any) -> Iterator[None]:
+    """Keep a copy of what is said; let an interrupt say what it leaves, and a full disk where it is full."""
+    from pipeline.files import named_in_errors
     from pipeline.logs import logged, speaks_first
 
     try:
-        with logged(log):
-            if options.pop("read_initial", False):
-                options["initial"] = importlib.import_module("preprocess.ingest.initial_states").prepare_initial(
-                    settings
-                )
-            getattr(importlib.import_module(module_name), function)(settings, **options)
+        with named_in_errors(Path() if settings is None else settings.root), logged(log):
+            yield
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         if speaks_first():
             print("interrupted; the same command resumes the run", file=sys.stderr)
@@ -82,7 +89,28 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
     known = {stage.name: stage for stage in workloads.stages(settings.task)}
     if name not in known:
         raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
-    _run(settings, known[name].module, f"run_{name}", log, **options)
+    with _logged(log, settings):
+        if not any(options.values()) and _complete(known[name], settings):
+            return
+        if options.pop("read_initial", False):
+            options["initial"] = _function("preprocess.ingest.initial_states", "prepare_initial")(settings)
+        _function(known[name].module, f"run_{name}")(settings, **options)
+
+
+def _complete(stage: Stage, settings: Any) -> bool:
+    """Whether a stage has nothing left to do, which it then says; asked before its module is loaded."""
+    done = _function(stage.complete, f"complete_{stage.name}")(settings) if stage.complete else None
+    if done and os.environ.get("RANK", "0") == "0":
+        from pipeline.console import say
+
+        say(done)
+    return bool(done)
+
+
+def _function(module_name: str, name: str) -> Callable[..., Any]:
+    """A function of a module, which is loaded for it."""
+    found: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
+    return found
 
 
 def _choice(known: dict[str, str], option: str, wanted: str, task: str) -> str:
@@ -109,6 +137,31 @@ _PLAN, _FORMAT = Planned("preprocess"), Format("climax")
 for _name in STAGES:
     if _name not in _WITH_OPTIONS:
         _plain_command(_name)
+
+
+def version() -> str:
+    """The version of this checkout, from pyproject.toml, with its commit where that is known."""
+    import tomllib
+
+    from pipeline.provenance import commit
+
+    number = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return f"chagcast {number}" + ("" if commit() == "unknown" else f", commit {commit()}")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before a command."""
 
 
 @app.command(help=STAGES["forecast"].summary)
@@ -232,6 +285,14 @@ def validate(
 
 
 @app.command()
+def settings(config: ConfigOption, set_: SetOption = None) -> None:
+    """Check a configuration and print all its settings, those it leaves at their defaults too."""
+    from pipeline.config import dump
+
+    typer.echo(dump(_settings(config, set_)), nl=False)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     import json
@@ -243,6 +304,7 @@ def schema() -> None:
 
 def main() -> int:
     """Run a command; user errors become one message and status 2."""
+    from pipeline.files import describe_error
     from pipeline.logs import speaks_first
 
     try:
@@ -251,7 +313,7 @@ def main() -> int:
         if os.environ.get("CHAGCAST_TRACEBACK"):
             raise
         if speaks_first(status=2):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {describe_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 2
     except Exception:
         if speaks_first(patience=2.0):

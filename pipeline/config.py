@@ -7,17 +7,19 @@ readable message that names the key and, for an unknown one, the nearest valid k
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args
+from typing import Any, Union
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from pipeline import workloads
+from pipeline import files, workloads
+from pipeline.faults import explain
 from pipeline.sections import Compute, Section, Training
 from pipeline.stages import Paths, Stage
+from pipeline.yaml_text import read_yaml
 
 
 class Config(Section):
@@ -52,23 +54,42 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: YAML file.
-        overrides: "a.b=value" settings that win over the file; the value is YAML.
+        overrides: "a.b=value" settings that win over the file; the value is YAML. One text may hold several, see
+            `split_settings`.
 
     Raises:
         ValueError: the file is absent, not YAML, or does not describe an experiment; one message lists every fault.
     """
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"configuration file must exist, got {path}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"configuration must be YAML, got {path}: {error}") from None
+    if not path.exists():
+        raise ValueError(f"configuration file must exist, got {path}")
+    raw = read_yaml(files.read_text(path), origin=str(path))
     if not isinstance(raw, dict):
         raise ValueError(f"configuration must be a mapping, got {type(raw).__name__} in {path}")
-    for item in overrides:
+    for item in (item for text in overrides for item in split_settings(text)):
         _override(raw, item)
     return parse(raw, origin=str(path))
+
+
+def split_settings(text: str) -> list[str]:
+    """Settings that stand in one text, separated by blanks; blanks inside a value, its brackets or quotes stay.
+
+    >>> split_settings("evaluation.variables=[z500, t850] training.steps=3")
+    ['evaluation.variables=[z500, t850]', 'training.steps=3']
+    """
+    found: list[str] = []
+    for part in re.split(r"\s+(?=[A-Za-z_][\w.]*=)", text.strip()):
+        if found and _open(found[-1]):
+            found[-1] += f" {part}"
+        elif part:
+            found.append(part)
+    return found
+
+
+def _open(text: str) -> bool:
+    """Whether a bracket or a quotation mark of a text is not closed yet."""
+    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", text)
+    return any(outside.count(a) > outside.count(b) for a, b in ("[]", "{}")) or any(mark in outside for mark in "'\"")
 
 
 def parse(raw: Mapping[str, Any], *, origin: str = "configuration") -> Config:
@@ -78,13 +99,13 @@ def parse(raw: Mapping[str, Any], *, origin: str = "configuration") -> Config:
         ValueError: every fault in one message.
     """
     task = raw.get("task", workloads.DEFAULT)
-    if task not in workloads.WORKLOADS:
+    if not isinstance(task, str) or task not in workloads.WORKLOADS:
         raise ValueError(f"{origin}: task must be one of {', '.join(workloads.WORKLOADS)}, got {task!r}")
     kind = workloads.config_class(task)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(_explain(error, origin, kind)) from None
+        raise ValueError(explain(error, origin=origin, kind=kind)) from None
 
 
 def dump(config: Config) -> str:
@@ -111,50 +132,4 @@ def _override(raw: dict[str, Any], item: str) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise ValueError(f"--set {key} must name a key inside a section, got a plain value at {part!r}")
-    node[last] = yaml.safe_load(text)
-
-
-def _explain(error: ValidationError, origin: str, kind: type[Config]) -> str:
-    lines = []
-    tags = set(_tags(kind))
-    for item in error.errors():
-        where = [part for part in item["loc"] if part not in tags]
-        key = ".".join(str(part) for part in where)
-        if item["type"] == "extra_forbidden":
-            known = _keys_at(kind, where[:-1])
-            close = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys there are {', '.join(sorted(known))}"
-            lines.append(f"{key}: unknown key; {hint}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: required, but absent")
-        elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
-        else:
-            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
-    return f"{origin} must describe an experiment, got {len(lines)} fault(s):\n" + "\n".join(f"  {x}" for x in lines)
-
-
-def _keys_at(kind: type[Config], where: Iterable[Any]) -> list[str]:
-    """Keys valid at a location, the union over the members of a tagged union."""
-    models: list[type[Section]] = [kind]
-    for part in where:
-        if isinstance(part, int):
-            continue
-        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        models = [found for a in annotations for found in _sections(a)]
-    return sorted({key for m in models for key in m.model_fields})
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _sections(argument)]
-
-
-def _tags(section: type[Section]) -> Iterable[str]:
-    """Values of `kind` inside a section: pydantic puts the one of a tagged union into the location of a fault."""
-    for field in section.model_fields.values():
-        for inner in _sections(field.annotation):
-            if "kind" in inner.model_fields:
-                yield from get_args(inner.model_fields["kind"].annotation)
-            yield from _tags(inner)
+    node[last] = read_yaml(text, origin=f"--set {item}")

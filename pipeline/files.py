@@ -6,6 +6,7 @@ happens in between; `lock` refuses a second writer at once and is released by th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w") as file:
+        with named_in_errors(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -31,9 +32,55 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What writing may meet after a file was opened."""
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Give an error of the system that comes without a file, as writing to a full disk does, the path it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def describe_error(error: OSError) -> str:
+    """What a user is told of an error of the system.
+
+    >>> describe_error(OSError(errno.ENOSPC, "No space left on device", "x.zarr"))
+    'disk must have room for x.zarr, got none left; free some space, then the same command resumes'
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or "what is written"
+        why = "none left" if error.errno == errno.ENOSPC else "a used-up quota"
+        return f"disk must have room for {where}, got {why}; free some space, then the same command resumes"
+    if error.filename is not None and error.strerror:
+        return f"file must be usable, got {error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file atomically."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: it is not text, naming the file.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"file must be text (UTF-8), got {path} with the byte 0x{error.object[error.start]:02x} at position "
+            f"{error.start}; it is damaged, or something else"
+        ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -43,7 +90,7 @@ def read_json(path: Path) -> Any:
         ValueError: the file is absent or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"file must exist, got {path}; run the stage that writes it") from None
     except json.JSONDecodeError as error:

@@ -59,6 +59,8 @@ class Stage:
     Args:
         name: of the command, the rule and the receipt; `run_<name>(config)` in `module` runs it.
         module: loaded only when the stage runs.
+        complete: module, light to load, whose `complete_<name>(config)` says that nothing is left to do, or None; ""
+            where the stage itself finds out.
         summary: one sentence, shown as help and by the workflow.
         identity: what its outputs depend on.
         needs: stages whose outputs it reads; those that do not apply are passed over.
@@ -79,6 +81,7 @@ class Stage:
     on_ranks: bool = False
     category: str = "Data"
     resources: Resources = Resources()
+    complete: str = ""
 
 
 class Paths:

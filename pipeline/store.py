@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-import zarr.codecs
 from numpy.typing import NDArray
 
 from pipeline import files
@@ -180,6 +178,8 @@ class SlabStore:
                 "facts": {},
             }
             files.write_json(manifest, self._manifest)
+        import zarr
+
         self._group = zarr.open_group(self.path, mode="r+")
 
     def _axis(self) -> dict[str, Any]:
@@ -200,6 +200,9 @@ class SlabStore:
 
     def _create(self) -> None:
         """Build the empty store under a temporary name, then rename: it exists whole or not at all."""
+        import zarr
+        import zarr.codecs
+
         temporary = self.path.with_name(f".{self.path.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -363,6 +366,8 @@ def verify_store(path: Path) -> list[str]:
     Returns:
         One line per fault, empty when the store is sound.
     """
+    import zarr
+
     manifest = files.read_json(manifest_path(path))
     group = zarr.open_group(path, mode="r")
     names = sorted(n for n, a in group.arrays() if a.shards is not None)

@@ -27,7 +27,7 @@ from pipeline.grid import Grid
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Period
 from pipeline.weather.times import inside
-from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel
+from pipeline.weather.variables import BY_SHORT, STANDARD_GRAVITY, parse_channel, require_channel_names
 from pipeline.words import counted
 from preprocess.normals.moments import Array, Moments, merge
 from preprocess.normals.sums import years_of
@@ -50,7 +50,9 @@ def run_export(config: WeatherConfig) -> None:
         say(f"export: complete in {folder}")
         return
     group: Any = zarr.open_group(config.paths.store, mode="r")
-    times = store.open_store(config.paths.store)["time"].values
+    opened = store.open_store(config.paths.store)
+    require_channel_names(opened, store=config.paths.store)
+    times = opened["time"].values
     splits = config.splits
     shards = {
         name: list(parts(times, periods, step_hours=config.data.step_hours))

@@ -198,6 +198,8 @@ def store_faults(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int
     absent = [c for c in channels if c not in known]
     if absent:
         faults.append(Fault("channels", f"the store lacks {', '.join(absent)}", name))
+    elif others := _called_alike(forecast, truth):
+        faults.append(Fault("channels", f"{', '.join(others)} of the store is of another variable or level", name))
     elif "unit" in forecast.coords and "unit" in truth.coords:
         units = dict(zip(known, map(str, truth["unit"].values), strict=True))
         for channel, unit in zip(channels, map(str, forecast["unit"].values), strict=True):
@@ -212,6 +214,16 @@ def store_faults(forecast: xr.Dataset, truth: xr.Dataset, *, leads: Sequence[int
             twice = ds.indexes[axis][ds.indexes[axis].duplicated()][0]
             faults.append(Fault("duplicates", f"{axis} must be unique, got {iso_hour(twice)} more than once", model))
     return faults + _contract_faults(forecast.attrs.get("contract", {}), truth.attrs.get("contract", {}), name)
+
+
+def _called_alike(forecast: xr.Dataset, truth: xr.Dataset) -> list[str]:
+    """Channels that both sides call the same and that are of different variables or levels, where both say so."""
+    keys = [k for k in ("variable", "level") if k in forecast.coords and k in truth.coords]
+    ours, theirs = (
+        {str(c): tuple(ds[k].values[i] for k in keys) for i, c in enumerate(ds["channel"].values)}
+        for ds in (forecast, truth)
+    )
+    return [name for name, identity in ours.items() if identity != theirs[name]]
 
 
 def _contract_faults(ours: Mapping[str, Any], theirs: Mapping[str, Any], model: str) -> list[Fault]:

@@ -62,6 +62,7 @@ def open_forecast(path: Path | str, *, channels: Sequence[str] | None = None, na
         raise ValueError(f"forecast must exist, got nothing at {path}; give a Zarr store or a NetCDF file")
     if manifest_path(path).exists():
         ds = open_store(path, stage="python -m pipeline forecast")
+        catalogue.require_channel_names(ds, store=path)
     else:
         opened = _open(path)
         if "state" in opened and "init_time" in opened["state"].dims:
@@ -154,6 +155,7 @@ def run_export(config: WeatherConfig, *, target: Path | None = None) -> Path:
         console.print(f"export: complete, {path}", markup=False)
         return path
     forecast = open_store(source, stage="python -m pipeline forecast")
+    catalogue.require_channel_names(forecast, store=source)
     files.free_space_check(path, int(forecast["state"].nbytes))
     with files.lock(path.with_name(f"{path.stem}.lock")):
         write_weatherbench(forecast, path, console=console)

@@ -29,7 +29,7 @@ from pipeline.grid import Grid
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.variables import parse_channel
+from pipeline.weather.variables import parse_channel, require_channel_names
 from pipeline.words import counted
 
 FRAME_MILLISECONDS = 220
@@ -84,6 +84,8 @@ def run_animate(
     paths = config.paths
     truth = open_store(paths.store, stage="python -m pipeline regrid")
     forecast = open_store(paths.forecast, stage="python -m pipeline forecast")
+    for ds, path in ((truth, paths.store), (forecast, paths.forecast)):
+        require_channel_names(ds, store=path)
     film = collect(forecast, truth, Normals.open(paths.normals), channel=channel, lead=lead, frames=frames)
     mask = truth["static"].sel(static_channel="lsm").values if "lsm" in truth.get("static_channel", []) else None
     target = path_of(paths.figures, channel=channel, lead=lead)

@@ -16,7 +16,7 @@ from evaluate.report import style
 from evaluate.report.results import Results, tone
 from evaluate.scoring.regions import TITLES
 from evaluate.scoring.score_table import Score
-from pipeline.weather.variables import parse_channel
+from pipeline.weather.variables import Channel, parse_channel
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def scorecard(results: Results) -> list[HeatTable]:
     rows = frame[(frame["model"] == results.model) & (frame["metric"] == "skill") & (frame["region"] == "globe")]
     tables: dict[str, HeatTable] = {}
     for variable, level in rows[["variable", "level"]].drop_duplicates().itertuples(index=False):
-        label = parse_channel(f"{variable}{level}").spec.label
-        title, name = (label, str(level)) if level else ("Near the surface", str(variable))
+        channel = Channel(str(variable), int(level) if level else None)
+        title, name = (channel.spec.label, str(level)) if level else ("Near the surface", channel.name)
         table = tables.setdefault(title, _table(results, title, corner="hPa" if level else ""))
-        table.rows[name] = _cells(results, f"{variable}{level}")
+        table.rows[name] = _cells(results, channel.name)
     return list(tables.values())
 
 

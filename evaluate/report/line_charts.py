@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluate import text
 from evaluate.report import style
+from pipeline import files
 
 SIZE = (4.5, 3.15)
 AXES = (0.145, 0.16, 0.825, 0.655)
@@ -188,7 +189,7 @@ def spectrum(power: xr.DataArray, labels: style.Labels, *, model: str) -> Any:
 def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(training records, validation records) of a metrics.jsonl; a last line cut short is left out."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in files.read_text(path).splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -7,7 +7,6 @@ above everything else when its data are simulated. The receipt is written last.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 
+from evaluate.complete import complete_report, scores_digest
 from evaluate.report import style
 from evaluate.report.animation import run_animate
 from evaluate.report.cases import Stores, triptychs
@@ -45,20 +45,19 @@ def run_report(config: WeatherConfig) -> None:
         ValueError: the scores are missing, or the page would be larger than 10 MB.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
+    if done := complete_report(config):
+        console.print(done, markup=False)
+        return
     facts = ScoreFacts.from_json(provenance.read_receipt(config, stage="score")["facts"])
     table, maps = read_scores(paths.scores)
-    drawn = {"scores": hashlib.sha256((paths.scores / "scores.csv").read_bytes()).hexdigest()[:16]}
-    known = provenance.read_receipt(config, stage="report")["facts"] if paths.receipt("report").exists() else {}
-    if drawn.items() <= known.items() and paths.report.exists():
-        console.print(f"report: complete, {paths.report}", markup=False)
-        return
+    drawn = scores_digest(paths.scores)
     ceiling = Ceiling.read(paths.scores, table, maps, facts)
     baselines = [m for m in table.models if m in style.BASELINES]
     results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
     map_leads = [h for h in facts.lead_hours if h in (config.evaluation.map_lead_hours or facts.lead_hours)]
     gallery = Gallery(results, maps, facts, paths.figures, map_leads)
     size = _draw_and_write(config, gallery, facts, console)
-    written = {"bytes": size, "label": facts.label, **drawn}
+    written = {"bytes": size, "label": facts.label, "scores": drawn}
     provenance.write_receipt(config, stage="report", outputs=[paths.report, paths.figures], facts=written)
     console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
 

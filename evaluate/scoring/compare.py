@@ -8,10 +8,7 @@ fit except init times, which are counted and listed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -20,7 +17,7 @@ from evaluate.baselines import simple
 from evaluate.reading import align, weatherbench
 from evaluate.reading.align import Alignment
 from evaluate.reading.faults import ComparisonError, Fault
-from pipeline import files, store
+from pipeline import store
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
@@ -59,25 +56,6 @@ def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
     if faults:
         raise ComparisonError("evaluation.compare must name forecasts that can be read", faults)
     return models
-
-
-def fingerprint(path: Path) -> str:
-    """What tells a forecast from another one that was put in its place.
-
-    A store of this project: its manifest, which holds the SHA-256 of every slab. A file, or a Zarr store from
-    elsewhere: names, sizes and modification times of all files, so that nothing need be read; a copy of the same
-    content counts as another one. Nothing there: an empty text.
-    """
-    manifest = store.manifest_path(path)
-    if manifest.exists():
-        content = files.read_json(manifest)
-        identity: Any = {k: v for k, v in content.items() if k != "facts"}
-    elif path.exists():
-        parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        identity = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in parts]
-    else:
-        return ""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_comparable(

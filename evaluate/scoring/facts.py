@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from evaluate.scoring import bootstrap
 from pipeline.words import counted
@@ -102,5 +102,16 @@ class ScoreFacts(SampleFacts):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoreFacts:
-        """The facts of a receipt, or of scores.nc."""
-        return TypeAdapter(cls).validate_python(content)
+        """The facts of a receipt, or of scores.nc.
+
+        Raises:
+            ValueError: something that this version does not write, or lacks what it writes.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            keys = dict.fromkeys(str(item["loc"][0]) for item in error.errors() if item["loc"])
+            raise ValueError(
+                f"facts of the scores must be as this version writes them, got another {', '.join(keys) or 'content'}; "
+                "move the score stage's receipt away and run python -m pipeline score again"
+            ) from None

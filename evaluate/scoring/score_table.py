@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from pipeline import files
 from pipeline.weather.variables import parse_channel
 
 
@@ -50,7 +52,7 @@ class ScoreTable:
     @classmethod
     def read(cls, path: Path) -> ScoreTable:
         """A table that the score stage wrote."""
-        frame = pd.read_csv(path, dtype={"level": str, "unit": str})
+        frame = pd.read_csv(io.StringIO(files.read_text(path)), dtype={"level": str, "unit": str})
         return cls(frame.assign(level=frame["level"].fillna("")))
 
     @property

@@ -26,6 +26,7 @@ import pandas as pd
 import xarray as xr
 from rich.console import Console
 
+from evaluate.complete import compared_fingerprints, complete_score
 from evaluate.scoring import compare, tables
 from evaluate.scoring.ceiling_share import CEILING, share_table
 from evaluate.scoring.facts import Climatology, Intervals, SampleFacts, ScoreFacts, TwinFacts
@@ -124,10 +125,10 @@ def run_score(config: WeatherConfig) -> None:
         ValueError: an earlier stage is missing, or forecasts and truth cannot be compared.
     """
     paths, console = config.paths, Console(stderr=True, highlight=False, soft_wrap=True)
-    compared = {entry.name: compare.fingerprint(Path(entry.path)) for entry in config.evaluation.compare}
-    if _complete(config, compared):
-        console.print(f"score: complete in {paths.scores}", markup=False)
+    if done := complete_score(config):
+        console.print(done, markup=False)
         return
+    compared = compared_fingerprints(config)
     models = compare.open_models(config)
     twins = {name: open_store(path, stage="python -m pipeline twins") for name, path in paths.twins.items()}
     inits = next(iter(models.values()))["init_time"].values
@@ -169,16 +170,6 @@ def score_now(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence
     drawn = config.evaluation.model_copy(update={"variables": list(channels)})
     scored = score_stores(models, truth, normals, options)
     return Result(config.model_copy(update={"evaluation": drawn}), truth, normals, scored)
-
-
-def _complete(config: WeatherConfig, compared: Mapping[str, str]) -> bool:
-    """Whether the stage is complete, with these very forecasts from elsewhere; one that is gone has not changed."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.scores / "scores.csv", paths.scores / "scores.nc")
-    if not all(path.exists() for path in written):
-        return False
-    known = provenance.read_receipt(config, stage="score")["facts"].get("compared", {})
-    return all(known.get(name) == fingerprint for name, fingerprint in compared.items() if fingerprint)
 
 
 def _options(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -32,13 +31,14 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from model.network.cut import CutRows
 from model.parallel.rows import LoadPlanner, RowPart, SavePlanner
+from model.training.saved import DESCRIPTION, saved
+from model.training.saved import best_or_last as best_or_last
+from model.training.saved import newest as newest
 from pipeline import files
 from pipeline.store import require_same_contract
 
 FORMAT = 1
 """Version of the checkpoint layout; another is refused."""
-_DESCRIPTION = "checkpoint.json"
-_NAME = re.compile(r"^(?P<tag>[a-z]+)-(?P<step>\d{9})$")
 
 
 def save(
@@ -85,26 +85,15 @@ def save(
     if _is_main():
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
         content = {"format": FORMAT, "step": step, **description, "files": sizes}
-        files.write_json(temporary / _DESCRIPTION, content)
+        files.write_json(temporary / DESCRIPTION, content)
         if final.exists():
             _remove(final)
         temporary.rename(final)
         files.sync(folder)
-        for old in _found(folder, tag)[:-keep]:
+        for old in saved(folder, tag=tag)[:-keep]:
             _remove(old)
     _barrier()
     return final
-
-
-def newest(folder: Path, *, tag: str = "step") -> Path | None:
-    """The checkpoint of the highest step, or None."""
-    found = _found(folder, tag)
-    return found[-1] if found else None
-
-
-def best_or_last(folder: Path) -> Path | None:
-    """The checkpoint that forecasts use: the best by validation, or the last where nothing was validated."""
-    return newest(folder, tag="best") or newest(folder)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -113,7 +102,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: another layout version, or a file that is missing or cut short.
     """
-    content: dict[str, Any] = files.read_json(path / _DESCRIPTION)
+    content: dict[str, Any] = files.read_json(path / DESCRIPTION)
     if content.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path} must have layout version {FORMAT}, got {content.get('format')}; retrain")
     for name, size in content["files"].items():
@@ -267,16 +256,9 @@ def clean(folder: Path, *, tag: str, step: int) -> None:
     for path in folder.glob(".*"):
         if path.suffix in (".new", ".old"):
             shutil.rmtree(path)
-    for path in _found(folder, tag):
+    for path in saved(folder, tag=tag):
         if int(path.name.rpartition("-")[2]) > step:
             _remove(path)
-
-
-def _found(folder: Path, tag: str) -> list[Path]:
-    if not folder.exists():
-        return []
-    matches = [(m, p) for p in folder.iterdir() if (m := _NAME.match(p.name)) and (p / _DESCRIPTION).exists()]
-    return sorted((p for m, p in matches if m["tag"] == tag), key=lambda p: p.name)
 
 
 def _remove(path: Path) -> None:

@@ -20,9 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline import files
-
-_PLAIN_SECONDS = 30.0
-"""Between two lines where standard error is not a terminal."""
+from pipeline.console import MinuteLine, duration
 
 
 class MetricsLog:
@@ -100,7 +98,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line before the last is not JSON.
     """
-    lines = path.read_text().splitlines()
+    lines = files.read_text(path).splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -114,23 +112,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class TrainingBar:
-    """Loss, samples per second and time left; a line now and then where there is no terminal.
+    """Loss, samples per second and time left; a line a minute where there is no terminal.
 
     Args:
         console: where to.
         total: steps of the whole run.
         done: steps done before.
         batch_size: samples a step.
+        seconds: time that is left for training where that is limited.
     """
 
-    def __init__(self, console: Console, *, total: int, done: int, batch_size: int) -> None:
-        self._console, self._total, self._first, self._batch_size = console, total, done, batch_size
+    def __init__(
+        self, console: Console, *, total: int, done: int, batch_size: int, seconds: float | None = None
+    ) -> None:
+        self._console, self._total, self._batch_size, self._done = console, total, batch_size, done
+        self._ends = None if seconds is None else time.monotonic() + seconds
         text = ("train", "{task.fields[text]}", "left")
         name, state, left = map(TextColumn, text)
         columns = (name, BarColumn(), MofNCompleteColumn(), state, left, TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("train", total=total, completed=done, text="")
-        self._began = self._said = time.monotonic()
+        self._began, self._line = time.monotonic(), MinuteLine(done=done)
 
     def __enter__(self) -> TrainingBar:
         self._progress.start()
@@ -144,13 +146,13 @@ class TrainingBar:
     def update(self, step: int, *, loss: float) -> None:
         """After a step."""
         now = time.monotonic()
-        rate = (step - self._first) / max(now - self._began, 1e-9)
+        rate = (step - self._done) / max(now - self._began, 1e-9)
         text = f"loss {loss:.4f}, {rate * self._batch_size:.1f} samples/s"
         self._progress.update(self._task, completed=step, text=text)
-        if not self._console.is_terminal and now - self._said >= _PLAIN_SECONDS:
-            self._said = now
+        if not self._console.is_terminal and self._line.due(step) is not None:
             left = (self._total - step) / rate
-            self._console.print(f"train: step {step} of {self._total}, {text}, {left:.0f} s left")
+            left = left if self._ends is None else max(0.0, min(left, self._ends - now))
+            self._console.print(f"train: step {step} of {self._total}, {text}, {duration(left)} left", highlight=False)
 
     def note(self, text: str) -> None:
         """A line that stays."""

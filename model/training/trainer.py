@@ -102,9 +102,11 @@ class Trainer(Generic[B]):
             return
         if options.tensorboard and not has_tensorboard():
             self.console.print(f"train: TensorBoard is not installed (pip install tensorboard); see {self.log.path}")
-        self.data.hold(processes=launch.local_ranks(), progress=self.console.is_terminal and launch.is_main())
+        self.data.hold(processes=launch.local_ranks(), progress=launch.is_main())
         batches = Prefetch(self.data.batch, range(self.step, options.steps))
-        bar = TrainingBar(self.console, total=options.steps, done=self.step, batch_size=options.batch_size)
+        limit = None if options.minutes is None else 60.0 * options.minutes - self.seconds
+        steps = {"total": options.steps, "done": self.step, "batch_size": options.batch_size}
+        bar = TrainingBar(self.console, **steps, seconds=limit)
         began, before, waited = time.perf_counter(), self.seconds, 0.0
         try:
             with bar, launch.stop_signal() as stopping:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from model.complete import complete_baselines
 from model.network import climatelearn
 from model.parallel import launch
 from model.training import checkpoint
@@ -37,8 +38,8 @@ def run_baselines(config: WeatherConfig) -> None:
     stores = paths.network_forecasts
     if not stores:
         raise ValueError("evaluation.trained_baselines must name a network, got none; set it to [resnet, unet]")
-    if paths.receipt("baselines").exists() and all(p.exists() for p in stores.values()):
-        console.print(f"baselines: complete in {', '.join(map(str, stores.values()))}", markup=False)
+    if done := complete_baselines(config):
+        console.print(done, markup=False)
         return
     facts = {}
     with launch.process_group(world_size=config.training.layout.world_size) as device:

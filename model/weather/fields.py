@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from model.weather.features import feature_fields
 from model.weather.foreign_states import as_in_training
 from model.weather.input_layout import InputLayout
 from model.weather.normalise import Scaling, standardise_static
+from pipeline.console import console, terminal_progress
 from pipeline.shards import Reader
 from pipeline.store import contract_digest, open_store, require_same_contract
 from pipeline.weather.climatology import Normals
@@ -146,8 +146,9 @@ class Fields:
         self.hold_climatology()
         memory = torch.empty((len(times), len(self.channels), *self.grid_shape))
         blocks = range(0, len(times), _BLOCK_TIMES)
-        for first in track(blocks, description="reading the store", disable=not progress, transient=True):
-            memory[first : first + _BLOCK_TIMES] = self._read_anomalies(times[first : first + _BLOCK_TIMES])
+        with terminal_progress("blocks", on=console if progress else None) as bar:
+            for first in bar.track(blocks, description="reading the store"):
+                memory[first : first + _BLOCK_TIMES] = self._read_anomalies(times[first : first + _BLOCK_TIMES])
         self._place_T[times] = np.arange(len(times))
         self._memory_NKHW = memory
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from model.complete import complete_forecast
 from model.parallel import launch
 from model.training import checkpoint
 from model.weather.calibration import Calibration, calibrate
@@ -45,10 +46,8 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
     stores = [paths.forecast, *paths.uncalibrated.values()]
-    if initial is None and paths.receipt("forecast").exists() and all(path.exists() for path in stores):
-        for path in stores:
-            read_manifest(path, stage="python -m pipeline forecast")
-        console.print(f"forecast: already complete, {paths.forecast}")
+    if initial is None and (done := complete_forecast(config)):
+        console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
     found = checkpoint.best_or_last(paths.checkpoints)

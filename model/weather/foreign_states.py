@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.contract import contract_differences
 from pipeline.store import open_store
+from pipeline.weather.variables import require_channel_names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +32,7 @@ def as_in_training(states: xr.Dataset, *, like: Path, name: str) -> tuple[xr.Dat
         ValueError: channels that are missing, all of them named, or another grid.
     """
     trained = open_store(like, stage="python -m pipeline regrid")
+    require_channel_names(trained, store=like)
     wanted, held = ([str(c) for c in ds["channel"].values] for ds in (trained, states))
     if missing := [c for c in wanted if c not in held]:
         raise ValueError(

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import torch
 from rich.console import Console
 
+from model.complete import complete_train
 from model.parallel import launch
-from model.training import checkpoint
 from model.training.trainer import RunFolder, Trainer
 from model.weather.task import ForecastTask, Samples
 from pipeline import files, provenance
@@ -27,9 +27,8 @@ def run_train(config: WeatherConfig) -> None:
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
     folder = RunFolder(paths.train)
-    newest = checkpoint.newest(folder.checkpoints)
-    if paths.receipt("train").exists() and newest is not None:
-        console.print(f"train: already complete, {newest}")
+    if done := complete_train(config):
+        console.print(done, markup=False)
         return
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
     for line in foresight.require(config, open_store(paths.store, stage="python -m pipeline regrid")["time"].values):

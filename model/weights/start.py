@@ -27,6 +27,7 @@ from model.weather.architecture import ForecastNetwork, network_from_dict
 from model.weather.stepping import trained_steps
 from model.weights.climax import CLIMAX_CHANNELS, CLIMAX_IMAGE, load_climax, read_climax
 from model.weights.plain_file import read_plain
+from pipeline.weather.variables import require_names_of_now
 
 _MUST_AGREE = ("patch", "width", "depth", "heads", "mlp_ratio", "decoder_depth", "unit")
 _TOKENISER, _LEVEL, _LAST, _SMOOTH = "stage.tokeniser.", "stage.levels.", "head.", "smooth."
@@ -85,6 +86,7 @@ def starting_model(
     model = DCHAG(config, seed=seed)
     if path.suffix == ".safetensors":
         plain = read_plain(path)
+        require_names_of_now(plain.contract.get("channels", ()), origin=path)
         _check_same("network_input", plain.network_input, network_input, path)
         _check_same("predicts", plain.predicts, predicts, path)
         return model, copy_weights(_as_dchag(plain.model, path), model, source=path)
@@ -99,6 +101,7 @@ def starting_model(
     description = checkpoint.describe(found)
     _check_same("network_input", description["network_input"], network_input, found)
     _check_same("predicts", trained_steps(description)[0], predicts, found)
+    require_names_of_now(description["contract"].get("channels", ()), origin=found)
     theirs = _as_dchag(network_from_dict(description["model"]).build(seed=None), found)
     prefix = description["weights"]
     checkpoint.load(found, {f"{prefix}.{name}": p.detach() for name, p in theirs.named_parameters()}, expected={})

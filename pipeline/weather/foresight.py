@@ -167,10 +167,10 @@ def _refused_leads(config: WeatherConfig) -> Iterator[str]:
         ("forecast", "test", [splits.test] if forecast.initial is None else [], forecast, _fits_test),
         ("training", "train", [] if training.step_hours else splits.train, training, _fits_train),
     ]
-    for hours in training.step_hours:
-        if not _fits_train(config, hours * training.most_steps):
+    for step in training.step_hours:
+        if not _fits_train(config, step * training.most_steps):
             where = f"data.splits.train, {', '.join(map(_span, splits.train))}"
-            many = f"{counted(training.most_steps, 'step')} of {hours} h"
+            many = f"{counted(training.most_steps, 'step')} of {step} h"
             yield f"training.rollout must fit into {where}, got {many}{behind}; lengthen the period or take fewer steps"
     for name, split, periods, section, fits in asked:
         for hours in [] if _by_default(section, "lead_hours") or not periods else section.lead_hours:

@@ -93,6 +93,7 @@ STAGES = (
     Stage(
         "simulate",
         "preprocess.simulation.stage",
+        complete="preprocess.complete",
         identity=simulated,
         summary="Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         outputs={"simulated": Output("data/simulated-{digest}.zarr")},
@@ -101,6 +102,7 @@ STAGES = (
     Stage(
         "fetch",
         "preprocess.sources.fetch",
+        complete="preprocess.complete",
         identity=simulated,
         summary="Download ERA5 from the Copernicus Climate Data Store, in monthly requests.",
         outputs={"downloads": Output("data/downloads"), "index": Output("data/index")},
@@ -110,6 +112,7 @@ STAGES = (
     Stage(
         "regrid",
         "preprocess.ingest.stage",
+        complete="preprocess.complete",
         identity=store,
         summary="Read the source, put it on the target grid, and write the training store.",
         needs=("simulate", "fetch"),
@@ -133,6 +136,7 @@ STAGES = (
     Stage(
         "train",
         "model.weather.train",
+        complete="model.complete",
         identity=train,
         summary="Train the model; resumes at the last checkpoint.",
         needs=("regrid", "normals"),
@@ -145,6 +149,7 @@ STAGES = (
     Stage(
         "forecast",
         "model.weather.forecast",
+        complete="model.complete",
         identity=forecast,
         summary="Issue forecasts from every init time of the test period, or from given states.",
         needs=("regrid", "normals", "train"),
@@ -160,6 +165,7 @@ STAGES = (
     Stage(
         "twins",
         "preprocess.simulation.twins",
+        complete="preprocess.complete",
         identity=twins,
         summary="Forecast simulated data with the simulated atmosphere itself: the perfect-model ceiling and a "
         "coarser core.",
@@ -171,6 +177,7 @@ STAGES = (
     Stage(
         "baselines",
         "model.weather.baselines",
+        complete="model.complete",
         identity=lambda config: [networks(config), _network_names(config)],
         summary="Train climate-learn's networks on the same store and issue their forecasts; resumes at the last "
         "checkpoint.",
@@ -187,6 +194,7 @@ STAGES = (
     Stage(
         "score",
         "evaluate.scoring.stage",
+        complete="evaluate.complete",
         identity=scores,
         summary="Score the forecasts and the baselines on common init times.",
         needs=("regrid", "normals", "forecast", "twins", "baselines"),
@@ -198,6 +206,7 @@ STAGES = (
     Stage(
         "report",
         "evaluate.report.stage",
+        complete="evaluate.complete",
         identity=lambda config: [scores(config), config.evaluation.shown],
         summary="Draw the figures and write one self-contained report.html.",
         needs=("score",),

@@ -11,21 +11,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.weather.sections import Period
+from pipeline.weather.sections import Data, Period
 from pipeline.words import counted
 
 Times = NDArray[np.datetime64]
 Index = NDArray[np.int64]
 
 
+def stored_times(path: Path) -> Times:
+    """The times of a training store, read without xarray, which takes longer to load than all checks of a stage.
+
+    Args:
+        path: folder of the store.
+
+    Returns:
+        Shape (T,), datetime64[ns].
+    """
+    import zarr
+
+    from pipeline.store import open_store
+
+    axis = zarr.open_array(path / "time", mode="r")
+    unit, _, start = str(axis.attrs["units"]).partition(" since ")
+    if unit != "hours":  # as no store of this version is written
+        return open_store(path)["time"].values.astype("datetime64[ns]")
+    hours = np.asarray(axis[:], dtype="timedelta64[h]")
+    return (np.datetime64(start, "ns") + hours).astype("datetime64[ns]")
+
+
 def find_times(times: Times, wanted: Times) -> Index:
     """Positions of times among increasing ones, by value; -1 for those that are not there."""
     found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
     return np.where(times[found] == wanted, found, -1).astype(np.int64)
+
+
+def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
+    """First and last time of the store to be written."""
+    assert data.period is not None  # of files only, as the configuration checks
+    first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
+    step = np.timedelta64(data.step_hours, "h")
+    return first, first + (end - first) // step * step
 
 
 def inside(times: Times, periods: Sequence[Period | Mapping[str, str]]) -> NDArray[np.bool_]:

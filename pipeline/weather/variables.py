@@ -261,11 +261,43 @@ def require_channel_names(ds: xr.Dataset, *, store: object) -> None:
     """
     pairs = zip(ds["variable"].values, ds["level"].values, strict=True)
     expected = [Channel(str(variable), int(level) if level > 0 else None).name for variable, level in pairs]
-    wrong = [f"{name} is {right}" for name, right in zip(ds["channel"].values, expected, strict=True) if name != right]
+    require_names([str(name) for name in ds["channel"].values], expected, store=store)
+
+
+def require_names(names: Sequence[str], expected: Sequence[str], *, store: object) -> None:
+    """Refuse a store whose channels have other names than they should, each in its place; errors as above."""
+    wrong = [f"{name} is {right}" for name, right in zip(names, expected, strict=True) if name != right]
     if wrong:
         raise ValueError(
             f"store {store} must call its channels by variable and level, got {', '.join(wrong)}: it was written by an "
             "earlier version; move it away and run python -m pipeline regrid again"
+        )
+
+
+def require_names_of_now(names: Sequence[str], *, origin: object) -> None:
+    """Refuse the channels of an earlier version's store where they are known by name alone, as a checkpoint has them.
+
+    Such a store had channels in the catalogue's order, which puts levels first: a variable without levels that comes
+    before a channel on a level, or twice, was on a level itself.
+
+    Args:
+        names: dynamic channels in the store's order.
+        origin: named in the message.
+
+    Raises:
+        ValueError: naming them.
+    """
+    last = max((i for i, name in enumerate(names) if parse_channel(name).level is not None), default=-1)
+    meant = {}
+    for i, name in enumerate(names):
+        match = _ON_LEVEL.match(name) if name in BY_SHORT and (i < last or names.count(name) > 1) else None
+        if match and match["variable"] in BY_SHORT:
+            meant[name] = Channel(match["variable"], int(match["plain"])).name
+    if meant:
+        raise ValueError(
+            f"channels of {origin} must be called by variable and level, got "
+            f"{', '.join(f'{name} where {right} is meant' for name, right in meant.items())}: it was trained by an "
+            "earlier version; train again on a store written now"
         )
 
 

@@ -24,8 +24,8 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import CHUNK_CHANNELS
 from pipeline.weather.sections import Channels, Data
 from pipeline.weather.times import Times
-from pipeline.weather.variables import require_channel_names
 from pipeline.words import counted, spanned
+from preprocess.complete import complete_regrid, finished_store
 from preprocess.ingest.cluster import computed
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
@@ -35,9 +35,8 @@ from preprocess.sources import Archive
 def run_regrid(config: WeatherConfig) -> None:
     """Read the source, put it on the target grid, and write the training store."""
     path = config.paths.store
-    complete = _complete(config)
-    if complete and config.data.period is not None:  # without one the files say which times there are, now
-        say(f"regrid: complete in {path}")
+    if done := complete_regrid(config):
+        say(done)
         return
     archive = open_archive(config)
     times, missing = store_times(archive, config.data)
@@ -60,8 +59,8 @@ def run_regrid(config: WeatherConfig) -> None:
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
     )
     with writer.held():
-        if complete and not _pending(writer):
-            say(f"regrid: complete in {path}")
+        if (done := finished_store(config)) and not _pending(writer):  # the files say which times there are, now
+            say(done)
             return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
     provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
@@ -123,22 +122,6 @@ def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
     if leads.max() > 0:
         facts["times_by_lead_hours"] = {f"{lead:g}": int(n) for lead, n in zip(leads, counts, strict=True)}
     return facts
-
-
-def _complete(config: WeatherConfig) -> bool:
-    """Whether the store is finished, and of the simulated archive that is there now.
-
-    Raises:
-        ValueError: an earlier version wrote it, with two channels of one name.
-    """
-    path, simulated = config.paths.store, config.paths.simulated
-    if not config.paths.receipt("regrid").exists() or not path.exists():
-        return False
-    manifest = store.read_manifest(path)
-    require_channel_names(store.open_store(path), store=path)
-    if not config.simulated or not simulated.exists():
-        return True
-    return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
 
 
 def store_times(archive: Archive, data: Data) -> tuple[Times, Times]:

@@ -34,7 +34,7 @@ from pipeline.grid import Grid
 from pipeline.shards import Reader
 from pipeline.weather import climatology as layout
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.times import Index, Pairs, Times, inside
+from pipeline.weather.times import Index, Pairs, Times, inside, stored_times
 from pipeline.words import counted, spanned
 from preprocess.normals.changes import read_change_std, require_changes, step_pairs
 from preprocess.normals.moments import (
@@ -64,11 +64,11 @@ _ROUNDING = 1e-12
 def run_normals(config: WeatherConfig) -> None:
     """Compute the normals of the training periods and write them to `config.paths.normals`."""
     path = config.paths.normals
-    ds = store.open_store(config.paths.store, stage="python -m pipeline regrid")
-    times = ds["time"].values.astype("datetime64[ns]")
+    source = store.read_manifest(config.paths.store, stage="python -m pipeline regrid")["contract"]
+    times = stored_times(config.paths.store)
     chosen = training_times(times, config)
-    contract = _contract(config, ds.attrs["contract"], times[chosen])
-    steps, train = contract.get("step_hours"), config.data.splits.train
+    contract = _contract(config, source, times[chosen])
+    steps, train = contract.get("step_hours"), config.splits.train
     pairs = step_pairs(times, step_hours=steps, periods=train) if steps else None
     with files.lock(path.with_name(f"{path.stem}.lock")):
         if path.exists():
@@ -79,7 +79,7 @@ def run_normals(config: WeatherConfig) -> None:
                 say(f"normals: complete in {path}")
                 return
             say(f"normals: {path} was made from other data; it is computed again")
-        files.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
+        files.free_space_check(path, _size(config.paths.store, times) * (3 if config.data.normals.keep_sums else 1))
         temporary = path.with_name(f".{path.name}.new")
         shutil.rmtree(temporary, ignore_errors=True)
         _write(temporary, config=config, contract=contract, times=times, chosen=chosen, pairs=pairs)
@@ -133,9 +133,9 @@ def _receipt(config: WeatherConfig, normals: layout.Normals) -> None:
     provenance.write_receipt(config, stage="normals", outputs=[config.paths.normals], facts=facts)
 
 
-def _size(ds: Any) -> int:
-    hours = np.unique(layout.hours_of_day(ds["time"].values)).size
-    return int(SLOTS * hours * np.prod(ds["state"].shape[1:], dtype=np.int64) * 4)
+def _size(path: Path, times: Times) -> int:
+    hours, state = np.unique(layout.hours_of_day(times)).size, zarr.open_array(path / "state", mode="r")
+    return int(SLOTS * hours * np.prod(state.shape[1:], dtype=np.int64) * 4)
 
 
 def _write(

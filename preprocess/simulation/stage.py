@@ -20,6 +20,7 @@ from pipeline import files, provenance, store
 from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
 from pipeline.words import counted
+from preprocess.complete import complete_simulate
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.setup import LABEL, SimulationSetup
 from preprocess.simulation.synthesis import Synthesis
@@ -37,9 +38,8 @@ def run_simulate(config: WeatherConfig) -> None:
     """
     path = config.paths.simulated
     setup = SimulationSetup(config)
-    if config.paths.receipt("simulate").exists() and path.exists():
-        store.read_manifest(path)
-        say(f"simulate: complete in {path}")
+    if done := complete_simulate(config):
+        say(done)
         return
     if not path.exists():
         files.free_space_check(path, setup.bytes)

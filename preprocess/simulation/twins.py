@@ -30,6 +30,7 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
 from pipeline.weather.times import Times, init_times
 from pipeline.words import counted
+from preprocess.complete import complete_twins
 from preprocess.ingest.gridding import Gridder, stack
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.perturb import coarsened, perturbed
@@ -53,8 +54,8 @@ def run_twins(config: WeatherConfig) -> None:
     paths = config.paths
     if not paths.twins:
         raise ValueError("evaluation.twins.models must name a model, got none; set it to [ceiling, coarse]")
-    if paths.receipt("twins").exists() and all(p.exists() for p in paths.twins.values()):
-        say(f"twins: complete in {', '.join(str(p) for p in paths.twins.values())}")
+    if done := complete_twins(config):
+        say(done)
         return
     started = clock.perf_counter()
     truth = store.open_store(paths.store, stage="python -m pipeline regrid")

@@ -14,6 +14,7 @@ import xarray as xr
 from pipeline.console import say, stamp
 from pipeline.weather import units
 from pipeline.weather.sections import ArcoSource, Channels, Data, WeatherBench2Source
+from pipeline.weather.times import wanted_span
 from preprocess.decode.identify import Request
 from preprocess.sources.archive import Archive
 from preprocess.sources.piece import Piece
@@ -68,14 +69,6 @@ def named(raw: xr.Dataset) -> xr.Dataset:
     for array in raw.data_vars.values():
         array.attrs.pop("standard_name", None)
     return raw
-
-
-def wanted_span(data: Data) -> tuple[np.datetime64, np.datetime64]:
-    """First and last time of the store to be written."""
-    assert data.period is not None  # of files only, as the configuration checks
-    first, end = (np.datetime64(t, "ns") for t in (data.period.start, data.period.end))
-    step = np.timedelta64(data.step_hours, "h")
-    return first, first + (end - first) // step * step
 
 
 def arco_version(

@@ -25,8 +25,8 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import CdsSource
 from pipeline.weather.times import Times
 from pipeline.words import counted
-from preprocess.sources import cds, remote
-from preprocess.sources.cds import Folder, Request, needed_requests
+from preprocess.cds_requests import BYTES_OF_FIELD, Folder, Request, needed_requests
+from preprocess.sources import remote
 from preprocess.sources.local_files import open_file
 from preprocess.sources.piece import Piece
 
@@ -52,7 +52,7 @@ def run_fetch(config: WeatherConfig) -> None:
     with files.lock(folder.path / "fetch.lock"):
         missing = folder.missing(requests)
         if missing:
-            need = sum(r.fields for r in missing) * cds.BYTES_OF_FIELD[source.data_format]
+            need = sum(r.fields for r in missing) * BYTES_OF_FIELD[source.data_format]
             say(
                 f"fetch: {len(missing)} of {counted(len(requests), 'request')}, "
                 f"{counted(sum(r.fields for r in missing), 'field')}, "
@@ -64,7 +64,7 @@ def run_fetch(config: WeatherConfig) -> None:
     total = sum(recorded[r.file]["bytes"] for r in requests)
     facts = {"files": len(requests), "bytes": total, "folder": str(folder.path)}
     provenance.write_receipt(config, stage="fetch", outputs=[folder.manifest], facts=facts)
-    say(f"fetch: complete, {counted(len(requests), 'file')}, {total / 1e9:.2f} GB in {folder.path}")
+    say(folder.summary(requests))
 
 
 def connect(source: CdsSource) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from pipeline import __main__ as cli
 from pipeline import workloads
+from pipeline.config import parse
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +93,7 @@ def test_each_stage_has_a_module_that_runs_it() -> None:
         (["normals", "--config", "case.yaml"], "python -m pipeline regrid"),
         (["forecast", "--config", "case.yaml"], "python -m pipeline train"),
         (["map", "--config", "case.yaml", "--region", "europa"], "region must be one of globe, tropics, "),
+        (["settings", "--config", "case.yaml", "--set", "model.widht=3"], "did you mean 'width'?"),
         (["trian", "--config", "case.yaml"], "No such command 'trian'"),
         (["train"], "Missing option"),
     ],
@@ -106,6 +109,12 @@ def test_mistakes_give_one_message_and_status_2(run: Run, tmp_path: Path, argume
     assert written(tmp_path) == set()
 
 
+def test_settings_are_shown_with_their_defaults(run: Run) -> None:
+    """Catches a resolved configuration that is not one itself."""
+    done = run("settings", "--config", "case.yaml", "--set", "training.steps=7")
+    assert parse(yaml.safe_load(done.stdout)) == parse({**RAW, "training": {"steps": 7}})
+
+
 def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
     """Catches a stage run on another project's `evaluate`, which fails much later and confusingly, or not at all."""
     (tmp_path / "evaluate").mkdir()
@@ -117,12 +126,34 @@ def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
     assert "PYTHONPATH" in done.stderr
 
 
-def test_loading_the_command_line_is_light(run: Run, root: Path) -> None:
-    """Catches an import that makes `--help` wait for torch, JAX or dask."""
-    heavy = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray")
-    code = f"import sys, pipeline.__main__, pipeline.config; print([m for m in {heavy} if m in sys.modules])"
+HEAVY = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray", "pandas", "scipy", "zarr")
+
+
+@pytest.mark.parametrize(
+    ("modules", "allowed"),
+    [
+        ("pipeline.__main__, pipeline.config, pipeline.weather.config", set()),
+        (", ".join(sorted({s.complete for s in workloads.all_stages().values() if s.complete})), set()),
+        ("preprocess.cds_requests", set()),
+        ("preprocess.normals.stage", {"zarr"}),
+    ],
+    ids=["help", "what is complete", "downloads", "normals"],
+)
+def test_what_only_checks_loads_little(modules: str, allowed: set[str], root: Path) -> None:
+    """Catches an import that makes help, or a stage with nothing to do, wait for seconds for torch, JAX or xarray."""
+    code = f"import sys, {modules}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert set(ast.literal_eval(done.stdout)) <= allowed
+
+
+def test_each_stage_says_when_it_is_complete() -> None:
+    """Catches a stage that loads all it could need only to find out that nothing is left to do."""
+    import importlib
+
+    for stage in workloads.all_stages().values():
+        if stage.complete:
+            assert callable(getattr(importlib.import_module(stage.complete), f"complete_{stage.name}")), stage
+    assert [stage.name for stage in workloads.all_stages().values() if not stage.complete] == ["normals"]
 
 
 def fake_stage(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], None]) -> None:
@@ -138,11 +169,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -
         return int(stop.code or 0)
 
 
+FULL = "got none left; free some space, then the same command resumes\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
         (ValueError("times must be sorted, got 2001"), 2, "error: times must be sorted, got 2001\n"),
-        (OSError(28, "No space left on device", "x.zarr"), 2, "error: [Errno 28] No space left on device: 'x.zarr'\n"),
+        (OSError(28, "No space left on device", "x.zarr"), 2, f"error: disk must have room for x.zarr, {FULL}"),
+        (OSError(28, "No space left on device"), 2, f"error: disk must have room for out, {FULL}"),
+        (PermissionError(13, "Permission denied", "x"), 2, "error: file must be usable, got x: permission denied\n"),
+        (OSError("checkpoint must be written whole"), 2, "error: checkpoint must be written whole\n"),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes the run\n"),
     ],
 )
@@ -162,6 +199,32 @@ def test_what_stages_raise(
     fake_stage(monkeypatch, stop)
     assert in_process(monkeypatch, tmp_path) == status
     assert capsys.readouterr().err.endswith(message)
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "train: complete\n"), ("1", "")])
+def test_a_complete_stage_is_not_loaded(
+    rank: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a stage that is run although it is complete, and a message from every rank."""
+    monkeypatch.setenv("RANK", rank)
+    done = SimpleNamespace(complete_train=lambda _config: "train: complete")
+    monkeypatch.setitem(sys.modules, "model.complete", done)
+    fake_stage(monkeypatch, lambda _config: pytest.fail("the stage ran"))
+    assert in_process(monkeypatch, tmp_path) == 0
+    assert capsys.readouterr().err == said
+
+
+def test_an_option_of_a_stage_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a stage that is asked for more than usual and answers that it is complete."""
+    monkeypatch.setattr(cli, "_settings", lambda *_: parse(RAW))
+    monkeypatch.setattr(cli, "_complete", lambda *_: True)
+    seen: list[Any] = []
+    monkeypatch.setitem(
+        sys.modules, "model.weather.train", SimpleNamespace(run_train=lambda _config, **options: seen.append(options))
+    )
+    for options in ({}, {"verify": False}, {"verify": True}):
+        cli._run_stage("train", Path("case.yaml"), None, None, **options)
+    assert seen == [{"verify": True}]
 
 
 def test_a_defect_of_ours_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
+import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Config, dump, json_schema, load, parse
+from pipeline.config import Config, dump, json_schema, load, parse, split_settings
+from pipeline.sections import Section
+from pipeline.weather.config import WeatherConfig
 
 RAW: dict[str, Any] = {
     "name": "case",
@@ -56,8 +61,15 @@ def fault(raw: dict[str, Any]) -> str:
         ("source.truncatoin", 21, "source.truncatoin: unknown key; did you mean 'truncation'?"),
         ("data.splits.trian", {}, "data.splits.trian: unknown key; did you mean 'train'?"),
         ("data.regrid.xyzzy", 1, "known keys there are engine, method, resolution"),
-        ("source.kind", "simulatoin", "source"),
-        ("training.steps", 0, "training.steps: input should be greater than 0, got 0"),
+        ("source.kind", "simulatoin", "source.kind: must be one of simulation, files, arco, weatherbench2, cds, got"),
+        ("source", {}, "source.kind: required, but absent"),
+        ("source", 3, "source: must be a section with keys of its own, got 3"),
+        ("training", None, "training: must be a section with keys of its own, got nothing"),
+        ("training.learning_rate", float("inf"), "training.learning_rate: must be a finite number, got inf"),
+        ("model.tree", "Tree3", "model.tree: must be one of none, Tree0, Tree2, Tree4, Tree8 or must be a list"),
+        ("model.tree", [1, "a"], "model.tree.1: must be a whole number, got 'a'"),
+        ("training.betas", [0.9, 1.5], "training.betas.1: must be less than 1, got 1.5"),
+        ("training.steps", 0, "training.steps: must be greater than 0, got 0"),
         ("training.steps", "many", "training.steps"),
         ("training.lead_hours", [], "training.lead_hours"),
         ("training.lead_hours", [30], "training.lead_hours must be multiples of data.step_hours (12), got 30"),
@@ -68,7 +80,7 @@ def fault(raw: dict[str, Any]) -> str:
         ("model.history_hours", [12, 12], "model.history_hours must be different multiples of data.step_hours (12)"),
         ("forecast.init_step_hours", 18, "forecast.init_step_hours must be a multiple of data.step_hours (12), got 18"),
         ("training.lead_weights", [1.0], "one entry per lead, got 1 for 3 leads"),
-        ("training.seed", -1, "training.seed: input should be greater than or equal to 0"),
+        ("training.seed", -1, "training.seed: must be at least 0, got -1"),
         ("training.layout.data", 3, "batch_size must be a multiple of layout.data, got 16 samples for 3 data ranks"),
         ("training.channel_weights", {"t850": 2.0}, "channel_weights must name channels or variables of the store"),
         ("evaluation.variables", ["z500", "q500"], "evaluation.variables must be channels of the store, got 'q500'"),
@@ -88,6 +100,58 @@ def fault(raw: dict[str, Any]) -> str:
 def test_faults_are_named(key: str, value: Any, message: str) -> None:
     """Catches a fault that passes, or whose message does not say which key, rule and value."""
     assert message in fault(changed(key, value))
+
+
+PYDANTIC = re.compile(
+    r"input should|instance of|dictionary|tag |discriminator|literal\[|list\[|tuple|constrained|after validation|"
+    r"unable to|another value",
+    re.IGNORECASE,
+)
+"""Words of pydantic that say nothing to who writes a configuration, and our own where no rule is known."""
+SOURCES: tuple[dict[str, Any], ...] = (
+    {"kind": "simulation"},
+    {"kind": "files", "paths": ["a.nc"]},
+    {"kind": "arco"},
+    {"kind": "weatherbench2"},
+    {"kind": "cds"},
+)
+
+
+def every_key(section: type[Section], prefix: str = "") -> list[str]:
+    """All keys of a section and of those inside it, with dots."""
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(prefix + name)
+        arguments = (field.annotation, *get_args(field.annotation))
+        for inner in (a for a in arguments if isinstance(a, type) and issubclass(a, Section)):
+            found += every_key(inner, f"{prefix}{name}.")
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source["kind"])
+def test_no_fault_of_any_key_is_told_in_words_of_pydantic(source: dict[str, Any]) -> None:
+    """Catches a kind of fault that was not thought of, and the names of union members inside a key."""
+    values = (None, "x", "", 3, -1.5, 0, True, [], ["x"], [None], [[1]], {}, {"x": 1}, math.inf, 10**40, dt.date.min)
+    keys = every_key(WeatherConfig)
+    assert {"training.layout.data", "source.kind", "data.splits.test.end", "compute.slurm.queue"} <= set(keys)
+    told = 0
+    for key in keys if source["kind"] == "simulation" else [k for k in keys if k.startswith("source")]:
+        for value in values:
+            raw = copy.deepcopy(RAW) | {"source": copy.deepcopy(source)}
+            *parents, last = key.split(".")
+            node = raw
+            for part in parents:
+                node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                continue  # inside a list, e.g. data.splits.train
+            node[last] = value
+            try:
+                parse(raw)
+            except ValueError as error:
+                told += 1
+                text = str(error)
+                assert not PYDANTIC.search(text.replace(repr(value), "")), f"{key} = {value!r}: {text}"
+    assert told > 50
 
 
 def test_all_faults_at_once() -> None:
@@ -144,6 +208,9 @@ def test_overrides_win_and_are_read_as_yaml(tmp_path: Path) -> None:
         ("training.steps", "must look like section.key=value, got 'training.steps'"),
         ("name.first=x", "must name a key inside a section, got a plain value at 'name'"),
         ("training.stepz=1", "did you mean 'steps'?"),
+        ("evaluation.variables=[z500", "--set evaluation.variables=[z500, line 1: must be YAML"),
+        ("model={width: 3, width: 4}", "key 'width' must be given once"),
+        ("data.splits.test.end=2001-02-30", "a date must exist, got 2001-02-30"),
     ):
         with pytest.raises(ValueError, match="must") as error:
             load(path, [item])
@@ -151,14 +218,50 @@ def test_overrides_win_and_are_read_as_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- 1\n- 2\n", "must be a mapping, got list"), ("a: [1\n", "must be YAML"), ("", "mapping")]
+    ("text", "settings"),
+    [
+        ("", []),
+        ("  ", []),
+        ("training.steps=3", ["training.steps=3"]),
+        (" a.b=[1, 2]  c=3 ", ["a.b=[1, 2]", "c=3"]),
+        ("a={b: [1, c=2], d: 'x e=1'} f=2", ["a={b: [1, c=2], d: 'x e=1'}", "f=2"]),
+        ("source.label=my own data x.y=1", ["source.label=my own data", "x.y=1"]),
+        ('a="b c=1" d=2', ['a="b c=1"', "d=2"]),
+        ("nonsense", ["nonsense"]),
+        ("a=[1 b=2", ["a=[1 b=2"]),
+    ],
 )
-def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str) -> None:
-    """Catches a traceback of the YAML reader instead of a message."""
+def test_settings_are_separated_by_blanks_outside_of_values(text: str, settings: list[str]) -> None:
+    """Catches a value that is cut at a blank inside a list, and two settings taken for one."""
+    assert split_settings(text) == settings
+    assert [part for item in settings for part in split_settings(item)] == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2\n", "must be a mapping, got list"),
+        ("a: [1\n", "c.yaml, line 2: must be YAML, got a mistake while parsing a flow sequence"),
+        ("", "mapping"),
+        ("name: a\ntraining:\n  steps: 3\n  seed: 1\n  steps: 4\n", "c.yaml, line 5: key 'steps' must be given once"),
+        (
+            "name: a\nsource: {kind: files}\nname: b\n",
+            "line 3: key 'name' must be given once, got it in line 1",
+        ),
+        ("name: a\ndata: {period: {start: 2001-02-30}}\n", "c.yaml, line 2: a date must exist, got 2001-02-30"),
+        ("name: a\x00\n", "must be YAML, got the character #x00"),
+        ("task: [1]\n", "task must be one of forecast, got"),
+        (b"name: \xff\xfe\n", "must be text (UTF-8), got"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str | bytes, message: str) -> None:
+    """Catches a traceback of the YAML reader, a message without the file, and a key that is silently dropped."""
     path = tmp_path / "c.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         load(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
     with pytest.raises(ValueError, match="configuration file must exist"):
         load(tmp_path / "absent.yaml")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,8 +23,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as error:
         files.write_json(path, {"slabs": 2})
+    assert error.value.filename == str(path), "nobody knows which disk is full"
     monkeypatch.undo()
     assert files.read_json(path) == {"slabs": 1}
     assert [p.name for p in path.parent.iterdir()] == ["manifest.json"], "a temporary file stays behind"
@@ -78,3 +80,29 @@ def test_lock_refuses_a_second_writer_and_dies_with_the_first(tmp_path: Path, ro
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_what_is_not_text_is_named(tmp_path: Path) -> None:
+    """Catches the words of Python's decoder, which name no file."""
+    path = tmp_path / "receipt.json"
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=rf"must be text \(UTF-8\), got {path} with the byte 0xff at position 7"):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk must have room for a.zarr, got none left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk must have room for a.zarr, got a used-up quota"),
+        (OSError(errno.EROFS, "Read-only file system"), "file must be usable, got a.zarr: read-only file system"),
+        (PermissionError(errno.EACCES, "Permission denied", "b"), "file must be usable, got b: permission denied"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "Connection refused"),
+        (OSError("checkpoint must be whole"), "checkpoint must be whole"),
+    ],
+)
+def test_errors_of_the_system_are_told_with_a_path(error: OSError, text: str) -> None:
+    """Catches a full disk without the path that is on it, and a lost connection that is blamed on a file."""
+    with pytest.raises(OSError) as seen, files.named_in_errors(Path("a.zarr")):
+        raise error
+    assert text in files.describe_error(seen.value)

@@ -7,14 +7,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pytest
-import yaml
 
 from pipeline import workloads
 from pipeline.config import json_schema, load
+from pipeline.yaml_text import read_yaml
 from tests.workflow.runner import ROOT, WORKFLOWS, run
 
 CONFIGS = sorted((WORKFLOWS / "config").glob("*.yaml"))
@@ -31,17 +30,7 @@ def yaml_files() -> Iterator[Path]:
 @pytest.mark.parametrize("path", sorted(yaml_files()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_yaml_parses(path: Path) -> None:
     """Catches a file of ours with a syntax error or a repeated key that YAML silently drops."""
-
-    class Strict(yaml.SafeLoader):
-        pass
-
-    def mapping(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
-        keys = [loader.construct_object(k) for k, _ in node.value]  # type: ignore[no-untyped-call]
-        assert len(keys) == len(set(keys)), f"repeated key in {path}: {keys}"
-        return loader.construct_mapping(node, deep=True)
-
-    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    assert yaml.load(path.read_text(), Strict)
+    assert read_yaml(path.read_text(), origin=str(path))
 
 
 def test_schema_is_in_step() -> None:

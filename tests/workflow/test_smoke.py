@@ -9,16 +9,19 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from pipeline.weather.config import WeatherPaths as Paths
 from tests.evaluate.report.browser import browse
-from tests.workflow.runner import command, environment, run, settings_in, stages_run
+from tests.pipeline.test_cli import HEAVY
+from tests.workflow.runner import ROOT, command, environment, run, settings_in, stages_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
 CONFIG = Path(__file__).with_name("smoke.yaml")
@@ -78,6 +81,28 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
     before = times_written(finished)
     assert stages_run(run(CONFIG, finished)) == []
     assert times_written(finished) == before
+
+
+def test_a_complete_stage_loads_little(finished: Path) -> None:
+    """Catches a stage that takes seconds to load torch, JAX or xarray only to find that nothing is left to do."""
+    before, stages = times_written(finished), [*(s for s in STAGES if s != "normals"), "normals"]
+    code = f"""
+import sys
+from pipeline.__main__ import main
+for stage in {stages}:
+    sys.argv = ["pipeline", stage, "--config", {str(CONFIG)!r}]
+    try:
+        main()
+    except SystemExit as done:
+        assert not done.code, stage
+    print(stage, [name for name in {HEAVY} if name in sys.modules])
+"""
+    options: dict[str, Any] = {"cwd": finished, "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, **options)
+    assert done.stdout.splitlines() == [*(f"{stage} []" for stage in stages[:-1]), "normals ['zarr']"]
+    assert done.stderr.count("complete") == len(STAGES)
+    after = times_written(finished)
+    assert {name for name in after if after[name] != before.get(name) and not name.endswith(".lock")} == set()
 
 
 def test_each_stage_keeps_its_log_and_receipt(finished: Path) -> None:

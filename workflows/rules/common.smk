@@ -12,7 +12,7 @@ from snakemake.utils import validate
 WORKFLOWS = Path(str(workflow.basedir))
 sys.path.insert(0, str(WORKFLOWS.parent))
 
-from pipeline.config import Config, load
+from pipeline.config import Config, load, split_settings
 from pipeline.stages import Stage
 from pipeline.store import manifest_path
 
@@ -28,15 +28,17 @@ def configuration_file() -> Path:
 
 
 def overrides() -> list[str]:
-    """The settings of --config set="a.b=1 c.d=[2,3]": blanks separate them, so none may be inside one."""
+    """The settings of --config set="a.b=1 c.d=[2, 3]", which blanks separate."""
     others = set(workflow.config_settings.config) - {"set"}
-    given = config.get("set") or ""
-    if others or not isinstance(given, str):
+    given = config.get("set") or []
+    texts = [given] if isinstance(given, str) else given
+    if others or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise WorkflowError(
-            '--config must be set="section.key=value ..." with no blanks inside a setting, for instance '
-            f'--config set="training.steps=200 training.lead_hours=[168,336]"; got {", ".join(sorted(others)) or given}'
+            '--config must be set="section.key=value ...", for instance --config set="training.steps=200 '
+            'training.lead_hours=[168, 336]", or a list of such texts where a colon and a blank are inside; '
+            f"got {', '.join(sorted(others)) or given}"
         )
-    return given.split()
+    return [item for text in texts for item in split_settings(text)]
 
 
 def settings() -> Config:

@@ -18,6 +18,7 @@ from pipeline.weather.variables import (
     parse_channel,
     plausible_range,
     require_channel_names,
+    require_names_of_now,
     standard_geopotential,
 )
 
@@ -103,6 +104,28 @@ def test_stores_of_before_are_refused() -> None:
     require_channel_names(holding(["u@10hPa", "u10", "z500"], ["u", "u10", "z"], [10, -1, 500]), store="new.zarr")
     with pytest.raises(ValueError, match=r"store old.zarr .* got u10 is u@10hPa, v10 is v@10hPa: .* regrid again"):
         require_channel_names(holding(["u10", "v10", "z500"], ["u", "v", "z"], [10, 10, 500]), store="old.zarr")
+
+
+def test_checkpoints_of_before_are_refused() -> None:
+    """Catches weights for the wind at 10 hPa, trained when it was called u10, that start the wind at 10 m."""
+    dynamic = [c.name for c in channels(("z", "u", "v", "t2m", "u10", "v10"), (10, 500))[0]]
+    assert "u@10hPa" in dynamic
+    require_names_of_now(dynamic, origin="new")
+    require_names_of_now(["z500", "t2m", "u10"], origin="new")
+    for before in ([name.replace("@10hPa", "10") for name in dynamic], ["z500", "u10", "u500"]):
+        with pytest.raises(ValueError, match=r"channels of old must be .* got u10 where u@10hPa is meant.*train again"):
+            require_names_of_now(before, origin="old")
+
+
+def test_titles_tell_the_level_from_the_height() -> None:
+    """Catches winds of 10 hPa under the title of 10 m winds."""
+    titles = {name: parse_channel(name).title for name in ("u@10hPa", "u10", "v@10hPa", "v10")}
+    assert titles == {
+        "u@10hPa": "Eastward wind at 10 hPa",
+        "u10": "10 m eastward wind",
+        "v@10hPa": "Northward wind at 10 hPa",
+        "v10": "10 m northward wind",
+    }
 
 
 def test_no_spelling_names_two_variables_of_one_kind() -> None:

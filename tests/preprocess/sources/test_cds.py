@@ -20,9 +20,9 @@ import xarray as xr
 from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.weather.sections import ArcoSource
+from preprocess.cds_requests import Folder, needed_requests
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
-from preprocess.sources.cds import Folder, needed_requests
 from preprocess.sources.fetch import run_fetch
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults

@@ -1,0 +1,70 @@
+"""Settings and configurations given to make: told as by the commands, whatever blanks and quotes they hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.pipeline.test_cli import RAW
+from tests.workflow.runner import ROOT, WORKFLOWS, environment, planned
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder that make takes for the finished virtual environment; the running Python's is used."""
+    files = ("constraints.txt", "pyproject.toml")
+    content = b"".join((ROOT / name).read_bytes() for name in files)
+    checksum = subprocess.run(["cksum"], input=content, capture_output=True, check=True).stdout.decode().strip()
+    for name in ("bin/pip", f".demo-{checksum.replace(' ', '-')}"):
+        path = tmp_path / "venv" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "venv"
+
+
+def make_run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make run` with some variables, whether or not it succeeds."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    options: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "env": environment() | {"PATH": path}}
+    return subprocess.run(["make", "run", f"VENV={installed}", "CORES=2", *arguments], check=False, **options)
+
+
+def test_settings_and_paths_with_blanks_arrive(installed: Path, tmp_path: Path) -> None:
+    """Catches a setting or a path that is cut at a blank, and a mapping that Snakemake's reader takes apart."""
+    config = tmp_path / "my case.yaml"
+    config.write_text(yaml.safe_dump(RAW | {"directory": str(tmp_path / "out")}))
+    given = "evaluation.variables=[z500, t850] model.groups={by: variable} name='a-b'"
+    done = make_run(installed, f"CONFIG={config}", f"SET={given}", "ARGS=--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = planned(done.stdout)["train"]
+    assert f"--config '{config}'" in line
+    assert "--set 'evaluation.variables=[z500, t850]' --set 'model.groups={by: variable}' --set 'name=" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "message"),
+    [
+        ("absent.yaml", "", "error: configuration file must exist, got absent.yaml"),
+        ("not here.yaml", "", "error: configuration file must exist, got not here.yaml"),
+        (str(WORKFLOWS), "", f"error: file must be usable, got {WORKFLOWS}: is a directory"),
+        ("workflows/config/demo.yaml", "training.stepz=3", "training.stepz: unknown key; did you mean 'steps'?"),
+        ("workflows/config/demo.yaml", "evaluation.variables=[z500", "line 1: must be YAML, got a mistake"),
+        ("workflows/config/demo.yaml", "nonsense", "error: --set must look like section.key=value, got 'nonsense'"),
+    ],
+)
+def test_mistakes_are_told_as_by_the_commands(installed: Path, config: str, given: str, message: str) -> None:
+    """Catches a mistake that ends in a traceback or words of Snakemake, or with another status than the commands'."""
+    done = make_run(installed, f"CONFIG={config}", f"SET={given}")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "Snakefile" not in done.stderr + done.stdout
