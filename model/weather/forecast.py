@@ -29,27 +29,29 @@ from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
 from pipeline import provenance
 from pipeline.console import data_with_article, terminal_progress
-from pipeline.store import SlabStore, contract_digest, read_manifest
+from pipeline.store import SlabStore, contract_digest, finished, read_manifest
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
 from pipeline.weather.times import init_times
 
 
-def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
+def run_forecast(config: WeatherConfig, *, initial: Path | None = None, verify: bool = False) -> None:
     """Issue the forecasts of a configuration, or resume where an earlier call was stopped.
 
     Args:
         config: the experiment.
         initial: a store of states to start from instead of the test period's.
+        verify: where forecasts are there, compare every slab with its digest; damaged ones are issued again.
 
     Raises:
         ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
             or no init time qualifies.
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
-    if initial is None and paths.receipt("forecast").exists() and paths.forecast.exists():
-        read_manifest(paths.forecast, stage="python -m pipeline forecast")
+    path = _path(config, initial)
+    done = finished(path, verify=verify, mend=launch.is_main())
+    if initial is None and done and paths.receipt("forecast").exists():
         console.print(f"forecast: already complete, {paths.forecast}")
         return
     provenance.read_receipt(config, stage="train")
@@ -57,7 +59,6 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
     if found is None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
     with launch.process_group(world_size=None) as device:
-        path = _path(config, initial)
         facts = write_forecasts(config, found, path, device=device, console=console, initial=initial)
         if launch.is_main():
             provenance.write_receipt(config, stage="forecast", outputs=[path], facts=facts)
@@ -72,6 +73,7 @@ def write_forecasts(
     console: Console,
     initial: Path | None = None,
     made_by: str | None = None,
+    command: str = "python -m pipeline forecast",
 ) -> dict[str, Any]:
     """Write a forecast store, all ranks together.
 
@@ -83,6 +85,7 @@ def write_forecasts(
         console: for messages and the progress bar.
         initial: see `run_forecast`.
         made_by: what the store's title calls the model; the experiment's name by default.
+        command: what a user runs to have the store written.
 
     Returns:
         Facts for a receipt.
@@ -92,7 +95,10 @@ def write_forecasts(
         console.print(
             f"forecast: {job.missing.size} init times left out, the store lacks them or a valid time of theirs"
         )
-    _fill_store(config, job, path, made_by=made_by or config.name, console=console)
+    if initial is not None:
+        command += f" --initial {config.forecast.initial}"
+    opened = _open_store(config, job, path, made_by=made_by or config.name, command=command)
+    _fill_store(config, job, opened, console=console)
     return job.facts
 
 
@@ -228,7 +234,10 @@ def _path(config: WeatherConfig, initial: Path | None) -> Path:
     return path.with_name(f"{path.stem}-from-{manifest['axis']['first'][:13]}-{content}.zarr")
 
 
-def _open_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str) -> SlabStore:
+def _open_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str, command: str) -> SlabStore | None:
+    """The store that the main rank writes; None on the others."""
+    if not launch.is_main():
+        return None
     fields = job.predictor.whole
     source = fields.contract["source"]
     label, learned = source["label"], fields.trained_on["source"]["label"]
@@ -249,15 +258,15 @@ def _open_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str) ->
         title=f"Forecasts of {made_by} from {data}",
         trained_on=fields.trained_on,
         source=source,
+        command=command,
         checkpoint=job.digest,
         **extra,
     )
 
 
-def _fill_store(config: WeatherConfig, job: Job, path: Path, *, made_by: str, console: Console) -> None:
+def _fill_store(config: WeatherConfig, job: Job, opened: SlabStore | None, *, console: Console) -> None:
     progress: Any = terminal_progress("init times", on=console)
-    opened = _open_store(config, job, path, made_by=made_by) if launch.is_main() else nullcontext()
-    with opened as store, progress:
+    with opened or nullcontext() as store, progress:
         pending = launch.from_main(store.pending() if store else [])
         done = len(job.init) - sum(len(slab) for slab in pending)
         task = progress.add_task("forecast", total=len(job.init), completed=done)

@@ -37,6 +37,7 @@ def forecast_store(
     trained_on: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
     slab_inits: int = SLAB_INITS,
+    command: str = "python -m pipeline forecast",
     **made_by: Any,
 ) -> SlabStore:
     """Describe a forecast store; nothing is touched before its context is entered.
@@ -52,6 +53,7 @@ def forecast_store(
         trained_on: contract of the training store; that of `like` by default.
         source: what the data are, for the contract; that of `like` by default.
         slab_inits: most init times written together.
+        command: what a user runs to have it written.
         made_by: further entries of the contract, e.g. a checkpoint's digest.
     """
     contract = like.attrs["contract"]
@@ -92,4 +94,5 @@ def forecast_store(
             **made_by,
         },
         attrs={"title": title},
+        command=command,
     )

@@ -85,6 +85,7 @@ STAGES = (
         summary="Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         outputs={"simulated": Output("data/simulated-{digest}.zarr")},
         applies=lambda config: config.simulated,
+        verifies=True,
     ),
     Stage(
         "fetch",
@@ -107,6 +108,7 @@ STAGES = (
             "export": Output("export-{digest}", lambda config: [store(config), _splits(config)]),
         },
         resources=_LARGE,
+        verifies=True,
     ),
     Stage(
         "normals",
@@ -138,6 +140,7 @@ STAGES = (
         on_ranks=True,
         category="Model",
         resources=Resources(threads=16, mem_mb=6000),
+        verifies=True,
     ),
     Stage(
         "twins",
@@ -149,6 +152,7 @@ STAGES = (
         outputs={"twins": Output("{member}-{digest}.zarr", members=_twin_names)},
         applies=lambda config: bool(config.evaluation.twins.models),
         category="Skill",
+        verifies=True,
     ),
     Stage(
         "baselines",
@@ -165,6 +169,7 @@ STAGES = (
         on_ranks=True,
         category="Skill",
         resources=Resources(threads=16, mem_mb=8000, runtime="5d"),
+        verifies=True,
     ),
     Stage(
         "score",

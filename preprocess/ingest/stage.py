@@ -30,10 +30,16 @@ from preprocess.ingest.reuse import take_over
 from preprocess.sources import Archive
 
 
-def run_regrid(config: WeatherConfig) -> None:
-    """Read the source, put it on the target grid, and write the training store."""
+def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "python -m pipeline regrid") -> None:
+    """Read the source, put it on the target grid, and write the training store.
+
+    Args:
+        config: the experiment.
+        verify: where the store is there, compare every slab with its digest; damaged ones are written again.
+        command: that a user runs to have this store written.
+    """
     path = config.paths.store
-    if _complete(config):
+    if _complete(config, verify=verify):
         say(f"regrid: complete in {path}")
         return
     archive = open_archive(config)
@@ -55,6 +61,7 @@ def run_regrid(config: WeatherConfig) -> None:
         slab_size=config.data.slab_times,
         contract=store_contract(archive, config.data, regrid=gridder.describe()),
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
+        command=command,
     )
     with writer.held():
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
@@ -119,15 +126,15 @@ def _facts(archive: Archive, times: Times, missing: Times) -> dict[str, Any]:
     return facts
 
 
-def _complete(config: WeatherConfig) -> bool:
-    """Whether the store is finished, and of the simulated archive that is there now."""
+def _complete(config: WeatherConfig, *, verify: bool) -> bool:
+    """Whether the store is finished, undamaged, and of the simulated archive that is there now."""
     path, simulated = config.paths.store, config.paths.simulated
-    if not config.paths.receipt("regrid").exists() or not path.exists():
+    if not store.finished(path, verify=verify) or not config.paths.receipt("regrid").exists():
         return False
-    manifest = store.read_manifest(path)
     if not config.simulated or not simulated.exists():
         return True
-    return bool(manifest["contract"]["source"].get("archive") == store.read_manifest(simulated)["digest"])
+    archive = store.read_manifest(simulated, stage="python -m pipeline simulate")["digest"]
+    return bool(store.read_manifest(path)["contract"]["source"].get("archive") == archive)
 
 
 def select_times(available: Times, data: Data) -> tuple[Times, Times]:
@@ -182,8 +189,7 @@ def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> d
 
 def _pending(writer: store.SlabStore) -> list[store.Slab]:
     """Slabs to compute, known before the store is opened for writing."""
-    manifest = store.manifest_path(writer.path)
-    if not manifest.exists() or not writer.path.exists():
+    if not writer.path.exists():
         return writer.slabs()
     with writer as opened:
         return opened.pending()

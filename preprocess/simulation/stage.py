@@ -27,8 +27,12 @@ _SPINUP_STEP_DAYS = 30
 """Simulated days between two states kept on the way to the first output."""
 
 
-def run_simulate(config: WeatherConfig) -> None:
+def run_simulate(config: WeatherConfig, *, verify: bool = False) -> None:
     """Integrate the embedded atmosphere and write its archive; resumes after a kill.
+
+    Args:
+        config: the experiment.
+        verify: where the archive is there, compare every slab with its digest; damaged ones are written again.
 
     Raises:
         ValueError: the source is another, a channel is not simulated, the store belongs to other settings,
@@ -36,8 +40,7 @@ def run_simulate(config: WeatherConfig) -> None:
     """
     path = config.paths.simulated
     setup = SimulationSetup(config)
-    if config.paths.receipt("simulate").exists() and path.exists():
-        store.read_manifest(path)
+    if store.finished(path, verify=verify) and config.paths.receipt("simulate").exists():
         say(f"simulate: complete in {path}")
         return
     if not path.exists():
