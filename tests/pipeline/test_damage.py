@@ -83,11 +83,6 @@ def shard(path: Path, slab: int, array: str = "state") -> Path:
     return next(p for p in sorted((path / array / "c").rglob("*")) if p.is_file() and p.parts[-4:][0] == str(slab))
 
 
-def both(path: Path) -> None:
-    for file in (manifest_path(path), path / "zarr.json"):
-        in_file(file, '"z500"', '"z501"')
-
-
 def channel(path: Path) -> None:
     zarr.open_group(path, mode="r+")["channel"][:1] = np.array(["z501"])  # type: ignore[index]
 
@@ -106,7 +101,6 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda path: in_file(path / "zarr.json", '"z500"', '"z501"'),
         'contract must be that of the manifest, got channels: ["z501", "t850", "t2m", "u10"] against ["z500"',
     ),
-    "manifest and contract": (both, "checksum of x.manifest.json must be that of its content"),
     "channel": (channel, "channel/c/0 must be as it was written, got another content"),
     "manifest of another store": (foreign, "must be as it was written, got another content"),
     "cut manifest": (
@@ -178,13 +172,23 @@ def test_another_store_without_a_manifest_is_left_alone(path: Path) -> None:
     manifest_path(path).unlink()
     before = tree(path.parent)
     for other in ({"kind": "another"}, {"start": "2003-01-01"}):
-        with pytest.raises(ValueError, match="must be the one of this configuration, got one that cannot be told"):
+        with pytest.raises(ValueError, match="got one of which neither manifest nor contract says so: must have a"):
             fill(path, **other)
     (path / "zarr.json").unlink()
     del before["x.zarr/zarr.json"]
     with pytest.raises(ValueError, match="move it away, or use another directory"):
         fill(path)
     assert tree(path.parent) == before
+
+
+def test_a_manifest_and_a_contract_edited_alike(path: Path) -> None:
+    """Catches the same edit in both, which agree with one another."""
+    for file in (manifest_path(path), path / "zarr.json"):
+        in_file(file, '"z500"', '"z501"')
+    with pytest.raises(ValueError, match=r"checksum of x\.manifest\.json must be that of its content"):
+        open_store(path)
+    with pytest.raises(ValueError, match=r"neither manifest nor contract says so: .*; move it away"):
+        fill(path)
 
 
 def test_stores_of_before_open_and_their_lost_shards_are_found(path: Path) -> None:
@@ -234,7 +238,8 @@ def test_any_selection_is_what_zarr_gives(written: Path, data: st.DataObject) ->
     def selection(size: int) -> Any:
         index, step = st.integers(-size, size - 1), st.sampled_from([None, 1, 2, -1, -3])
         end = st.none() | index
-        return data.draw(index | st.lists(index, max_size=5) | st.builds(slice, end, end, step))
+        some = st.builds(slice, end, end, step).filter(lambda s: range(size)[s] or s.step in (None, 1))
+        return data.draw(index | st.lists(index, max_size=5) | some)  # xarray fails on an empty slice that runs back
 
     wanted: Any = {dim: selection(size) for dim, size in zip(DIMS, SHAPE, strict=True)}
     xr.testing.assert_identical(ours.isel(wanted).load(), plain.isel(wanted).load())
