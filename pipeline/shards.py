@@ -87,6 +87,9 @@ class Reader:
             self._per_shard = tuple(s // c for s, c in zip(self.array.shards, self._chunk, strict=True))
             self._dtype = np.dtype(self.array.dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}  # another process reads the indices it needs
+
     def read(self, *selection: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The values of a piece.
 

@@ -275,7 +275,6 @@ class SlabStore:
         """Make the empty store in a new folder."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-            warnings.filterwarnings("ignore", message=".*Consolidated metadata is currently not part.*")
             encoding = {
                 name: {"units": "hours since 1970-01-01", "dtype": "int64"}
                 for name in self.coords.variables
@@ -286,7 +285,7 @@ class SlabStore:
             group.attrs.update({**self.attrs, "contract": self.contract})
             for name, spec in self.arrays.items():
                 self._create_array(group, name, spec)
-            zarr.consolidate_metadata(folder)  # so that others open it without a warning
+        consolidate(folder)
 
     def _create_array(self, group: zarr.Group, name: str, spec: ArraySpec) -> None:
         group.create_array(
@@ -381,6 +380,14 @@ class SlabStore:
             self._manifest["complete"] = True
             manifest.save(self.path, self._manifest)
         return dict(self._manifest)
+
+
+def consolidate(folder: Path) -> None:
+    """Put the metadata of all arrays of a finished group beside its own, so that `xr.open_zarr` opens it silently."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+        warnings.filterwarnings("ignore", message=".*Consolidated metadata is currently not part.*")
+        zarr.consolidate_metadata(folder)
 
 
 def _layout(array: Any) -> tuple[Any, ...]:

@@ -95,10 +95,9 @@ def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
     scales = {f"normals.{name}": torch.from_numpy(np.array(getattr(normals, name))) for name in _SCALES}
     kept = ("model", "network_input", "contract", "normals", "splits", "step")
     text = {"format": FORMAT, "description": json.dumps({key: description[key] for key in kept})}
-    temporary = target.with_name(f".{target.name}.new")
-    save_file({f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales, temporary, metadata=text)
-    files.sync(temporary)
-    temporary.replace(target)
+    tensors = {f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales
+    with files.replacing(target) as temporary:
+        save_file(tensors, temporary, metadata=text)
     return target
 
 

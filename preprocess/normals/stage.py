@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pipeline import files, provenance, store
 from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.grid import Grid
+from pipeline.shards import Reader
 from pipeline.weather import climatology as layout
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Times, inside
@@ -72,13 +73,9 @@ def run_normals(config: WeatherConfig) -> None:
                 return
             say(f"normals: {path} was made from other data; it is computed again")
         files.free_space_check(path, _size(ds) * (3 if config.data.normals.keep_sums else 1))
-        temporary = path.with_name(f".{path.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        _write(temporary, config=config, contract=contract, times=times, chosen=chosen)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        files.sync(path.parent)
+        keep_sums = files.replacing(sums_path(path)) if config.data.normals.keep_sums else nullcontext()
+        with files.replacing(path) as temporary, keep_sums as sums:
+            _write(temporary, sums, config=config, contract=contract, times=times, chosen=chosen)
     normals = layout.Normals.open(path)
     _receipt(config, normals)
     say(f"normals: {contract['times']} training times, climatology: {normals.kind}, written to {path}")
@@ -132,7 +129,7 @@ def _size(ds: Any) -> int:
 class _Training:
     """The training times of a store that are to be read."""
 
-    state: Any
+    state: Reader
     names: list[str]
     weights: Array
     """Cell areas that sum to 1, shape (cell,)."""
@@ -150,9 +147,9 @@ class _Training:
             sums, by_year = kept.block(columns)
         years, slots = years_of(self.times), layout.day_slots(self.times) - 1
         hours = np.searchsorted(self.hours, layout.hours_of_day(self.times))
-        slab = self.chosen // self.state.shards[0]
+        slab = self.chosen // self.state.array.shards[0]
         for wanted in (self.chosen[slab == number] for number in np.unique(slab)):
-            fields = self.state[wanted[0] : wanted[-1] + 1, columns.start : columns.stop]
+            fields = self.state.read(slice(wanted[0], wanted[-1] + 1), slice(columns.start, columns.stop))
             for index in wanted.tolist():
                 field = fields[index - wanted[0]].reshape(len(columns), -1).astype(np.float64)
                 moment = Moments.of(field, weights=self.weights)
@@ -166,10 +163,12 @@ class _Training:
         return sums, dict(sorted(by_year.items()))
 
 
-def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times: Times, chosen: Any) -> None:
-    """Compute everything and write it to a new folder."""
+def _write(
+    path: Path, sums_kept: Path | None, *, config: WeatherConfig, contract: dict[str, Any], times: Times, chosen: Any
+) -> None:
+    """Compute everything and write it to a new folder, and the sums to another if they are kept."""
     source: Any = zarr.open_group(config.paths.store, mode="r")
-    state, settings = source["state"], config.data.normals
+    state, settings = Reader(config.paths.store, "state"), config.data.normals
     grid = Grid(source["latitude"][:], source["longitude"][:])
     names = [str(name) for name in source["channel"][:]]
     hours = np.unique(layout.hours_of_day(times))
@@ -181,13 +180,13 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
     training = _Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
 
     group: Any = zarr.open_group(path, mode="w", zarr_format=3)
-    climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.chunks[1])
+    climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.array.chunks[1])
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
     parts: list[dict[int, Moments]] = []
     anomaly_std = np.empty(len(names))
     shape = (hours.size, SLOTS, len(names), grid.size)
-    keep = SumsWriter(sums_path(config.paths.normals), shape=shape, content=content) if settings.keep_sums else None
-    blocks = _blocks(len(names), chunk=state.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
+    keep = SumsWriter(sums_kept, shape=shape, content=content) if sums_kept is not None else None
+    blocks = _blocks(len(names), chunk=state.array.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
     with progress("times") as bar:
         task = bar.add_task("normals", total=chosen.size * len(blocks))
         for columns in blocks:
@@ -219,8 +218,7 @@ def _write(path: Path, *, config: WeatherConfig, contract: dict[str, Any], times
             "digest": digest.hexdigest()[:16],
         }
     )
-    for file in sorted(path.rglob("*")):
-        files.sync(file)
+    store.consolidate(path)
     if keep is not None:
         keep.finish(yearly)
     if not smoothing.seasonal:
