@@ -29,8 +29,8 @@ def strike(path: Path, content: dict[str, Any], damaged: Iterable[damage.Damage]
     """
     for slab in damaged:
         say(f"store {path}: {slab}; written again")
-        for key in ("slabs", "shards"):
-            content.get(key, {}).pop(str(slab.slab), None)
+        content.setdefault("struck", {})[str(slab.slab)] = content["slabs"].pop(str(slab.slab))["sha256"]
+        content.get("shards", {}).pop(str(slab.slab), None)
         content["complete"] = False
     if not content["complete"]:
         manifest.save(path, content)

@@ -239,7 +239,7 @@ class SlabStore:
                     continue
                 self._enter(slab, digest=damage.slab_digest(values))
         missing = [str(slab.index) for slab in self.pending()]
-        again = f"; slabs {', '.join(missing)} are written again" if missing else ""
+        again = f"; written again: {', '.join(missing)}" if missing else ""
         say(f"store {self.path}: {len(self._manifest['slabs'])} of {len(self.slabs())} slabs are whole{again}")
         manifest.save(self.path, self._manifest)
         return self._manifest
@@ -364,6 +364,13 @@ class SlabStore:
             entry["note"] = dict(note)
         index = str(slab.index)
         sizes = manifest.shard_files(self.path, arrays=self.arrays, slab=slab.index)
+        struck = self._manifest.pop("struck", {})
+        if struck.pop(index, digest) != digest:
+            say(
+                f"store {self.path}: slab {index} now holds other values than before it was damaged, since what it is "
+                "made from has changed; outputs of later stages come from the former ones"
+            )
+        self._manifest |= {"struck": struck} if struck else {}
         for key, new in (("slabs", entry), ("shards", sizes)):
             entries = {**self._manifest.get(key, {}), index: new}
             self._manifest[key] = dict(sorted(entries.items(), key=lambda item: int(item[0])))

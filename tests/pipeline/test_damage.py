@@ -157,13 +157,24 @@ def test_a_flipped_bit_is_found_by_digest_and_alone_is_written_again(path: Path,
     assert tree(path.parent) == tree(written.parent)
 
 
+def test_a_damaged_slab_that_comes_back_with_other_values_is_said(path: Path, capsys: Any) -> None:
+    """Catches a store that is half of one source and half of another without a word."""
+    (path / "state/c/1/0/0/0").unlink()
+    with describe(path) as store:
+        (slab,) = store.pending()
+        store.write(slab, {"state": VALUES[slab.slice] + 1, "spread": SPREAD[slab.slice]})
+        store.finish()
+    assert "slab 1 now holds other values than before it was damaged" in capsys.readouterr().err
+    assert "struck" not in read_manifest(path)
+
+
 def test_a_lost_manifest_and_damaged_shards(path: Path, written: Path, capsys: Any) -> None:
     """Catches damage taken over into a manifest that is made again, and whole slabs that are not."""
     manifest_path(path).unlink()
     flip(path / "state/c/1/0/0/0")
     (path / "spread/c/2").unlink()
     assert fill(path) == [1, 2]
-    assert "1 of 3 slabs are whole; slabs 1, 2 are written again" in capsys.readouterr().err
+    assert "1 of 3 slabs are whole; written again: 1, 2" in capsys.readouterr().err
     assert tree(path.parent) == tree(written.parent)
 
 
