@@ -130,12 +130,12 @@ def verify_store(path: Path) -> list[str]:
     return [*faults, *manifest.metadata_faults(path, content), *map(str, damaged_slabs(path, content, digests=True))]
 
 
-def refusal(path: Path, lines: Iterable[str], content: Mapping[str, Any], *, stage: str = "") -> str:
+def refusal(path: Path, lines: Iterable[str], content: Mapping[str, Any], *, stage: str = manifest.UNKNOWN) -> str:
     """The message of every stage that opens a store that is not as it was written."""
     listed = list(lines)
     shown = [*listed[:10], *([f"and {len(listed) - 10} more"] if len(listed) > 10 else [])]
     listing = "".join(f"\n  {line}" for line in shown)
-    ending = manifest.remedy(content, stage=stage or "the stage that writes it")
+    ending = manifest.remedy(path, content, stage=stage)
     return f"store {path} must be as it was written, got {len(listed)} fault(s):{listing}\n{ending}"
 
 

@@ -19,6 +19,13 @@ from pipeline.contract import contract_differences, contract_digest
 
 SCHEMA = 1
 """Version of the store layout; a store of another version is refused."""
+UNKNOWN = "the stage that writes it"
+_COMMANDS = {
+    "training store": "python -m pipeline regrid",
+    "forecast": "python -m pipeline forecast",
+    "simulated archive": "python -m pipeline simulate",
+}
+"""By the kind of a store, where its manifest does not say: it is gone, or from before manifests did."""
 _NEEDED = ("contract", "digest", "slab_dim", "axis", "slabs", "complete", "facts")
 
 
@@ -100,15 +107,19 @@ def shard_files(path: Path, *, arrays: Iterable[str], slab: int) -> dict[str, in
     return {str(p.relative_to(path)): p.stat().st_size for p in (*found, *alone) if p.is_file()}
 
 
-def command_of(content: Mapping[str, Any], *, stage: str = "the stage that writes it") -> str:
-    """What a user runs to have a damaged store set right."""
-    command = str(content.get("command") or stage)
-    return f"{command}{' --verify' if command.startswith('python') else ' with --verify'}"
+def remedy(path: Path, content: Mapping[str, Any], *, stage: str = UNKNOWN) -> str:
+    """The end of every message about a damaged store: the command that sets it right.
 
-
-def remedy(content: Mapping[str, Any], *, stage: str = "the stage that writes it") -> str:
-    """The end of every message about a damaged store."""
-    return f"run {command_of(content, stage=stage)}, which writes again what is damaged and nothing else"
+    Args:
+        path: of the store.
+        content: of its manifest, which names the command if it is not an old one; {} where it cannot be read.
+        stage: what writes such a store.
+    """
+    contract = content.get("contract") or contract_of(path)
+    kind = contract.get("kind") if isinstance(contract, Mapping) else None
+    command = content.get("command") or (stage if stage != UNKNOWN else _COMMANDS.get(str(kind), stage))
+    verify = " with --verify" if command == UNKNOWN else " --verify"
+    return f"run {command}{verify}, which writes again what is damaged and nothing else"
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

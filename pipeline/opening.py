@@ -59,7 +59,7 @@ def finished(path: Path, *, verify: bool = False, mend: bool = True) -> bool:
     return bool(content["complete"]) and not damaged
 
 
-def read_manifest(path: Path, *, stage: str = "the stage that writes it") -> dict[str, Any]:
+def read_manifest(path: Path, *, stage: str = manifest.UNKNOWN) -> dict[str, Any]:
     """The manifest of a finished store that is as it was written, judged by all that can be known without reading it.
 
     Raises:
@@ -84,7 +84,7 @@ def read_manifest(path: Path, *, stage: str = "the stage that writes it") -> dic
     return content
 
 
-def open_store(path: Path, *, stage: str = "the stage that writes it", chunks: Any = None) -> xr.Dataset:
+def open_store(path: Path, *, stage: str = manifest.UNKNOWN, chunks: Any = None) -> xr.Dataset:
     """Open a finished store for reading.
 
     Args:

@@ -30,8 +30,6 @@ _KINDS = {
     "training store": ("time", "channel", "latitude", "longitude"),
     "forecast": ("init_time", "lead_time", "channel", "latitude", "longitude"),
 }
-_STAGES = {"training store": "python -m pipeline regrid", "forecast": "python -m pipeline forecast"}
-"""What writes a store whose manifest does not say."""
 _BLOCK = 64 << 20
 """Bytes of a store without slabs read at once."""
 
@@ -70,11 +68,9 @@ class _Damage(str):
 
 def _remedy(path: Path, lines: Sequence[str]) -> list[str]:
     """What the user can do for a store of ours that is not as it was written."""
-    contract = manifest.contract_of(path)
-    if not isinstance(contract, Mapping) or not any(isinstance(line, _Damage) for line in lines):
+    if not manifest.contract_of(path) or not any(isinstance(line, _Damage) for line in lines):
         return []
-    content, _ = manifest.inspect(path)
-    return [manifest.remedy(content, stage=_STAGES.get(str(contract.get("kind")), "the stage that writes it"))]
+    return [manifest.remedy(path, manifest.inspect(path)[0])]
 
 
 def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
