@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import __main__
 from pipeline.damage import DamagedShardError
 from pipeline.store import ArraySpec, SlabStore, finished, manifest_path, open_store, read_manifest, verify_store
 
@@ -254,3 +256,10 @@ def test_any_selection_is_what_zarr_gives(written: Path, data: st.DataObject) ->
 
     wanted: Any = {dim: selection(size) for dim, size in zip(DIMS, SHAPE, strict=True)}
     xr.testing.assert_identical(ours.isel(wanted).load(), plain.isel(wanted).load())
+
+
+def test_the_command_of_every_slab_store_has_verify() -> None:
+    """Catches a remedy in a message that the command line does not know."""
+    commands = typer.main.get_command(__main__.app).commands  # type: ignore[attr-defined]
+    known = {name for name in __main__.STAGES if "verify" in [p.name for p in commands[name].params]}
+    assert known == {"simulate", "regrid", "forecast", "twins", "baselines"}
