@@ -32,8 +32,7 @@ def strike(path: Path, content: dict[str, Any], damaged: Iterable[damage.Damage]
         content.setdefault("struck", {})[str(slab.slab)] = content["slabs"].pop(str(slab.slab))["sha256"]
         content.get("shards", {}).pop(str(slab.slab), None)
         content["complete"] = False
-    if not content["complete"]:
-        manifest.save(path, content)
+    manifest.save(path, content)
 
 
 def finished(path: Path, *, verify: bool = False, mend: bool = True) -> bool:

@@ -152,7 +152,9 @@ class SlabStore:
             )
         if listed := manifest.metadata_faults(self.path, content):
             say(f"store {self.path}: {'; '.join(listed)}; written again")
-            content["metadata"] = self._restore_small_files()
+            before, content["metadata"] = content.get("metadata"), self._restore_small_files()
+            if content["metadata"] != before:  # a layout of another version may not fit the shards
+                strike(self.path, content, damage.damaged_slabs(self.path, content, digests=True))
         return content
 
     def _is_there(self) -> bool:
@@ -195,7 +197,8 @@ class SlabStore:
                     continue
                 self._enter(slab, digest=damage.slab_digest(values))
         missing = [str(slab.index) for slab in self.pending()]
-        again = f"; written again: {', '.join(missing)}" if missing else ""
+        more = [f"and {len(missing) - 10} more"] if len(missing) > 10 else []
+        again = f"; written again: {', '.join([*missing[:10], *more])}" if missing else ""
         say(f"store {self.path}: {len(self._manifest['slabs'])} of {len(self.slabs())} slabs are whole{again}")
         manifest.save(self.path, self._manifest)
         return self._manifest

@@ -28,7 +28,7 @@ SPREAD = np.arange(7) / 3.0
 COMMAND = "python -m pipeline regrid"
 
 
-def describe(path: Path, *, start: str = "2001-01-01", **contract: Any) -> SlabStore:
+def describe(path: Path, *, start: str = "2001-01-01", title: str = "a test", **contract: Any) -> SlabStore:
     times = np.datetime64(start, "ns") + np.arange(7) * np.timedelta64(12, "h")
     return SlabStore(
         path,
@@ -37,6 +37,7 @@ def describe(path: Path, *, start: str = "2001-01-01", **contract: Any) -> SlabS
         slab_dim="time",
         slab_size=SLAB,
         contract={"kind": "training store", "channels": ["z500", "t850", "t2m", "u10"], **contract},
+        attrs={"title": title},
         command=COMMAND,
     )
 
@@ -157,6 +158,15 @@ def test_a_flipped_bit_is_found_by_digest_and_alone_is_written_again(path: Path,
     assert f"{slab}: a checksum does not fit in state/c/1/0/0/0; written again" in capsys.readouterr().err
     assert fill(path) == [1]
     assert tree(path.parent) == tree(written.parent)
+
+
+def test_small_files_come_back_as_they_are_written_today(path: Path) -> None:
+    """Catches a store refused for ever, because what was written again is not what was recorded once."""
+    (path / "zarr.json").unlink()
+    assert fill(path, title="another") == []
+    ds = open_store(path)
+    assert ds.attrs["title"] == "another"
+    np.testing.assert_array_equal(ds["state"].values, VALUES)
 
 
 def test_a_damaged_slab_that_comes_back_with_other_values_is_said(path: Path, capsys: Any) -> None:
