@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, provenance
-from pipeline.store import manifest_path
+from pipeline.manifest import manifest_path
 from pipeline.weather.config import WeatherConfig
 
 
@@ -59,7 +59,7 @@ def fingerprint(path: Path) -> str:
     manifest = manifest_path(path)
     if manifest.exists():
         content = files.read_json(manifest)
-        identity: Any = {k: v for k, v in content.items() if k != "facts"}
+        identity: Any = {k: v for k, v in content.items() if k not in ("facts", "checksum")}
     elif path.exists():
         parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         identity = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in parts]

@@ -6,7 +6,7 @@ Contract: as in `preprocess.complete`.
 from __future__ import annotations
 
 from model.training.saved import newest
-from pipeline.store import read_manifest
+from pipeline.opening import finished
 from pipeline.weather.config import WeatherConfig
 
 
@@ -18,20 +18,27 @@ def complete_train(config: WeatherConfig) -> str | None:
     return f"train: already complete, {found}"
 
 
-def complete_forecast(config: WeatherConfig) -> str | None:
-    """Whether the forecasts of the test period are there and finished; those from given states are always looked at."""
+def complete_forecast(config: WeatherConfig, *, verify: bool = False, mend: bool = True) -> str | None:
+    """Whether the forecasts of the test period are there, finished and undamaged.
+
+    Those from given states are always looked at.
+
+    Args:
+        config: the experiment.
+        verify: as for `pipeline.opening.finished`.
+        mend: likewise; False on every rank but the one that writes.
+    """
     paths = [config.paths.forecast, *config.paths.uncalibrated.values()]
-    there = config.paths.receipt("forecast").exists() and all(path.exists() for path in paths)
-    if config.forecast.initial is not None or not there:
+    done = [finished(path, verify=verify, mend=mend) for path in paths]
+    if config.forecast.initial is not None or not all(done) or not config.paths.receipt("forecast").exists():
         return None
-    for path in paths:
-        read_manifest(path, stage="python -m pipeline forecast")
     return f"forecast: already complete, {paths[0]}"
 
 
-def complete_baselines(config: WeatherConfig) -> str | None:
-    """Whether the forecasts of all networks are there."""
+def complete_baselines(config: WeatherConfig, *, verify: bool = False, mend: bool = True) -> str | None:
+    """Whether the forecasts of all networks are there, finished and undamaged; arguments as above."""
     paths = list(config.paths.network_forecasts.values())
-    if not paths or not config.paths.receipt("baselines").exists() or not all(path.exists() for path in paths):
+    done = [finished(path, verify=verify, mend=mend) for path in paths]
+    if not paths or not all(done) or not config.paths.receipt("baselines").exists():
         return None
     return f"baselines: complete in {', '.join(map(str, paths))}"

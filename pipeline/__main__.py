@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import workloads
+from pipeline import files, workloads
 from pipeline.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,9 @@ app = typer.Typer(
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override a setting, e.g. training.steps=200. Repeatable.")
+]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="Compare what is there with its digests; what is damaged is written again.")
 ]
 LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
 
@@ -72,6 +75,8 @@ def _logged(log: Path | None, settings: Any) -> Iterator[None]:
 
     try:
         with named_in_errors(Path() if settings is None else settings.root), logged(log):
+            if settings is not None:
+                files.clear_abandoned(settings.root, below=True)
             yield
     except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
         if speaks_first():
@@ -126,7 +131,12 @@ def _plain_command(name: str) -> None:
     def command(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
         _run_stage(name, config, set_, log)
 
-    app.command(name, help=STAGES[name].summary)(command)
+    def with_verify(
+        config: ConfigOption, set_: SetOption = None, log: LogOption = None, verify: VerifyOption = False
+    ) -> None:
+        _run_stage(name, config, set_, log, verify=verify)
+
+    app.command(name, help=STAGES[name].summary)(with_verify if STAGES[name].verifies else command)
 
 
 STAGES = workloads.all_stages()
@@ -172,11 +182,13 @@ def forecast(
     initial: Annotated[
         Path | None, typer.Option("--initial", help="States to start from: a file, a folder of files, or a store.")
     ] = None,
+    verify: VerifyOption = False,
 ) -> None:
     """See the table of stages."""
     overrides = [*(set_ or []), *([f"forecast.initial={initial}"] if initial else [])]
     settings = _settings(config, overrides)
-    _run_stage("forecast", config, overrides, log, read_initial=settings.forecast.initial is not None)
+    read_initial = settings.forecast.initial is not None
+    _run_stage("forecast", config, overrides, log, read_initial=read_initial, verify=verify)
 
 
 @app.command(help=f"{STAGES['score'].summary} With --lead or --variable, print some scores.")

@@ -1,7 +1,9 @@
-"""Small files written so that a reader never sees half of one, and locks that die with their owner.
+"""Files and folders written so that a reader never sees half of one, and locks that die with their owner.
 
-Contract: `write_text` and `write_json` leave either the old file or the whole new one, whatever
-happens in between; `lock` refuses a second writer at once and is released by the kernel on a kill.
+Contract: whatever happens in between, `replacing` leaves either the old file or folder or the whole new one, and so do
+`write_text` and `write_json`. What is half written lies in a hidden folder beside it, `.<name>.<random>.tmp`, which its
+process keeps locked; `clear_abandoned` removes those that a killed process left, on whichever machine it ran. `lock`
+refuses a second writer at once. The kernel releases locks on a kill.
 """
 
 from __future__ import annotations
@@ -11,25 +13,97 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+_TEMPORARY, _OWNER = ".tmp", "owner"
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A place beside a file or folder for what belongs to it for a while; nothing is there yet.
+
+    Args:
+        path: whose name the place has; its folder is created if absent.
+
+    Yields:
+        A path that may become a file or a folder; what is there at the end is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, owner = _locked_folder(path)
+    with owner:
+        try:
+            yield folder / path.name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place to write what shall replace a file or a folder: flushed and renamed at the end, unless there is an error.
+
+    Args:
+        path: file or folder; its folder is created if absent.
+
+    Yields:
+        A path of the same name on the same disk, where nothing is yet.
+    """
+    with scratch(path) as temporary:
+        yield temporary
+        for part in (*temporary.rglob("*"), temporary):
+            sync(part)
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        sync(path.parent)
+
+
+def clear_abandoned(folder: Path, *, below: bool = False) -> None:
+    """Remove what killed processes left half written; what a running process writes stays.
+
+    Args:
+        folder: where to look; it need not exist.
+        below: look in all folders below too, but not inside Zarr stores.
+    """
+    for place, names, _ in os.walk(folder):
+        for name in [n for n in names if n.startswith(".") and n.endswith(_TEMPORARY)]:
+            names.remove(name)
+            _remove_if_abandoned(Path(place, name))
+        names[:] = [n for n in names if below and not n.endswith((".zarr", ".new"))]
+
+
+def _locked_folder(path: Path) -> tuple[Path, IO[str]]:
+    """A new folder with a lock in it that this process holds, in spite of anyone who clears meanwhile."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:200]}.", suffix=_TEMPORARY, dir=path.parent))
+        with suppress(FileNotFoundError):  # cleared before it was locked
+            owner = (folder / _OWNER).open("w")
+            with suppress(BlockingIOError):
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (folder / _OWNER).exists():
+                    return folder, owner
+            owner.close()
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    try:
+        with (folder / _OWNER).open("r+") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return
+    except OSError:  # nothing in it yet, or somebody else removed it
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically: temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with named_in_errors(path), temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    """Replace a file atomically."""
+    with named_in_errors(path), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)

@@ -31,6 +31,9 @@ from zarr.codecs.bytes import Endian
 from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 from zarr.storage import LocalStore
 
+from pipeline import manifest
+from pipeline.damage import DamagedShardError, damaged_shard
+
 _NEVER_WRITTEN = (1 << 64) - 1
 _CHECKSUM = 4
 
@@ -76,13 +79,16 @@ class Reader:
         group: Any = zarr.open_group(store, mode="r")
         self.array: Any = group[name]
         self.shape: Place = tuple(self.array.shape)
-        self._folder = store / name
+        self._store, self._name = store, name
         self._shards: dict[Place, _Shard] = {}
         self.direct = _readable(self.array)
         if self.direct:
             self._chunk: Place = tuple(self.array.chunks)
             self._per_shard = tuple(s // c for s, c in zip(self.array.shards, self._chunk, strict=True))
             self._dtype = np.dtype(self.array.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}  # another process reads the indices it needs
 
     def read(self, *selection: slice, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The values of a piece.
@@ -92,7 +98,8 @@ class Reader:
             out: where to write; a new array for None.
 
         Raises:
-            ValueError: nothing or every other value asked for, or a damaged chunk, naming file and place.
+            ValueError: nothing or every other value asked for, or a shard that is damaged or gone: file, slab, times,
+                and the command that writes it again.
         """
         if not self.direct:
             return _into(out, np.asarray(self.array[selection]))
@@ -139,15 +146,16 @@ class Reader:
 
     def _fill(self, out: NDArray[Any], shard: Place, parts: list[tuple[_Cut, ...]]) -> None:
         """Read some chunks of a shard."""
-        path = self._folder.joinpath("c", *map(str, shard))
         try:
-            file = os.open(path, os.O_RDONLY)
+            file = os.open(self._shard_file(shard), os.O_RDONLY)
         except FileNotFoundError:
+            if self._recorded(shard[0]):
+                raise self._damaged(shard, "there is no") from None
             for cuts in parts:
                 out[tuple(cut.there for cut in cuts)] = self.array.fill_value
             return
         try:
-            index = self._index(file, shard, path)
+            index = self._index(file, shard)
             for cuts in parts:
                 target = out[tuple(cut.there for cut in cuts)]
                 offset, length = index[tuple(cut.place for cut in cuts)].tolist()
@@ -155,7 +163,7 @@ class Reader:
                     target[...] = self.array.fill_value
                     continue
                 content = os.pread(file, length - _CHECKSUM, offset)
-                _check(content, os.pread(file, _CHECKSUM, offset + length - _CHECKSUM), path)
+                self._check(content, os.pread(file, _CHECKSUM, offset + length - _CHECKSUM), shard)
                 direct = target.shape == self._chunk and target.flags.c_contiguous
                 into = target if direct else np.empty(self._chunk, self._dtype)
                 numcodecs.zstd.decompress(content, into)
@@ -164,19 +172,33 @@ class Reader:
         finally:
             os.close(file)
 
-    def _index(self, file: int, shard: Place, path: Path) -> NDArray[np.uint64]:
+    def _index(self, file: int, shard: Place) -> NDArray[np.uint64]:
         status = os.fstat(file)
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._shards.get(shard)
         if known is None or known.identity != identity:
             size = math.prod(self._per_shard) * 16 + _CHECKSUM
             raw = os.pread(file, size, max(0, status.st_size - size))
+            self._check(raw[:-_CHECKSUM], raw[-_CHECKSUM:], shard)
             if len(raw) != size:
-                raise _damaged(path)
-            _check(raw[:-_CHECKSUM], raw[-_CHECKSUM:], path)
+                raise self._damaged(shard, "the end is missing of")
             pairs = np.frombuffer(raw[:-_CHECKSUM], "<u8").reshape(*self._per_shard, 2)
             known = self._shards[shard] = _Shard(identity, pairs)
         return known.index
+
+    def _check(self, content: bytes, checksum: bytes, shard: Place) -> None:
+        if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
+            raise self._damaged(shard, "a checksum does not fit in")
+
+    def _recorded(self, slab: int) -> bool:
+        """Whether the store says that a slab was written; otherwise, what is not there holds the fill value."""
+        return str(slab) in manifest.inspect(self._store)[0].get("slabs", {})
+
+    def _damaged(self, shard: Place, what: str) -> DamagedShardError:
+        return damaged_shard(self._store, self._shard_file(shard), slab=shard[0], what=what)
+
+    def _shard_file(self, shard: Place) -> Path:
+        return self._store.joinpath(self._name, "c", *map(str, shard))
 
 
 def _readable(array: Any) -> bool:
@@ -227,15 +249,3 @@ def _span(selected: slice, size: int) -> tuple[int, int]:
     if step != 1 or stop <= start:
         raise ValueError(f"slice must have step one and hold something, got {selected} of {size}")
     return start, stop
-
-
-def _check(content: bytes, checksum: bytes, path: Path) -> None:
-    if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
-        raise _damaged(path)
-
-
-def _damaged(path: Path) -> ValueError:
-    return ValueError(
-        f"store must be as it was written, got a checksum that does not fit in {path}; "
-        "check it with python -m pipeline validate"
-    )

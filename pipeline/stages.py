@@ -67,6 +67,7 @@ class Stage:
         outputs: by the attribute of the configuration's paths.
         applies: whether an experiment has this stage.
         on_ranks: whether torchrun starts it with the training's layout.
+        verifies: whether its outputs are stores in slabs, so that its command has --verify.
         category: section of Snakemake's own report.
         resources: of its job.
     """
@@ -79,6 +80,7 @@ class Stage:
     outputs: Mapping[str, Output] = field(default_factory=dict)
     applies: Callable[[Any], bool] = lambda _config: True
     on_ranks: bool = False
+    verifies: bool = False
     category: str = "Data"
     resources: Resources = Resources()
     complete: str = ""

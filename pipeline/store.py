@@ -4,7 +4,8 @@ Contract: a store is a Zarr group whose large arrays share their first dimension
 time, or init_time). One slab is one shard of every array. A slab is written whole, read back and
 compared, flushed, and only then recorded in `<name>.manifest.json` beside the store. A run that was
 killed resumes at the first unrecorded slab and ends bit-identical to one that was not. Every store
-carries its `contract` (JSON attribute); two stores are the same only if their contracts are.
+carries its `contract` (JSON attribute); two stores are the same only if their contracts are. A writer
+that finds a store damaged says so and writes again what is damaged; a reader refuses it.
 """
 
 from __future__ import annotations
@@ -15,75 +16,33 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
+import zarr.codecs
 from numpy.typing import NDArray
 
-from pipeline import files
+from pipeline import damage, files, manifest
+from pipeline.console import say
 from pipeline.contract import contract_differences as contract_differences
 from pipeline.contract import contract_digest as contract_digest
 from pipeline.contract import require_same_contract as require_same_contract
-from pipeline.words import counted
+from pipeline.damage import verify_store as verify_store
+from pipeline.manifest import SCHEMA as SCHEMA
+from pipeline.manifest import lock_path
+from pipeline.manifest import manifest_path as manifest_path
+from pipeline.opening import finished as finished
+from pipeline.opening import open_store as open_store
+from pipeline.opening import read_manifest as read_manifest
+from pipeline.opening import strike
+from pipeline.slabs import ArraySpec as ArraySpec
+from pipeline.slabs import Slab as Slab
+from pipeline.slabs import slabs as slabs
 
 if TYPE_CHECKING:
     import xarray as xr
-
-SCHEMA = 1
-"""Version of the store layout; a store of another version is refused."""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """A large array of a store.
-
-    Args:
-        dims: names of the dimensions, the slab dimension first.
-        shape: full shape.
-        chunks: shape of the smallest piece that can be read alone; the shard is one slab, everything else whole.
-        dtype: NumPy dtype name.
-        attrs: attributes, e.g. units.
-    """
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    dtype: str = "float32"
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-    def shard(self, slab_size: int) -> tuple[int, ...]:
-        """Shape of one shard: a slab long, every other dimension rounded up to whole chunks."""
-        whole = [-(-size // chunk) * chunk for size, chunk in zip(self.shape[1:], self.chunks[1:], strict=True)]
-        return (-(-slab_size // self.chunks[0]) * self.chunks[0], *whole)
-
-
-@dataclass(frozen=True)
-class Slab:
-    """A piece of the slab dimension, [start, stop)."""
-
-    index: int
-    start: int
-    stop: int
-
-    @property
-    def slice(self) -> slice:
-        """For indexing."""
-        return slice(self.start, self.stop)
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-def manifest_path(path: Path) -> Path:
-    """Where the manifest of a store lies."""
-    return path.with_name(f"{path.stem}.manifest.json")
-
-
-def slabs(length: int, size: int) -> list[Slab]:
-    """The slabs of a dimension."""
-    return [Slab(i, start, min(start + size, length)) for i, start in enumerate(range(0, length, size))]
 
 
 class SlabStore:
@@ -99,6 +58,7 @@ class SlabStore:
         slab_size: int,
         contract: Mapping[str, Any],
         attrs: Mapping[str, Any] | None = None,
+        command: str | None = None,
     ) -> None:
         """Describe a store; nothing is touched before the context is entered.
 
@@ -110,6 +70,7 @@ class SlabStore:
             slab_size: its length per slab.
             contract: what makes this store this store.
             attrs: further attributes that are no part of the contract (title, provenance).
+            command: what a user runs to have it written, e.g. "python -m pipeline regrid"; said when it is damaged.
         """
         self.path = path
         self.arrays = dict(arrays)
@@ -118,6 +79,7 @@ class SlabStore:
         self.slab_size = slab_size
         self.contract = json.loads(json.dumps({"schema": SCHEMA, **contract}))
         self.attrs = dict(attrs or {})
+        self.command = command
         self.length = int(coords.sizes[slab_dim])
         self._stack = ExitStack()
         self._held = False
@@ -129,20 +91,16 @@ class SlabStore:
         Raises:
             ValueError: another run writes this store.
         """
-        with files.lock(self._lock_path):
+        with files.lock(lock_path(self.path)):
             self._held = True
             try:
                 yield self
             finally:
                 self._held = False
 
-    @property
-    def _lock_path(self) -> Path:
-        return self.path.with_name(f"{self.path.stem}.lock")
-
     def __enter__(self) -> SlabStore:
         if not self._held:
-            self._stack.enter_context(files.lock(self._lock_path))
+            self._stack.enter_context(files.lock(lock_path(self.path)))
         try:
             self._open()
         except BaseException:
@@ -154,33 +112,107 @@ class SlabStore:
         self._stack.close()
 
     def _open(self) -> None:
-        manifest = manifest_path(self.path)
-        if manifest.exists() and self.path.exists():
-            self._manifest: dict[str, Any] = files.read_json(manifest)
-            found, remedy = self._manifest["contract"], "use another directory or name, or move the old store away"
-            us, them = f"store {self.path}", "this configuration"
-            require_same_contract(found, self.contract, us=us, them=them, remedy=remedy)
-            if self._manifest["axis"] != self._axis():
-                raise ValueError(
-                    f"store {self.path} must have the same {self.slab_dim} and slabs as this configuration, got "
-                    f"{self._manifest['axis']} against {self._axis()}; use another directory, or move the store away"
-                )
-            self._clear_unrecorded()
+        files.clear_abandoned(self.path.parent)
+        if not self.path.exists():
+            with files.replacing(self.path) as folder:
+                self._build(folder)
+            self._manifest = self._new_manifest()
+            manifest.save(self.path, self._manifest)
         else:
-            self._create()
-            self._manifest = {
-                "contract": self.contract,
-                "digest": contract_digest(self.contract),
-                "slab_dim": self.slab_dim,
-                "axis": self._axis(),
-                "slabs": {},
-                "complete": False,
-                "facts": {},
-            }
-            files.write_json(manifest, self._manifest)
-        import zarr
-
+            self._manifest = self._agreed_manifest() or self._manifest_again()
+            if damaged := damage.damaged_slabs(self.path, self._manifest):
+                strike(self.path, self._manifest, damaged)
+            self._clear_unrecorded()
         self._group = zarr.open_group(self.path, mode="r+")
+
+    def _agreed_manifest(self) -> dict[str, Any] | None:
+        """The manifest of the store that is there; None if it cannot be trusted, but the store is this one.
+
+        Raises:
+            ValueError: the store is another one.
+        """
+        content, faults = manifest.inspect(self.path)
+        ours = not faults and content["contract"] == self.contract and content["axis"] == self._axis()
+        if not ours and self._is_there():
+            faults = faults or [f"{manifest_path(self.path).name} must belong to the store, got that of another one"]
+            say(f"store {self.path}: {'; '.join(faults)}; it is made again from the store")
+            return None
+        if faults:
+            raise ValueError(
+                f"store {self.path} must be that of this configuration, got one of which neither manifest nor "
+                f"contract says so: {'; '.join(faults)}; move it away, or use another directory"
+            )
+        remedy = "use another directory or name, or move the old store away"
+        us, them = f"store {self.path}", "this configuration"
+        require_same_contract(content["contract"], self.contract, us=us, them=them, remedy=remedy)
+        if not ours:
+            raise ValueError(
+                f"store {self.path} must have the same {self.slab_dim} and slabs as this configuration, got "
+                f"{content['axis']} against {self._axis()}; use another directory, or move the store away"
+            )
+        if listed := manifest.metadata_faults(self.path, content):
+            say(f"store {self.path}: {'; '.join(listed)}; written again")
+            before, content["metadata"] = content.get("metadata"), self._restore_small_files()
+            if content["metadata"] != before:  # a layout of another version may not fit the shards
+                strike(self.path, content, damage.damaged_slabs(self.path, content, digests=True))
+        return content
+
+    def _is_there(self) -> bool:
+        """Whether the store itself, whatever its manifest says, is the one that this writer describes."""
+        if manifest.contract_of(self.path) != self.contract:
+            return False
+        try:
+            group: Any = zarr.open_group(self.path, mode="r")
+            with files.scratch(self.path) as folder:
+                self._build(folder)
+                new: Any = zarr.open_group(folder, mode="r")
+                same_axis = np.array_equal(group[self.slab_dim][:], new[self.slab_dim][:])
+                return same_axis and all(_layout(group[name]) == _layout(new[name]) for name in self.arrays)
+        except Exception:  # any complaint of Zarr's about what may be half of anything
+            return False
+
+    def _new_manifest(self) -> dict[str, Any]:
+        return {
+            "contract": self.contract,
+            "digest": contract_digest(self.contract),
+            "slab_dim": self.slab_dim,
+            "axis": self._axis(),
+            "slabs": {},
+            "complete": False,
+            "facts": {},
+            "command": self.command,
+            "metadata": manifest.small_files(self.path, arrays=self.arrays),
+            "shards": {},
+        }
+
+    def _manifest_again(self) -> dict[str, Any]:
+        """A manifest made from what the store holds: every slab whose shards are there and whole is recorded."""
+        metadata = self._restore_small_files()
+        self._manifest = self._new_manifest() | {"metadata": metadata}
+        for slab in self.slabs():
+            if all(manifest.shard_files(self.path, arrays=[name], slab=slab.index) for name in self.arrays):
+                try:
+                    values = damage.read_slab(self.path, {"start": slab.start, "stop": slab.stop}, arrays=self.arrays)
+                except ValueError:
+                    continue
+                self._enter(slab, digest=damage.slab_digest(values))
+        missing = [str(slab.index) for slab in self.pending()]
+        more = [f"and {len(missing) - 10} more"] if len(missing) > 10 else []
+        again = f"; written again: {', '.join([*missing[:10], *more])}" if missing else ""
+        say(f"store {self.path}: {len(self._manifest['slabs'])} of {len(self.slabs())} slabs are whole{again}")
+        manifest.save(self.path, self._manifest)
+        return self._manifest
+
+    def _restore_small_files(self) -> dict[str, str]:
+        """Write metadata, coordinates and small arrays as they must be; returns their digests."""
+        with files.scratch(self.path) as folder:
+            self._build(folder)
+            listed = manifest.small_files(folder, arrays=self.arrays)
+            for name in listed:
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(self.path / name)
+                files.sync(self.path / name)
+        return listed
 
     def _axis(self) -> dict[str, Any]:
         """What the manifest says of the slab dimension, so that its slabs always mean the same."""
@@ -198,14 +230,8 @@ class SlabStore:
                 if entry.name not in self._manifest["slabs"]:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def _create(self) -> None:
-        """Build the empty store under a temporary name, then rename: it exists whole or not at all."""
-        import zarr
-        import zarr.codecs
-
-        temporary = self.path.with_name(f".{self.path.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _build(self, folder: Path) -> None:
+        """Make the empty store in a new folder."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
             encoding = {
@@ -213,26 +239,25 @@ class SlabStore:
                 for name in self.coords.variables
                 if np.issubdtype(self.coords[name].dtype, np.datetime64)
             }
-            self.coords.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-        group = zarr.open_group(temporary, mode="r+")
-        group.attrs.update({**self.attrs, "contract": self.contract})
-        for name, spec in self.arrays.items():
-            shard = spec.shard(self.slab_size)
-            group.create_array(
-                name,
-                shape=spec.shape,
-                dtype=spec.dtype,
-                chunks=spec.chunks,
-                shards=shard,
-                dimension_names=spec.dims,
-                compressors=(zarr.codecs.ZstdCodec(level=3), zarr.codecs.Crc32cCodec()),
-                fill_value=np.nan if np.issubdtype(np.dtype(spec.dtype), np.floating) else 0,
-                attributes=dict(spec.attrs),
-            )
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        temporary.rename(self.path)
-        files.sync(self.path.parent)
+            self.coords.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+            group = zarr.open_group(folder, mode="r+")
+            group.attrs.update({**self.attrs, "contract": self.contract})
+            for name, spec in self.arrays.items():
+                self._create_array(group, name, spec)
+        consolidate(folder)
+
+    def _create_array(self, group: zarr.Group, name: str, spec: ArraySpec) -> None:
+        group.create_array(
+            name,
+            shape=spec.shape,
+            dtype=spec.dtype,
+            chunks=spec.chunks,
+            shards=spec.shard(self.slab_size),
+            dimension_names=spec.dims,
+            compressors=(zarr.codecs.ZstdCodec(level=3), zarr.codecs.Crc32cCodec()),
+            fill_value=np.nan if np.issubdtype(np.dtype(spec.dtype), np.floating) else 0,
+            attributes=dict(spec.attrs),
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -269,32 +294,45 @@ class SlabStore:
         for name in self.arrays:
             for half in (self.path / name / "c" / str(slab.index)).rglob("*.partial"):
                 half.unlink()  # zarr's name for what a kill cut short
-        digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            spec = self.arrays[name]
-            values = np.ascontiguousarray(data[name], dtype=spec.dtype)
-            if values.shape != (len(slab), *spec.shape[1:]):
-                raise ValueError(f"slab of {name!r} must have shape {(len(slab), *spec.shape[1:])}, got {values.shape}")
+        values = {}
+        for name, spec in self.arrays.items():
+            values[name] = np.ascontiguousarray(data[name], dtype=spec.dtype)
+            expected = (len(slab), *spec.shape[1:])
+            if values[name].shape != expected:
+                raise ValueError(f"slab of {name!r} must have shape {expected}, got {values[name].shape}")
+        for name, array in values.items():
             target: Any = self._group[name]
-            target[slab.slice] = values
+            target[slab.slice] = array
             back = np.ascontiguousarray(target[slab.slice])
-            if not np.array_equal(back.view(np.uint8), values.view(np.uint8)):
+            if not np.array_equal(back.view(np.uint8), array.view(np.uint8)):
                 raise ValueError(
                     f"slab {slab.index} of {name!r} in {self.path} must read back as written; check the disk"
                 )
-            digest.update(values.view(np.uint8).data)
-            for file in self._shard_files(name, slab):
-                files.sync(file)
-        self.record(slab, digest=digest.hexdigest()[:32], note=note)
+        for file in manifest.shard_files(self.path, arrays=self.arrays, slab=slab.index):
+            files.sync(self.path / file)
+        self.record(slab, digest=damage.slab_digest(values), note=note)
 
     def record(self, slab: Slab, *, digest: str, note: Mapping[str, Any] | None = None) -> None:
         """Enter a verified slab in the manifest."""
+        self._enter(slab, digest=digest, note=note)
+        manifest.save(self.path, self._manifest)
+
+    def _enter(self, slab: Slab, *, digest: str, note: Mapping[str, Any] | None = None) -> None:
         entry: dict[str, Any] = {"start": slab.start, "stop": slab.stop, "sha256": digest}
         if note:
             entry["note"] = dict(note)
-        self._manifest["slabs"][str(slab.index)] = entry
-        self._manifest["slabs"] = dict(sorted(self._manifest["slabs"].items(), key=lambda item: int(item[0])))
-        files.write_json(manifest_path(self.path), self._manifest)
+        index = str(slab.index)
+        sizes = manifest.shard_files(self.path, arrays=self.arrays, slab=slab.index)
+        struck = self._manifest.pop("struck", {})
+        if struck.pop(index, digest) != digest:
+            say(
+                f"store {self.path}: slab {index} now holds other values than before it was damaged, since what it is "
+                "made from has changed; outputs of later stages come from the former ones"
+            )
+        self._manifest |= {"struck": struck} if struck else {}
+        for key, new in (("slabs", entry), ("shards", sizes)):
+            entries = {**self._manifest.get(key, {}), index: new}
+            self._manifest[key] = dict(sorted(entries.items(), key=lambda item: int(item[0])))
 
     def finish(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Mark the store complete and return its manifest.
@@ -306,82 +344,17 @@ class SlabStore:
         if not self.complete:
             self._manifest["facts"] = json.loads(json.dumps(dict(facts or {})))
             self._manifest["complete"] = True
-            files.write_json(manifest_path(self.path), self._manifest)
+            manifest.save(self.path, self._manifest)
         return dict(self._manifest)
 
-    def _shard_files(self, name: str, slab: Slab) -> Iterator[Path]:
-        folder = self.path / name / "c" / str(slab.index)
-        yield from (p for p in folder.rglob("*") if p.is_file())
 
-
-def read_manifest(path: Path, *, stage: str = "the stage that writes it") -> dict[str, Any]:
-    """The manifest of a finished store.
-
-    Raises:
-        ValueError: no store there, another layout version, or not finished.
-    """
-    manifest = manifest_path(path)
-    if not manifest.exists() or not path.exists():
-        raise ValueError(f"store must exist, got nothing at {path}; run {stage} first")
-    content: dict[str, Any] = files.read_json(manifest)
-    found = content.get("contract", {}).get("schema")
-    if found != SCHEMA:
-        raise ValueError(f"store {path} must have layout version {SCHEMA}, got {found}; write it again")
-    if not content["complete"]:
-        raise ValueError(
-            f"store {path} must be finished, got {counted(len(content['slabs']), 'slab')} recorded; run {stage} again"
-        )
-    return content
-
-
-def open_store(path: Path, *, stage: str = "the stage that writes it", chunks: Any = None) -> xr.Dataset:
-    """Open a finished store for reading.
-
-    Args:
-        path: folder of the store.
-        stage: what to run when it is not there.
-        chunks: None reads lazily without Dask; {} gives Dask blocks of one slab.
-
-    Returns:
-        The dataset; `ds.attrs["contract"]` is the contract.
-
-    Raises:
-        ValueError: see `read_manifest`.
-    """
-    import xarray as xr
-
-    manifest = read_manifest(path, stage=stage)
+def consolidate(folder: Path) -> None:
+    """Put the metadata of all arrays of a finished group beside its own, so that `xr.open_zarr` opens it silently."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        ds: xr.Dataset = xr.open_zarr(path, chunks=chunks or None, consolidated=False, zarr_format=3)
-    if chunks == {}:
-        slab = manifest["slabs"]["0"]
-        ds = ds.chunk({manifest["slab_dim"]: slab["stop"] - slab["start"]})
-    return ds
+        warnings.filterwarnings("ignore", message=".*Consolidated metadata is currently not part.*")
+        zarr.consolidate_metadata(folder)
 
 
-def verify_store(path: Path) -> list[str]:
-    """Read every recorded slab and compare it with its recorded digest.
-
-    Returns:
-        One line per fault, empty when the store is sound.
-    """
-    import zarr
-
-    manifest = files.read_json(manifest_path(path))
-    group = zarr.open_group(path, mode="r")
-    names = sorted(n for n, a in group.arrays() if a.shards is not None)
-    faults = []
-    for index, entry in manifest["slabs"].items():
-        digest = hashlib.sha256()
-        try:
-            for name in names:
-                array: Any = group[name]
-                values = np.ascontiguousarray(array[entry["start"] : entry["stop"]])
-                digest.update(values.view(np.uint8).data)
-        except Exception as error:  # any codec's complaint means the same to the user
-            faults.append(f"slab {index} of {path} cannot be read: {error}")
-            continue
-        if digest.hexdigest()[:32] != entry["sha256"]:
-            faults.append(f"slab {index} of {path} does not match its recorded digest")
-    return faults
+def _layout(array: Any) -> tuple[Any, ...]:
+    return array.shape, array.chunks, array.shards, array.dtype, array.metadata.codecs

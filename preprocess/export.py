@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline import files, store
 from pipeline.console import progress, say
 from pipeline.grid import Grid
+from pipeline.shards import Reader
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Period
 from pipeline.weather.times import inside
@@ -50,6 +51,7 @@ def run_export(config: WeatherConfig) -> None:
         say(f"export: complete in {folder}")
         return
     group: Any = zarr.open_group(config.paths.store, mode="r")
+    state = Reader(config.paths.store, "state")
     opened = store.open_store(config.paths.store)
     require_channel_names(opened, store=config.paths.store)
     times = opened["time"].values
@@ -72,9 +74,9 @@ def run_export(config: WeatherConfig) -> None:
             for shard in listed:
                 path = folder / split / f"{shard.name}.npz"
                 if not path.exists():
-                    write_npz(path, _arrays(group["state"], shard, names, statics))
+                    write_npz(path, _arrays(state, shard, names, statics))
                 bar.advance(task, len(shard))
-    mean, std, climatology = statistics(group["state"], shards["train"], names)
+    mean, std, climatology = statistics(state, shards["train"], names)
     for name, field in statics.items():
         mean[name], std[name] = np.array([field.mean()]), np.array([field.std()])
     write_npz(folder / "normalize_mean.npz", mean.items())
@@ -134,7 +136,7 @@ def static_fields(group: Any, grid: Grid) -> dict[str, NDArray[np.float32]]:
 
 
 def statistics(
-    state: Any, shards: list[Shard], names: list[str]
+    state: Reader, shards: list[Shard], names: list[str]
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Mean and standard deviation (1,) and mean field (1, latitude, longitude) of each channel over all times.
 
@@ -147,8 +149,8 @@ def statistics(
     weights = np.full(int(np.prod(shape[1:])), 1.0 / np.prod(shape[1:]))
     total, moments = np.zeros(shape), []
     for shard in shards:
-        for start in range(shard.start, shard.stop, state.shards[0]):
-            for field in state[start : min(start + state.shards[0], shard.stop)].astype(np.float64):
+        for start in range(shard.start, shard.stop, state.array.shards[0]):
+            for field in state.read(slice(start, min(start + state.array.shards[0], shard.stop))).astype(np.float64):
                 total += field
                 moments.append(Moments.of(field.reshape(shape[0], -1), weights=weights))
         moments = [merge(moments)]
@@ -158,13 +160,13 @@ def statistics(
 
 
 def _arrays(
-    state: Any, shard: Shard, names: list[str], statics: dict[str, NDArray[np.float32]]
+    state: Reader, shard: Shard, names: list[str], statics: dict[str, NDArray[np.float32]]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Every array of a file; as many channels in memory as the store keeps in a chunk."""
     for name, field in statics.items():
         yield name, np.broadcast_to(field, (len(shard), 1, *field.shape))
-    block = state.chunks[1]
+    block = state.array.chunks[1]
     for first in range(0, len(names), block):
-        values = state[shard.start : shard.stop, first : first + block]
+        values = state.read(slice(shard.start, shard.stop), slice(first, first + block))
         for i in range(values.shape[1]):
             yield names[first + i], values[:, i : i + 1]

@@ -6,8 +6,6 @@ One array is in memory at a time, so a file may be larger than the memory.
 
 from __future__ import annotations
 
-import os
-import threading
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,16 +19,8 @@ from pipeline import files
 
 def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
     """Write named arrays to a file; its folder is created if absent; several may write it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for name, values in arrays:
-                large = values.nbytes >= 1 << 31
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
-                    np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
-        files.sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    files.sync(path.parent)
+    with files.replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, values in arrays:
+            large = values.nbytes >= 1 << 31
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=large) as member:
+                np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)

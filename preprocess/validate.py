@@ -9,21 +9,19 @@ It lies beside the sub-packages, as export does, because it works on stores of a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 
-from pipeline import store
+from pipeline import damage, manifest, store
 from pipeline.console import progress, say, stamp
+from pipeline.damage import DamagedShardError
 from pipeline.grid import Grid
 from pipeline.weather import foresight, variables
 from pipeline.weather.config import WeatherConfig
@@ -58,13 +56,24 @@ def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
         if path not in faulty:
             say(f"validate: {path} keeps the contract")
     if faulty:
-        listing = "\n".join("\n  ".join([str(path), *lines]) for path, lines in faulty.items())
+        listing = "\n".join("\n  ".join([str(path), *lines, *_remedy(path, lines)]) for path, lines in faulty.items())
         total = sum(map(len, faulty.values()))
         raise ValueError(
             f"stores must keep the contract of docs/data-contract.md, got {total} departure(s):\n{listing}"
         )
     for line in [] if config is None else foresight.look_ahead(config):
         say(f"validate: {line}")
+
+
+class _Damage(str):
+    """A departure that the command which wrote the store sets right."""
+
+
+def _remedy(path: Path, lines: Sequence[str]) -> list[str]:
+    """What the user can do for a store of ours that is not as it was written."""
+    if not manifest.contract_of(path) or not any(isinstance(line, _Damage) for line in lines):
+        return []
+    return [manifest.remedy(path, manifest.inspect(path)[0])]
 
 
 def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
@@ -80,38 +89,23 @@ def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
     if "state" not in ds:
         return [f"must hold the array 'state', got {', '.join(map(repr, ds.data_vars)) or 'no array'}"]
     kind = "forecast" if "init_time" in ds["state"].dims else "training store"
-    manifest, faults = _manifest(path)
+    content, faults = manifest.inspect(path)
+    if content and not content["complete"]:
+        faults.append(f"must be complete, got {len(content['slabs'])} slabs recorded and no end")
+    if content:
+        faults += manifest.metadata_faults(path, content)
     return [
-        *faults,
-        *_contract(ds, kind, manifest),
+        *map(_Damage, faults),
+        *_contract(ds, kind),
         *_layout(ds, kind),
         *_channels(ds, config),
         *_grid(ds, config),
-        *_times(ds, kind, manifest, config),
-        *_values(path, ds, kind, manifest),
+        *_times(ds, kind, content, config),
+        *_values(path, ds, kind, content),
     ]
 
 
-def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
-    place = store.manifest_path(path)
-    if not place.exists():
-        return {}, [f"must have a manifest, got no {place.name} beside it: completeness and digests cannot be checked"]
-    try:
-        content = json.loads(place.read_text())
-    except ValueError as error:
-        return {}, [f"{place.name} must be JSON, got {error}"]
-    needed = {"contract", "digest", "slab_dim", "axis", "slabs", "complete", "facts"}
-    if absent := needed - set(content):
-        return {}, [f"{place.name} must have {', '.join(sorted(needed))}, got none of {', '.join(sorted(absent))}"]
-    faults = []
-    if not content["complete"]:
-        faults.append(f"must be complete, got {counted(len(content['slabs']), 'slab')} recorded and no end")
-    if content["digest"] != store.contract_digest(content["contract"]):
-        faults.append(f"digest of {place.name} must be that of its contract, got {content['digest']}")
-    return content, faults
-
-
-def _contract(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _contract(ds: xr.Dataset, kind: str) -> Iterator[str]:
     contract = ds.attrs.get("contract")
     if not isinstance(contract, Mapping):
         yield f"attribute 'contract' must be a mapping, got {contract!r}"
@@ -122,9 +116,6 @@ def _contract(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) -> Iterato
         yield f"contract.kind must be {kind!r}, got {contract.get('kind')!r}"
     if not isinstance(contract.get("source"), Mapping) or "label" not in contract["source"]:
         yield f"contract.source must say what the data are in 'label', got {contract.get('source')!r}"
-    if manifest:
-        for line in store.contract_differences(contract, manifest["contract"]):
-            yield f"contract must be that of the manifest, got {line}"
     names = [str(c) for c in ds["channel"].values] if "channel" in ds else []
     if contract.get("channels") != names:
         yield f"contract.channels must be the channels of the store, got {contract.get('channels')} against {names}"
@@ -193,7 +184,7 @@ def _grid(ds: xr.Dataset, config: WeatherConfig | None) -> Iterator[str]:
         yield f"grid must be that of the configuration, {config.data.regrid.grid}; got {grid}"
 
 
-def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: WeatherConfig | None) -> Iterator[str]:
+def _times(ds: xr.Dataset, kind: str, content: Mapping[str, Any], config: WeatherConfig | None) -> Iterator[str]:
     dim = _KINDS[kind][0]
     if dim not in ds.coords:
         return
@@ -219,9 +210,9 @@ def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Weath
     if (off := np.flatnonzero((times - times[0]) % step)).size:
         yield f"times must lie {hours} h apart or a multiple, got {stamp(times[off[0]])} after {stamp(times[0])}"
         return
-    if manifest:
+    if content:
         absent = np.setdiff1d(np.arange(times[0], times[-1] + step, step), times)
-        listed = np.array(manifest["facts"].get("missing_times", []), "datetime64[ns]")
+        listed = np.array(content["facts"].get("missing_times", []), "datetime64[ns]")
         if (unlisted := np.setdiff1d(absent, listed)).size:
             got = f"{counted(unlisted.size, 'that is not', 'that are not')}, {stamp(unlisted[0])} first"
             yield f"missing times must be listed in the manifest, got {got}"
@@ -230,17 +221,17 @@ def _times(ds: xr.Dataset, kind: str, manifest: Mapping[str, Any], config: Weath
             yield f"times listed as missing must be absent, got {got}"
 
 
-def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _values(path: Path, ds: xr.Dataset, kind: str, content: Mapping[str, Any]) -> Iterator[str]:
     """Digests, missing values and ranges, each slab read once."""
     group: Any = zarr.open_group(path, mode="r")
     state = group["state"]
     length, axis = state.shape[0], state.ndim - 3
     names = [str(c) for c in ds["channel"].values] if "channel" in ds else []
-    slabs = {i: (e["start"], e["stop"], e["sha256"]) for i, e in manifest.get("slabs", {}).items()}
+    slabs = {i: (e["start"], e["stop"], e["sha256"]) for i, e in content.get("slabs", {}).items()}
     if not slabs:
         step = max(1, _BLOCK // max(1, 4 * int(np.prod(state.shape[1:], dtype=np.int64))))
         slabs = {str(slab.index): (slab.start, slab.stop, None) for slab in store.slabs(length, step)}
-    arrays = sorted(n for n, a in group.arrays() if n == "state" or (manifest and a.shards is not None))
+    arrays = sorted(n for n, a in group.arrays() if n == "state" or (content and a.shards is not None))
     covered = sum(stop - start for start, stop, _ in slabs.values())
     if covered != length:
         yield f"slabs must cover {length} along {_KINDS[kind][0]}, got {covered} recorded"
@@ -250,12 +241,16 @@ def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) 
         for index, (start, stop, sha256) in slabs.items():
             bar.advance(task)
             try:
-                parts = {n: np.ascontiguousarray(group[n][start:stop]) for n in arrays}
-            except Exception as error:  # any codec's complaint
-                yield f"slab {index} (from {start} on) must be readable, got {type(error).__name__}: {error}"
+                parts = damage.read_slab(path, {"start": start, "stop": stop}, arrays=arrays)
+            except DamagedShardError as error:
+                yield _Damage(f"{_slab(path, content, index, start)} must be readable: {error.reason}")
                 continue
-            if sha256 is not None and _digest(parts) != sha256:
-                yield f"slab {index} (from {start} on) must match its recorded digest, got another"
+            except Exception as error:  # any complaint of Zarr's
+                reason = f"{type(error).__name__}: {error}"
+                yield _Damage(f"{_slab(path, content, index, start)} must be readable: {reason}")
+                continue
+            if sha256 is not None and damage.slab_digest(parts) != sha256:
+                yield _Damage(f"{_slab(path, content, index, start)} must match its recorded digest, got another")
             if axis >= 1 and parts["state"].shape[axis] == len(names):
                 flat = np.moveaxis(parts["state"], axis, 0).reshape(len(names), -1)
                 good = np.isfinite(flat)
@@ -264,6 +259,12 @@ def _values(path: Path, ds: xr.Dataset, kind: str, manifest: Mapping[str, Any]) 
                 high = np.maximum(high, flat.max(axis=1, where=good, initial=-np.inf))
     for name, a, b, gone in zip(names, low, high, missing, strict=True):
         yield from _range(name, float(a), float(b), int(gone))
+
+
+def _slab(path: Path, content: Mapping[str, Any], index: str, start: int) -> str:
+    """What messages call a slab."""
+    where = damage.span_of(path, content, int(index)) if index in content.get("slabs", {}) else f"from {start} on"
+    return f"slab {index} ({where})"
 
 
 def _range(name: str, low: float, high: float, missing: int) -> Iterator[str]:
@@ -276,13 +277,6 @@ def _range(name: str, low: float, high: float, missing: int) -> Iterator[str]:
     bottom, top = variables.plausible_range(channel)
     if low < bottom or high > top:
         yield f"channel {name!r} must lie within {bottom:g} .. {top:g} {channel.spec.unit}, got {low:g} .. {high:g}"
-
-
-def _digest(parts: Mapping[str, NDArray[Any]]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(parts):
-        total.update(parts[name].view(np.uint8).data)
-    return total.hexdigest()[:32]
 
 
 def _weatherbench(ds: xr.Dataset) -> Iterator[str]:

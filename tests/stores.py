@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pipeline import provenance
-from pipeline.store import ArraySpec, SlabStore
+from pipeline import manifest, provenance
+from pipeline.damage import large_arrays
+from pipeline.store import ArraySpec, SlabStore, contract_digest
 from pipeline.weather.config import WeatherConfig
 
 Span = tuple[str, str]
@@ -52,6 +53,22 @@ def write_store(
         for slab in store.pending():
             store.write(slab, {"state": state.values[slab.slice]})
         store.finish(facts or {})
+
+
+def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Make the manifest of a store another one that is sound: as if the store had been written so.
+
+    Args:
+        path: of the store.
+        change: alters the manifest's content; shards may have been altered before.
+    """
+    content, _ = manifest.inspect(path)
+    change(content)
+    content["digest"] = contract_digest(content["contract"])
+    large = large_arrays(path)
+    for index in content["slabs"]:
+        content["shards"][index] = manifest.shard_files(path, arrays=large, slab=int(index))
+    manifest.save(path, content | {"metadata": manifest.small_files(path, arrays=large)})
 
 
 def write_training_store(

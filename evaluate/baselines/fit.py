@@ -250,10 +250,6 @@ def _save(folder: Path | None, name: str, contract: Mapping[str, Any], arrays: A
     """Keep a fit, where there is a folder for it; the file is there whole or not at all."""
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.tmp.npz"
     parts: dict[str, Any] = {**arrays, "contract": np.frombuffer(json.dumps(contract).encode(), np.uint8)}
-    np.savez(temporary, **parts)
-    files.sync(temporary)
-    temporary.replace(folder / f"{name}.npz")
-    files.sync(folder)
+    with files.replacing(folder / f"{name}.npz") as temporary:
+        np.savez(temporary, **parts)

@@ -1,7 +1,8 @@
 """Reading what is scored: forecasts, truths and climatologies, a batch of init times at a time.
 
-Contract: each truth and each climatology is read once as long as the leads fit the cache; forecasts are read in whole
-batches, each while the one before is computed. Batches follow the order of the init times.
+Contract: our own stores are read by `pipeline.shards`, in whole slabs. Each truth and each climatology is read once as
+long as the leads fit the cache; forecasts are read in whole batches, each while the one before is computed. Batches
+follow the order of the init times.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Reader:
         times = self._with_neighbours(wanted, self._states, lambda t: self._times[t] // slab, ahead=ahead)
         if times:
             rows = np.array([self._times[t] for t in times])
-            values = _take(self.truth["state"], "time", rows)[:, self._columns[""]]
+            values = _take(self.truth["state"], "time", rows, channel=self._columns[""])
             self._states |= zip(times, values.reshape(len(times), len(self.channels), self.cells), strict=True)
         slots = self._slots
         times = self._with_neighbours(wanted, self._climate, lambda t: (slots[t] - 1) // days, ahead=ahead)
@@ -132,7 +133,7 @@ class Reader:
         ds = self.forecasts[name]
         rows = _positions(ds["init_time"].values.astype("datetime64[ns]"), init.astype("datetime64[ns]"))
         leads = _positions(lead_hours(ds["lead_time"].values), self.alignment.leads)
-        values = _take(ds["state"], "init_time", rows)[:, leads][:, :, self._columns[name]]
+        values = _take(ds["state"], "init_time", rows, lead_time=leads, channel=self._columns[name])
         return np.ascontiguousarray(values.reshape(*values.shape[:3], self.cells))
 
 
@@ -149,8 +150,16 @@ def _slab(ds: xr.Dataset) -> int:
     return int(shards[0]) if shards else 1
 
 
-def _take(array: xr.DataArray, dim: str, rows: Any) -> NDArray[np.float32]:
-    """Rows of a stored array; mostly contiguous ones through one slice, which reads faster than picking."""
+def _take(array: xr.DataArray, dim: str, rows: Any, **others: Any) -> NDArray[np.float32]:
+    """Rows of a stored array; mostly contiguous ones through one slice, which reads faster than picking.
+
+    Args:
+        array: as `pipeline.store.open_store` gives it, so that only the chunks needed are read; or of another origin.
+        dim: the dimension of the rows.
+        rows: slice or positions.
+        others: slices or positions along other dimensions.
+    """
+    array = array.isel({d: positions for d, positions in others.items() if not isinstance(positions, slice)})
     if isinstance(rows, slice):
         return np.asarray(array.isel({dim: rows}).values, dtype=np.float32)
     low, high = int(rows.min()), int(rows.max()) + 1

@@ -42,8 +42,6 @@ class Numbers:
         for name, unit in self.units.items():
             ds[name] = ds[name].assign_attrs(units=unit or "1")
         encoding: dict[str, Any] = {str(v): {"zlib": True} for v in ds.data_vars if ds[v].dtype.kind in "fib"}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.nc.tmp")
-        ds.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-        temporary.replace(path.with_name(f"{path.name}.nc"))
+        with files.replacing(path.with_name(f"{path.name}.nc")) as temporary:
+            ds.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
         files.write_text(path.with_name(f"{path.name}.csv"), frame.to_csv(index=False, float_format="%.7g"))

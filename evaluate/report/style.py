@@ -24,6 +24,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
+from pipeline import files
+
 DPI = 170
 FORMATS = (".png", ".pdf")
 """Of figures."""
@@ -286,7 +288,6 @@ def with_palette(pixels: NDArray[np.uint8], colours: Colormap) -> Any:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """Write a file whole or not at all."""
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -22,6 +22,7 @@ from evaluate.reading.batch import Batch, Field, Predictor
 from evaluate.scoring.regional import RegionalSums
 from evaluate.statistics import MODEL_STATISTICS, STATISTICS, TRUTH_STATISTICS, Pair
 from evaluate.text import iso_hour
+from pipeline import files
 from pipeline.grid import Grid
 from pipeline.words import counted
 
@@ -69,12 +70,9 @@ class Sums:
 
     def save(self, path: Path) -> None:
         """Write to a NetCDF file, atomically."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        for name, state in vars(self).items():
-            state.sums.assign(weight=state.weights).to_netcdf(temporary, group=name, mode="a", engine="netcdf4")
-        temporary.replace(path)
+        with files.replacing(path) as temporary:
+            for name, state in vars(self).items():
+                state.sums.assign(weight=state.weights).to_netcdf(temporary, group=name, mode="a", engine="netcdf4")
 
     @classmethod
     def load(cls, path: Path) -> Sums:

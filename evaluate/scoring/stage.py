@@ -113,9 +113,8 @@ class Result:
         ds["unit"] = ("channel", [self.units[c] for c in map(str, ds["channel"].values)])
         ds["lead"].attrs["units"] = "hours"
         ds.attrs = {"title": f"Forecast scores, {data_name(facts.label)}", "facts": json.dumps(facts.to_json())}
-        temporary = path.with_name(f".{path.name}.tmp")
-        ds.to_netcdf(temporary, engine="netcdf4")
-        temporary.replace(path)
+        with files.replacing(path) as temporary:
+            ds.to_netcdf(temporary, engine="netcdf4")
 
 
 def run_score(config: WeatherConfig) -> None:

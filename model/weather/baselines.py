@@ -28,8 +28,12 @@ LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-4, 1e-5, 0.05
 """Of AdamW with a linear warm-up (a fraction of all steps) and a cosine; climate-learn's schedule."""
 
 
-def run_baselines(config: WeatherConfig) -> None:
+def run_baselines(config: WeatherConfig, *, verify: bool = False) -> None:
     """Train evaluation.trained_baselines and issue their forecasts, or resume where an earlier call was stopped.
+
+    Args:
+        config: the experiment.
+        verify: where forecasts are there, compare every slab with its digest; damaged ones are issued again.
 
     Raises:
         ValueError: none is named, an earlier stage is missing, or climate-learn is not installed.
@@ -38,7 +42,7 @@ def run_baselines(config: WeatherConfig) -> None:
     stores = paths.network_forecasts
     if not stores:
         raise ValueError("evaluation.trained_baselines must name a network, got none; set it to [resnet, unet]")
-    if done := complete_baselines(config):
+    if done := complete_baselines(config, verify=verify, mend=launch.is_main()):
         console.print(done, markup=False)
         return
     facts = {}
@@ -82,7 +86,8 @@ def _train_and_issue(name: str, config: WeatherConfig, *, device: torch.device, 
     newest = checkpoint.best_or_last(folder.checkpoints)
     assert newest is not None
     path, made_by = paths.network_forecasts[name], f"climate-learn's {name}"
-    issued = write_forecasts(experiment, newest, [path], device=device, console=console, made_by=made_by)
+    more: dict[str, Any] = {"made_by": made_by, "command": "python -m pipeline baselines"}
+    issued = write_forecasts(experiment, newest, [path], device=device, console=console, **more)
     return facts | {
         "samples": trainer.step * config.training.batch_size,
         "architecture": climatelearn.ARCHITECTURES[name],

@@ -27,26 +27,27 @@ from model.weather.calibration import Calibration, calibrate
 from model.weather.job import Job, forecast_fields, prepare
 from pipeline import provenance
 from pipeline.console import data_with_article, terminal_progress
-from pipeline.store import SlabStore, contract_digest, read_manifest
+from pipeline.store import SlabStore, contract_digest, finished, read_manifest
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
 from pipeline.words import counted
 
 
-def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
+def run_forecast(config: WeatherConfig, *, initial: Path | None = None, verify: bool = False) -> None:
     """Issue the forecasts of a configuration, or resume where an earlier call was stopped.
 
     Args:
         config: the experiment.
         initial: a store of states to start from instead of the test period's.
+        verify: where forecasts are there, compare every slab with its digest; damaged ones are issued again.
 
     Raises:
         ValueError: an earlier stage is missing, the checkpoint belongs to other data, the states do not fit the model,
             or no init time qualifies.
     """
     paths, console = config.paths, Console(stderr=True, soft_wrap=True, quiet=not launch.is_main())
-    stores = [paths.forecast, *paths.uncalibrated.values()]
-    if initial is None and (done := complete_forecast(config)):
+    stores, main = [paths.forecast, *paths.uncalibrated.values()], launch.is_main()
+    if initial is None and (done := complete_forecast(config, verify=verify, mend=main)):
         console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
@@ -55,6 +56,9 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None) -> None:
         raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
     with launch.process_group(world_size=None) as device:
         written = [_path(path, initial) for path in stores]
+        if initial is not None:
+            for path in written:
+                finished(path, verify=verify, mend=main)
         facts = write_forecasts(config, found, written, device=device, console=console, initial=initial)
         if launch.is_main():
             provenance.write_receipt(config, stage="forecast", outputs=written, facts=facts)
@@ -69,6 +73,7 @@ def write_forecasts(
     console: Console,
     initial: Path | None = None,
     made_by: str | None = None,
+    command: str = "python -m pipeline forecast",
 ) -> dict[str, Any]:
     """Write a forecast store, all ranks together; beside a calibrated one also the forecasts as they were.
 
@@ -80,6 +85,7 @@ def write_forecasts(
         console: for messages and the progress bar.
         initial: see `run_forecast`.
         made_by: what the store's title calls the model; the experiment's name by default.
+        command: what a user runs to have the store written.
 
     Returns:
         Facts for a receipt.
@@ -93,7 +99,11 @@ def write_forecasts(
         own = job if initial is None else prepare(config, trained, device=device, initial=None)
         calibration = calibrate(config, own, trained.parent.parent, console=console)
         job.facts["calibrated_on"] = len(calibration.init_times)
-    _fill_stores(config, job, paths, calibration, made_by=made_by or config.name, console=console)
+    if initial is not None:
+        command += f" --initial {config.forecast.initial}"
+    about = {"made_by": made_by or config.name, "command": command}
+    opened = [_open_store(config, job, p, c, **about) for p, c in zip(paths, (calibration, None), strict=False)]
+    _fill_stores(config, job, opened if launch.is_main() else [], calibration, console=console)
     return job.facts
 
 
@@ -107,7 +117,7 @@ def _path(path: Path, initial: Path | None) -> Path:
 
 
 def _open_store(
-    config: WeatherConfig, job: Job, path: Path, calibration: Calibration | None, *, made_by: str
+    config: WeatherConfig, job: Job, path: Path, calibration: Calibration | None, *, made_by: str, command: str
 ) -> SlabStore:
     fields = job.predictor.whole
     source = fields.contract["source"]
@@ -134,6 +144,7 @@ def _open_store(
         trained_on=fields.trained_on,
         source=source,
         calibration=None if calibration is None else calibration.array,
+        command=command,
         checkpoint=job.digest,
         **extra,
     )
@@ -142,20 +153,16 @@ def _open_store(
 def _fill_stores(
     config: WeatherConfig,
     job: Job,
-    paths: Sequence[Path],
+    opened: Sequence[SlabStore],
     calibration: Calibration | None,
     *,
-    made_by: str,
     console: Console,
 ) -> None:
-    """The forecasts, calibrated in the first store and as they were in the second, if there are two."""
+    """The forecasts, calibrated in the first store and as they were in the second, if there are two; rank 0 alone."""
     progress, leads = terminal_progress("init times", on=console), np.asarray(config.forecast.lead_hours)
     fields = job.predictor.whole
     with ExitStack() as stack:
-        stores: list[SlabStore] = []
-        if launch.is_main():
-            for path, applied in zip(paths, (calibration, None), strict=False):
-                stores.append(stack.enter_context(_open_store(config, job, path, applied, made_by=made_by)))
+        stores = [stack.enter_context(store) for store in opened]
         stack.enter_context(progress)
         missing = [store.pending() for store in stores]
         pending = launch.from_main(sorted({slab for slabs in missing for slab in slabs}, key=lambda slab: slab.start))

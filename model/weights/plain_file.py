@@ -106,10 +106,9 @@ def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
     kept = ("model", "network_input", "stepping", "contract", "normals", "splits", "step")
     about = {key: description[key] for key in kept if key in description}
     text = {"format": FORMAT, "description": json.dumps(about)}
-    temporary = target.with_name(f".{target.name}.new")
-    save_file({f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales, temporary, metadata=text)
-    files.sync(temporary)
-    temporary.replace(target)
+    tensors = {f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales
+    with files.replacing(target) as temporary:
+        save_file(tensors, temporary, metadata=text)
     return target
 
 

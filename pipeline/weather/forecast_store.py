@@ -39,6 +39,7 @@ def forecast_store(
     source: Mapping[str, Any] | None = None,
     calibration: NDArray[np.float32] | None = None,
     slab_inits: int = SLAB_INITS,
+    command: str = "python -m pipeline forecast",
     **made_by: Any,
 ) -> SlabStore:
     """Describe a forecast store; nothing is touched before its context is entered.
@@ -55,6 +56,7 @@ def forecast_store(
         source: what the data are, for the contract; that of `like` by default.
         calibration: (lead, channel) factors by which the anomalies were scaled; None for none.
         slab_inits: most init times written together.
+        command: what a user runs to have it written.
         made_by: further entries of the contract, e.g. a checkpoint's digest.
     """
     contract = like.attrs["contract"]
@@ -98,4 +100,5 @@ def forecast_store(
             **made_by,
         },
         attrs={"title": title},
+        command=command,
     )

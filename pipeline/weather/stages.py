@@ -98,6 +98,7 @@ STAGES = (
         summary="Integrate the embedded atmosphere and stream an ERA5-shaped archive into Zarr.",
         outputs={"simulated": Output("data/simulated-{digest}.zarr")},
         applies=lambda config: config.simulated,
+        verifies=True,
     ),
     Stage(
         "fetch",
@@ -122,6 +123,7 @@ STAGES = (
             "export": Output("export-{digest}", lambda config: [store(config), _splits(config)]),
         },
         resources=_LARGE,
+        verifies=True,
     ),
     Stage(
         "normals",
@@ -161,6 +163,7 @@ STAGES = (
         on_ranks=True,
         category="Model",
         resources=Resources(threads=16, mem_mb=6000),
+        verifies=True,
     ),
     Stage(
         "twins",
@@ -173,6 +176,7 @@ STAGES = (
         outputs={"twins": Output("{member}-{digest}.zarr", members=_twin_names)},
         applies=lambda config: _has_splits(config) and bool(config.evaluation.twins.models),
         category="Skill",
+        verifies=True,
     ),
     Stage(
         "baselines",
@@ -190,6 +194,7 @@ STAGES = (
         on_ranks=True,
         category="Skill",
         resources=Resources(threads=16, mem_mb=8000, runtime="5d"),
+        verifies=True,
     ),
     Stage(
         "score",

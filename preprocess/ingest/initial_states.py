@@ -23,11 +23,12 @@ from preprocess.ingest.stage import run_regrid
 from preprocess.sources.local_files import find_files, open_file, open_files
 
 
-def prepare_initial(config: WeatherConfig) -> Path:
+def prepare_initial(config: WeatherConfig, *, verify: bool = False) -> Path:
     """The store of the states that `forecast.initial` names; written now if it is not there.
 
     Args:
         config: the experiment whose model will forecast from them.
+        verify: see `run_regrid`.
 
     Returns:
         Path of a finished store.
@@ -52,10 +53,12 @@ def prepare_initial(config: WeatherConfig) -> Path:
     data = config.data.model_copy(update={"channels": channels, "period": period, "step_hours": 1})
     derived = config.model_copy(update={"source": source, "data": data, "directory": _folder(config, source.paths)})
     if os.environ.get("RANK", "0") == "0":
-        run_regrid(derived)
-    while not derived.paths.receipt("regrid").exists():  # another rank writes it; torchrun ends this one if that fails
+        run_regrid(derived, verify=verify, command=f"python -m pipeline forecast --initial {given}")
+    path, receipt = derived.paths.store, derived.paths.receipt("regrid")
+    while not (receipt.exists() and store.finished(path, mend=False)):
+        # Another rank writes it; torchrun ends this one if that fails.
         time.sleep(0.2)
-    return derived.paths.store
+    return path
 
 
 def _path(given: Path) -> str:

@@ -8,7 +8,6 @@ the source. Whatever is taken over is first compared with the digest that the ot
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import files, store
+from pipeline import damage, files, manifest, store
 from pipeline.console import say
 from pipeline.weather.times import Times
 from pipeline.words import counted
@@ -47,25 +46,27 @@ class OtherPeriod:
         slab_size: times in a slab.
         slabs: recorded slabs by number.
         times: its time axis.
+        manifest: all of it.
     """
 
     path: Path
     slab_size: int
     slabs: Mapping[int, RecordedSlab]
     times: Times
+    manifest: Mapping[str, Any]
 
     @classmethod
     def beside(cls, writer: store.SlabStore) -> list[OtherPeriod]:
         """Usable stores in the folder of a new one, those with most times first."""
         usable = []
         digest = store.contract_digest(writer.contract)
-        for manifest in writer.path.parent.glob("*.manifest.json"):
-            path = manifest.with_name(manifest.name.removesuffix(".manifest.json") + ".zarr")
+        for place in writer.path.parent.glob("*.manifest.json"):
+            path = place.with_name(place.name.removesuffix(".manifest.json") + ".zarr")
             if path == writer.path or not path.exists():
                 continue
             try:
-                content = files.read_json(manifest)
-                if content["digest"] != digest or not content["slabs"]:
+                content, faults = manifest.inspect(path)
+                if faults or content["digest"] != digest or not content["slabs"]:
                     continue
                 group: Any = zarr.open_group(path, mode="r")
                 hours = group["time"][:]
@@ -73,7 +74,7 @@ class OtherPeriod:
                 continue
             times = (np.datetime64(0, "ns") + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
             slabs = {int(i): entry for i, entry in content["slabs"].items()}
-            usable.append(cls(path, int(content["axis"]["slab_size"]), slabs, times))
+            usable.append(cls(path, int(content["axis"]["slab_size"]), slabs, times, content))
         return sorted(usable, key=lambda other: -other.times.size)
 
     def same(self, times: Times, *, slab_size: int) -> int | None:
@@ -106,7 +107,7 @@ class OtherPeriod:
         for number in np.unique(positions // self.slab_size).tolist():
             here = positions // self.slab_size == number
             slab = self.slabs[number]
-            fields = _read_slab(self.path, slab["start"], slab["stop"], slab["sha256"])
+            fields = _fields(self, number)
             whole[wanted[here]] = fields[positions[here] - slab["start"]]
         return whole
 
@@ -116,6 +117,7 @@ class OtherPeriod:
         Raises:
             ValueError: the files are not as recorded.
         """
+        _fields(self, number)
         old, new = (p / _ARRAY / "c" / str(i) for p, i in ((self.path, number), (writer.path, slab.index)))
         shutil.rmtree(new, ignore_errors=True)
         for file in sorted(p for p in old.rglob("*") if p.is_file()):
@@ -127,26 +129,16 @@ class OtherPeriod:
                 shutil.copyfile(file, target)
                 files.sync(target)
         entry = self.slabs[number]
-        _read_slab(writer.path, slab.start, slab.stop, entry["sha256"])
+        found = damage.read_slab(writer.path, {"start": slab.start, "stop": slab.stop}, arrays=[_ARRAY])
+        if damage.slab_digest(found) != entry["sha256"]:
+            raise ValueError(f"slab {slab.index} of {writer.path} must be that of {self.path}; check the disk")
         writer.record(slab, digest=entry["sha256"], note=entry.get("note"))
 
 
 @lru_cache(maxsize=1)
-def _read_slab(path: Path, start: int, stop: int, sha256: str) -> NDArray[np.float32]:
-    """The values of one slab, compared with its digest.
-
-    Raises:
-        ValueError: they differ, or cannot be read.
-    """
-    group: Any = zarr.open_group(path, mode="r")
-    remedy = "delete that store and run again"
-    try:
-        values = np.ascontiguousarray(group[_ARRAY][start:stop])
-    except Exception as error:  # any codec's complaint
-        raise ValueError(f"slab at {start} of {path} must be readable, got {error}; {remedy}") from None
-    if hashlib.sha256(values.view(np.uint8).data).hexdigest()[:32] != sha256:
-        raise ValueError(f"slab at {start} of {path} must match its recorded digest; {remedy}")
-    return values
+def _fields(other: OtherPeriod, number: int) -> NDArray[np.float32]:
+    """The values of one slab, as recorded; the last one is kept, since several new slabs may need it."""
+    return damage.recorded_slab(other.path, other.manifest, number)[_ARRAY]
 
 
 def take_over(

@@ -32,10 +32,16 @@ from preprocess.ingest.reuse import take_over
 from preprocess.sources import Archive
 
 
-def run_regrid(config: WeatherConfig) -> None:
-    """Read the source, put it on the target grid, and write the training store."""
+def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "python -m pipeline regrid") -> None:
+    """Read the source, put it on the target grid, and write the training store.
+
+    Args:
+        config: the experiment.
+        verify: where the store is there, compare every slab with its digest; damaged ones are written again.
+        command: that a user runs to have this store written.
+    """
     path = config.paths.store
-    if done := complete_regrid(config):
+    if done := complete_regrid(config, verify=verify):
         say(done)
         return
     archive = open_archive(config)
@@ -57,9 +63,12 @@ def run_regrid(config: WeatherConfig) -> None:
         slab_size=config.data.slab_times,
         contract=store_contract(archive, config.data, regrid=gridder.describe()),
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
+        command=command,
     )
     with writer.held():
-        if (done := finished_store(config)) and not _pending(writer):  # the files say which times there are, now
+        if (done := finished_store(config, verify=False)) and not _pending(
+            writer
+        ):  # the files say which times there are, now
             say(done)
             return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
@@ -209,8 +218,7 @@ def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> d
 
 def _pending(writer: store.SlabStore) -> list[store.Slab]:
     """Slabs to compute, known before the store is opened for writing."""
-    manifest = store.manifest_path(writer.path)
-    if not manifest.exists() or not writer.path.exists():
+    if not writer.path.exists():
         return writer.slabs()
     with writer as opened:
         return opened.pending()

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,9 @@ def run_normals(config: WeatherConfig) -> None:
                 return
             say(f"normals: {path} was made from other data; it is computed again")
         files.free_space_check(path, _size(config.paths.store, times) * (3 if config.data.normals.keep_sums else 1))
-        temporary = path.with_name(f".{path.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)
-        _write(temporary, config=config, contract=contract, times=times, chosen=chosen, pairs=pairs)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-        files.sync(path.parent)
+        keep_sums = files.replacing(sums_path(path)) if config.data.normals.keep_sums else nullcontext()
+        with files.replacing(path) as temporary, keep_sums as sums:
+            _write(temporary, sums, config=config, contract=contract, times=times, chosen=chosen, pairs=pairs)
     normals = layout.Normals.open(path)
     _receipt(config, normals)
     say(f"normals: {counted(contract['times'], 'training time')}, climatology: {normals.kind}, written to {path}")
@@ -139,11 +135,18 @@ def _size(path: Path, times: Times) -> int:
 
 
 def _write(
-    path: Path, *, config: WeatherConfig, contract: dict[str, Any], times: Times, chosen: Index, pairs: Pairs | None
+    path: Path,
+    sums_kept: Path | None,
+    *,
+    config: WeatherConfig,
+    contract: dict[str, Any],
+    times: Times,
+    chosen: Index,
+    pairs: Pairs | None,
 ) -> None:
-    """Compute everything and write it to a new folder."""
+    """Compute everything and write it to a new folder, and the sums to another if they are kept."""
     source: Any = zarr.open_group(config.paths.store, mode="r")
-    state, settings = source["state"], config.data.normals
+    state, settings = Reader(config.paths.store, "state"), config.data.normals
     grid = Grid(source["latitude"][:], source["longitude"][:])
     names = [str(name) for name in source["channel"][:]]
     hours = np.unique(layout.hours_of_day(times))
@@ -155,13 +158,13 @@ def _write(
     training = Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
 
     group: Any = zarr.open_group(path, mode="w", zarr_format=3)
-    climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.chunks[1])
+    climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.array.chunks[1])
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
     parts: list[dict[int, Moments]] = []
     anomaly_std, change_std = np.empty(len(names)), np.empty((len(pairs.lead_hours) if pairs else 0, len(names)))
     shape = (hours.size, SLOTS, len(names), grid.size)
-    keep = SumsWriter(sums_path(config.paths.normals), shape=shape, content=content) if settings.keep_sums else None
-    blocks = _blocks(len(names), chunk=state.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
+    keep = SumsWriter(sums_kept, shape=shape, content=content) if sums_kept is not None else None
+    blocks = _blocks(len(names), chunk=state.array.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
     with progress("times") as bar:
         task = bar.add_task("normals", total=(chosen.size + (pairs.used_times.size if pairs else 0)) * len(blocks))
         tick = partial(bar.advance, task)
@@ -199,8 +202,7 @@ def _write(
             "digest": digest.hexdigest()[:16],
         }
     )
-    for file in sorted(path.rglob("*")):
-        files.sync(file)
+    store.consolidate(path)
     if keep is not None:
         keep.finish(yearly)
     if not smoothing.seasonal:

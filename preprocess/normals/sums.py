@@ -10,7 +10,6 @@ three fields of each year are compared as well.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,17 @@ import zarr
 import zarr.codecs
 from numpy.typing import NDArray
 
-from pipeline import files
+from pipeline.shards import Reader
+from pipeline.store import consolidate
 from preprocess.normals.moments import DailySums, Moments, yearly_arrays
 
 SCHEMA = 1
+_DIMS = {
+    "count": ("hour", "dayofyear"),
+    "year_count": ("year",),
+    "year_mean": ("year", "channel"),
+    "year_m2": ("year", "channel"),
+}
 
 
 def sums_path(normals: Path) -> Path:
@@ -39,7 +45,7 @@ def years_of(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 def about(
     store_digest: str,
-    state: Any,
+    state: Reader,
     times: NDArray[np.datetime64],
     chosen: NDArray[np.int64],
     *,
@@ -59,7 +65,7 @@ def about(
         inside = chosen[years_of(times[chosen]) == year]
         digest = hashlib.sha256(times[inside].astype("datetime64[s]").astype("<i8").tobytes())
         for index in (inside[0], inside[inside.size // 2], inside[-1]):
-            digest.update(np.ascontiguousarray(state[int(index)]).tobytes())
+            digest.update(state.read(slice(int(index), int(index) + 1)).tobytes())
         digests[str(year)] = digest.hexdigest()[:16]
     return {"schema": SCHEMA, "store": store_digest, "hours": [int(h) for h in hours], "years": digests}
 
@@ -103,19 +109,17 @@ class Sums:
 
 
 class SumsWriter:
-    """Writes the sums of one run under a temporary name; `finish` gives them their own.
+    """Writes the sums of one run.
 
     Args:
-        path: folder of the store.
+        path: a new folder, which becomes the store when all is written.
         shape: (hours, days of year, channels, cells).
         content: see `about`.
     """
 
     def __init__(self, path: Path, *, shape: tuple[int, int, int, int], content: dict[str, Any]) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.new")
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._group: Any = zarr.open_group(self._temporary, mode="w", zarr_format=3)
+        self._group: Any = zarr.open_group(path, mode="w", zarr_format=3)
         self._total = self._group.create_array(
             "total",
             shape=shape,
@@ -133,11 +137,7 @@ class SumsWriter:
         self._count = sums.count
 
     def finish(self, yearly: Mapping[int, Moments]) -> None:
-        """Add the moments of each year, flush, and replace what was there under the name."""
+        """Add the moments of each year."""
         for name, values in {"count": self._count, **yearly_arrays(yearly)}.items():
-            self._group.create_array(name, data=values)
-        for file in sorted(self._temporary.rglob("*")):
-            files.sync(file)
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._temporary.rename(self.path)
-        files.sync(self.path.parent)
+            self._group.create_array(name, data=values, dimension_names=_DIMS[name])
+        consolidate(self.path)

@@ -127,6 +127,7 @@ class SimulationSetup:
             slab_dim="time",
             slab_size=self.slab_times,
             contract=self.contract,
+            command="python -m pipeline simulate",
             attrs={
                 "title": TITLE,
                 "label": LABEL,

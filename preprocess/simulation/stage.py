@@ -29,8 +29,12 @@ _SPINUP_STEP_DAYS = 30
 """Simulated days between two states kept on the way to the first output."""
 
 
-def run_simulate(config: WeatherConfig) -> None:
+def run_simulate(config: WeatherConfig, *, verify: bool = False) -> None:
     """Integrate the embedded atmosphere and write its archive; resumes after a kill.
+
+    Args:
+        config: the experiment.
+        verify: where the archive is there, compare every slab with its digest; damaged ones are written again.
 
     Raises:
         ValueError: the source is another, a channel is not simulated, the store belongs to other settings,
@@ -38,7 +42,7 @@ def run_simulate(config: WeatherConfig) -> None:
     """
     path = config.paths.simulated
     setup = SimulationSetup(config)
-    if done := complete_simulate(config):
+    if done := complete_simulate(config, verify=verify):
         say(done)
         return
     if not path.exists():

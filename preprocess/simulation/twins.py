@@ -45,8 +45,12 @@ _APART_DAYS = 30
 """Two states closer than this are not independent."""
 
 
-def run_twins(config: WeatherConfig) -> None:
+def run_twins(config: WeatherConfig, *, verify: bool = False) -> None:
     """Integrate and write the forecasts of evaluation.twins.models; resumes after a kill.
+
+    Args:
+        config: the experiment.
+        verify: where forecasts are there, compare every slab with its digest; damaged ones are written again.
 
     Raises:
         ValueError: the source is not simulated, an earlier stage is missing, or no init time qualifies.
@@ -54,7 +58,7 @@ def run_twins(config: WeatherConfig) -> None:
     paths = config.paths
     if not paths.twins:
         raise ValueError("evaluation.twins.models must name a model, got none; set it to [ceiling, coarse]")
-    if done := complete_twins(config):
+    if done := complete_twins(config, verify=verify):
         say(done)
         return
     started = clock.perf_counter()
@@ -105,6 +109,7 @@ def _write(twin: Twin, path: Path, init: Times, truth: xr.Dataset, facts: dict[s
         normals=None,
         title=f"Forecasts of {data_with_article(label)} by its own core ({twin.name})",
         slab_inits=_SLAB_INITS,
+        command="python -m pipeline twins",
         twin=twin.describe(),
     )
     with writer, ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1), thread_name_prefix="twin") as pool:

@@ -98,6 +98,7 @@ class _Queue:
     def __init__(self, source: CdsSource, folder: Folder) -> None:
         self.source = source
         self.folder = folder
+        files.clear_abandoned(folder.path)
         self.jobs_path = folder.path / "jobs.json"
         self.jobs: dict[str, str] = files.read_json(self.jobs_path) if self.jobs_path.exists() else {}
         self.recorded = folder.recorded()
@@ -142,12 +143,13 @@ class _Queue:
                 if again == _REPEATS or self.stopping.is_set():
                     raise self._fault(request, error) from None
                 say(f"fetch: the CDS failed on {request} ({error}); asking again")
-        part, target = (self.folder.path / name for name in (f".{request.file}.part", request.file))
-        digest = self._tried(lambda: self._download(results, part), str(request)) if results is not None else None
-        if digest is None:
-            return
-        require_fields(part, request)
-        part.replace(target)
+        target = self.folder.path / request.file
+        with files.scratch(target) as part:
+            digest = self._tried(lambda: self._download(results, part), str(request)) if results is not None else None
+            if digest is None:
+                return
+            require_fields(part, request)
+            part.replace(target)
         files.sync(self.folder.path)
         entry = {"dataset": request.dataset, "inputs": request.inputs, "bytes": target.stat().st_size, "sha256": digest}
         with self.writing:

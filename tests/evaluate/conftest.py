@@ -125,11 +125,13 @@ def write_forecast(
     coords = truth[["channel", "variable", "level", "unit", "latitude", "longitude"]].drop_vars(
         ["time", "static_channel"], errors="ignore"
     )
-    ds = coords.assign_coords(init_time=init, lead_time=("lead_time", leads, {"units": "hours"})).assign(
+    durations = leads.astype("timedelta64[h]").astype("timedelta64[ns]")
+    ds = coords.assign_coords(init_time=init, lead_time=durations).assign(
         state=(("init_time", "lead_time", "channel", "latitude", "longitude"), state)
     )
     if change is not None:
         ds = change(ds)
+    ds["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
     contract = {
         "kind": "forecast",
         "channels": list(ds["channel"].values),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +17,13 @@ from pipeline.store import (
     SlabStore,
     contract_differences,
     contract_digest,
-    manifest_path,
     open_store,
     read_manifest,
     require_same_contract,
     slabs,
     verify_store,
 )
+from tests.stores import rewrite_manifest
 
 LENGTH, SLAB, SHAPE = 7, 3, (2, 3, 5)
 CONTRACT = {"kind": "test", "channels": ["z500", "t2m"], "grid": {"shape": [3, 5], "digest": "abc"}}
@@ -210,13 +209,13 @@ def test_resume_goes_on_at_the_first_unrecorded_slab(tmp_path: Path) -> None:
 def test_a_half_written_shard_is_written_anew(path: Path) -> None:
     """Catches a resume that reads the leftovers of the unrecorded slab, which need not be readable."""
     whole = tree(path.parent)
-    manifest = manifest_path(path)
-    content = json.loads(manifest.read_text())
-    for index in ("2", "1"):
-        del content["slabs"][index]
-    content["complete"] = False
-    content["facts"] = {}
-    manifest.write_text(json.dumps(content, indent=1) + "\n")
+
+    def forget(content: dict[str, Any]) -> None:
+        for index in ("2", "1"):
+            del content["slabs"][index], content["shards"][index]
+        content.update(complete=False, facts={})
+
+    rewrite_manifest(path, forget)
     for shard in (path / "state" / "c" / "2" / "0" / "0" / "0", path / "spread" / "c" / "1"):
         shard.write_bytes(shard.read_bytes()[:-7])
     fill(path)
@@ -278,10 +277,10 @@ def test_a_flipped_byte_is_found(path: Path, place: float) -> None:
     shard.write_bytes(content)
     faults = verify_store(path)
     assert len(faults) == 1
-    assert "slab 1 of" in faults[0]
+    assert "slab 1 (2001-01-02T12:00 .. 2001-01-03T12:00): a checksum does not fit in state/c/1/0/0/0" in faults[0]
     state = open_store(path)["state"]
     np.testing.assert_array_equal(state[:3].values, values(0, 3)["state"])
-    with pytest.raises(ValueError, match=r"(?i)checksum|decompress|zstd"):
+    with pytest.raises(ValueError, match="a checksum does not fit in state/c/1/0/0/0"):
         state[3:6].values  # noqa: B018
 
 
@@ -346,9 +345,6 @@ def test_absent_and_foreign_stores(tmp_path: Path, path: Path) -> None:
     """Catches a traceback of Zarr where the stage to run should be named."""
     with pytest.raises(ValueError, match=r"store must exist, got nothing at .*y\.zarr; run python -m pipeline regrid"):
         open_store(tmp_path / "y.zarr", stage="python -m pipeline regrid")
-    manifest = manifest_path(path)
-    content = json.loads(manifest.read_text())
-    content["contract"]["schema"] = 0
-    manifest.write_text(json.dumps(content))
+    rewrite_manifest(path, lambda content: content["contract"].update(schema=0))
     with pytest.raises(ValueError, match="must have layout version 1, got 0"):
         open_store(path)

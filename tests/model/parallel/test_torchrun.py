@@ -24,6 +24,7 @@ from pipeline.config import Config, dump, parse
 from pipeline.logs import speaks_first
 from tests.model.conftest import write_store
 from tests.model.parallel.test_train_ranks import raw
+from tests.stores import rewrite_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +138,7 @@ def test_one_rank_that_fails_says_why_once(two_ranks: Config, tmp_path: Path) ->
     broken = two_ranks.model_copy(update={"directory": tmp_path / "results"})
     array = zarr.open_group(broken.paths.store, mode="r+")["state"]
     array[:, 2] = np.nan  # t2m, which one of the two ranks reads
+    rewrite_manifest(broken.paths.store, lambda content: None)
     done = run(broken, "train")
     assert done.returncode == 2, done.stdout
     assert done.stdout.count("error: store must hold finite values only") == 1

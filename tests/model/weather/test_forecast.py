@@ -24,6 +24,7 @@ from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import Period
 from pipeline.weather.times import init_times
 from tests.model.weather.trainers import changed, elsewhere, trainer_of
+from tests.stores import rewrite_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,7 @@ def test_checkpoint_of_other_data_is_refused(experiment: Make) -> None:
     group = zarr.open_group(config.paths.store, mode="r+")
     contract = {**group.attrs["contract"], "step_hours": 6}
     group.attrs["contract"] = contract
+    rewrite_manifest(config.paths.store, lambda content: content.update(contract=contract))
     with pytest.raises(ValueError, match=r"normals .* share the contract|step_hours"):
         run_forecast(config)
 

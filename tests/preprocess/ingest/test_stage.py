@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from pipeline import config as configuration
 from pipeline import store
@@ -28,6 +29,7 @@ from preprocess.ingest.stage import gaps, run_regrid, select_times
 from preprocess.regrid import regrid
 from preprocess.sources import Archive
 from tests.preprocess.stores import command, tree
+from tests.stores import rewrite_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -282,10 +284,9 @@ def test_simulated_archive(atmosphere: Atmosphere, tmp_path: Path, monkeypatch: 
     np.testing.assert_array_equal(found["state"].sel(channel="t850").values, by_hand)
     monkeypatch.setattr(stage, "open_archive", lambda config: pytest.fail("looked again"))
     run_regrid(config)
-    manifest = store.manifest_path(config.paths.simulated)
-    changed = json.loads(manifest.read_text())
-    changed["digest"] = "another planet"
-    manifest.write_text(json.dumps(changed))
+    another = {"schema": 1, "kind": "simulated archive", "planet": "another"}
+    zarr.open_group(config.paths.simulated, mode="r+").attrs["contract"] = another
+    rewrite_manifest(config.paths.simulated, lambda content: content.update(contract=another))
     with pytest.raises(pytest.fail.Exception, match="looked again"):
         run_regrid(config)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from pipeline import store
 from pipeline.config import Config
@@ -21,6 +22,7 @@ from pipeline.weather.variables import Channel
 from preprocess.ingest import stage
 from preprocess.ingest.stage import run_regrid
 from tests.preprocess.stores import command, nothing_written, tree
+from tests.stores import rewrite_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -120,11 +122,11 @@ def test_another_contract_is_refused(source: Path, configure: Configure) -> None
     config = configure([source])
     run_regrid(config)
     config.paths.receipt("regrid").unlink()
-    manifest = store.manifest_path(config.paths.store)
-    content = json.loads(manifest.read_text())
-    content["contract"]["regrid"]["engine"] = "xesmf"
-    content["contract"]["step_hours"] = 12
-    manifest.write_text(json.dumps(content))
+    group = zarr.open_group(config.paths.store, mode="r+")
+    contract: Any = group.attrs["contract"]
+    other = contract | {"regrid": contract["regrid"] | {"engine": "xesmf"}, "step_hours": 12}
+    group.attrs["contract"] = other
+    rewrite_manifest(config.paths.store, lambda content: content.update(contract=other))
     before = tree(config)
     with pytest.raises(
         ValueError, match=r"got 2 difference.s.(?s:.*)regrid.engine: xesmf against builtin(?s:.*)step_hours"

@@ -297,7 +297,6 @@ def test_finished_normals_are_left_alone_until_the_store_changes(
     times = days("2001-01-01", "2001-03-01")
     train = {"start": "2001-01-01", "end": "2001-02-20"}
     config = prepare(times, noise(times), train=train)
-    (config.paths.normals.parent / f".{config.paths.normals.name}.new").mkdir(parents=True)  # left by a kill
     first = run(config)
     stamp = (first.path / "zarr.json").stat().st_mtime_ns
     config.paths.receipt("normals").unlink()

@@ -119,7 +119,7 @@ def test_fetch_and_regrid(rate: float, tmp_path: Path) -> None:
     for name, entry in held(config).items():
         body = (config.paths.downloads / name).read_bytes()
         assert (len(body), hashlib.sha256(body).hexdigest()) == (entry["bytes"], entry["sha256"])
-    leftovers = [p.name for p in config.paths.downloads.iterdir() if p.name.endswith(".part")]
+    leftovers = [p.name for p in config.paths.downloads.iterdir() if p.name.startswith(".")]
     assert not leftovers
 
 
