@@ -98,14 +98,17 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
         if not any(options.values()) and _complete(known[name], settings):
             return
         if options.pop("read_initial", False):
-            options["initial"] = _function("preprocess.ingest.initial_states", "prepare_initial")(settings)
+            prepare = _function("preprocess.ingest.initial_states", "prepare_initial")
+            options["initial"] = prepare(settings, verify=options["verify"])
         _function(known[name].module, f"run_{name}")(settings, **options)
 
 
 def _complete(stage: Stage, settings: Any) -> bool:
-    """Whether a stage has nothing left to do, which it then says; asked before its module is loaded."""
-    done = _function(stage.complete, f"complete_{stage.name}")(settings) if stage.complete else None
-    if done and os.environ.get("RANK", "0") == "0":
+    """Whether a stage has nothing left to do, which it then says; asked before its module is loaded, by rank 0 alone."""
+    if os.environ.get("RANK", "0") != "0" or not stage.complete:
+        return False
+    done = _function(stage.complete, f"complete_{stage.name}")(settings)
+    if done:
         from pipeline.console import say
 
         say(done)

@@ -66,9 +66,8 @@ def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "p
         command=command,
     )
     with writer.held():
-        if (done := finished_store(config, verify=False)) and not _pending(
-            writer
-        ):  # the files say which times there are, now
+        done = finished_store(config, verify=False)
+        if done and not _pending(writer):  # the files say which times there are, now
             say(done)
             return
         _fill(writer, FieldReader(config, archive, gridder), times, facts)
