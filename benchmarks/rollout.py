@@ -11,9 +11,13 @@ the recipe for models with steps: 78 channels, patches of 8, width 512, depth 2,
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.measure import measure, write
 from benchmarks.support.process import ROOT, options, parser, part

@@ -104,7 +104,7 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
 
 
 def _complete(stage: Stage, settings: Any) -> bool:
-    """Whether a stage has nothing left to do, which it then says; asked before its module is loaded, by rank 0 alone."""
+    """Whether a stage has nothing left to do, which rank 0 then says; asked before its module is loaded."""
     if os.environ.get("RANK", "0") != "0" or not stage.complete:
         return False
     done = _function(stage.complete, f"complete_{stage.name}")(settings)

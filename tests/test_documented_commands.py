@@ -233,7 +233,8 @@ def test_settings_that_a_page_names_exist(path: Path) -> None:
         if re.match(rf"\s*(?:{SECTIONS}):", block):
             raw = yaml.safe_load(DEMO.read_text())
             for section, content in yaml.safe_load(block).items():
-                raw[section] = {**raw.get(section, {}), **content}
+                other = content.get("kind", raw.get(section, {}).get("kind")) != raw.get(section, {}).get("kind")
+                raw[section] = content if other else {**raw.get(section, {}), **content}
             with contextlib.suppress(ValueError):
                 parse(raw)
                 continue

@@ -150,7 +150,7 @@ def look_ahead(config: WeatherConfig) -> list[str]:
 
 def most_states(available: int, *, values: int) -> int:
     """How many training states of so many values can be used for patterns: those that there are and memory holds."""
-    return min(available, STATE_BYTES // (4 * values))
+    return min(available, STATE_BYTES // (4 * max(values, 1)))
 
 
 def _refused_leads(config: WeatherConfig) -> Iterator[str]:

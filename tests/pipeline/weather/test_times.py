@@ -12,7 +12,7 @@ import xarray as xr
 from pipeline.store import open_store
 from pipeline.weather.sections import Period
 from pipeline.weather.times import init_times, stored_times
-from tests.stores import TRUTH_DIMS, write_store
+from tests.stores import TRUTH_DIMS, rewrite_manifest, write_store
 
 PERIOD = Period(start="2004-02-25", end="2004-03-10")  # type: ignore[arg-type]
 
@@ -39,8 +39,11 @@ def test_times_read_without_xarray_are_those_it_reads(unit: str, tmp_path: Path)
     ds = xr.Dataset({"state": (TRUTH_DIMS, np.zeros((3, 1, 2, 3), np.float32))}, {"time": times, "channel": ["t2m"]})
     path = tmp_path / "a.zarr"
     write_store(path, ds, {"kind": "training store"})
+    attrs = open_store(path).attrs
     shutil.rmtree(path / "time")
     encoding = {"time": {"units": unit, "dtype": "float64" if unit.startswith("days") else "int64"}}
-    xr.Dataset(coords={"time": times}).to_zarr(path, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+    again = xr.Dataset(coords={"time": times}, attrs=attrs)
+    again.to_zarr(path, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+    rewrite_manifest(path, lambda content: None)
     np.testing.assert_array_equal(stored_times(path), times)
     np.testing.assert_array_equal(open_store(path)["time"].values, times)
