@@ -8,7 +8,7 @@ Letters: N init times of a slab, E leads, V predicted channels, H/W grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,8 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
             "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours) and was "
             f"not trained on training.step_hours, got {options.rollout_hours}; issue direct forecasts"
         )
-    opened: dict[str, Any] = {"network_input": description["network_input"]}
-    if initial is not None:
-        opened["like"] = config.paths.store
     normals = Normals.open(config.paths.normals)
-    whole = Fields(initial or config.paths.store, normals, channels=shape.channels, **opened)
-    own = whole
-    if axis_size(mesh, CHANNEL) > 1:
-        own = Fields(initial or config.paths.store, normals, channels=own_channels(shape, mesh), **opened)
-    if steps:  # the climatology of every step is read, thirty times what a direct forecast reads
-        for fields in {id(f): f for f in (whole, own)}.values():
-            if fields.climatology_bytes <= MEMORY_SHARE * available_memory() / launch.local_ranks():
-                fields.hold_climatology()
+    whole, own = _open_fields(config, normals, description, mesh=mesh, initial=initial, hold=bool(steps))
     model, digest = load_model(
         path,
         whole,
@@ -126,6 +116,29 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     )
     predictor = Predictor(model, whole, own, Stepper(shape, units, mesh=mesh), trained or steps)
     return Job(predictor, mesh, init, missing, digest, steps, facts)
+
+
+def _open_fields(
+    config: WeatherConfig,
+    normals: Normals,
+    description: Mapping[str, Any],
+    *,
+    mesh: DeviceMesh,
+    initial: Path | None,
+    hold: bool,
+) -> tuple[Fields, Fields]:
+    """Fields of all channels, and of those that this rank reads; with their climatology in memory for a roll-out."""
+    shape, store = network_from_dict(description["model"]), initial or config.paths.store
+    opened: dict[str, Any] = {"network_input": description["network_input"]}
+    if initial is not None:
+        opened["like"] = config.paths.store
+    whole = own = Fields(store, normals, channels=shape.channels, **opened)
+    if axis_size(mesh, CHANNEL) > 1:
+        own = Fields(store, normals, channels=own_channels(shape, mesh), **opened)
+    for fields in {id(f): f for f in (whole, own)}.values() if hold else ():  # it is read for every step
+        if fields.climatology_bytes <= MEMORY_SHARE * available_memory() / launch.local_ranks():
+            fields.hold_climatology()
+    return whole, own
 
 
 def ways(config: WeatherConfig, trained: Sequence[int], *, direct: Sequence[int] | None) -> tuple[int, ...]:

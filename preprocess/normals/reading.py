@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.console import stamp
+from pipeline.shards import Reader
 from pipeline.weather import climatology as layout
 from pipeline.weather.times import Index, Times
 from preprocess.normals.moments import Array, DailySums, Moments
@@ -34,7 +34,7 @@ class Training:
         hours: hours of day on the axis.
     """
 
-    state: Any
+    state: Reader
     names: list[str]
     weights: Array
     times: Times
@@ -43,9 +43,9 @@ class Training:
 
     def fields(self, indices: Index, *, columns: range) -> Iterator[tuple[int, Array]]:
         """Fields (channel, cell) of some channels at increasing positions on the time axis, with the position."""
-        slab = indices // self.state.shards[0]
+        slab = indices // self.state.array.shards[0]
         for wanted in (indices[slab == number] for number in np.unique(slab)):
-            fields = self.state[wanted[0] : wanted[-1] + 1, columns.start : columns.stop]
+            fields = self.state.read(slice(wanted[0], wanted[-1] + 1), slice(columns.start, columns.stop))
             for index in wanted.tolist():
                 yield index, fields[index - wanted[0]].reshape(len(columns), -1).astype(np.float64)
 

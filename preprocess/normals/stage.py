@@ -146,24 +146,23 @@ def _write(
 ) -> None:
     """Compute everything and write it to a new folder, and the sums to another if they are kept."""
     source: Any = zarr.open_group(config.paths.store, mode="r")
-    state, settings = Reader(config.paths.store, "state"), config.data.normals
+    state, window_days = Reader(config.paths.store, "state"), config.data.normals.window_days
     grid = Grid(source["latitude"][:], source["longitude"][:])
     names = [str(name) for name in source["channel"][:]]
     hours = np.unique(layout.hours_of_day(times))
     content = about(contract["store"], state, times, chosen, hours=hours)
-    kept = Sums.best(config.paths.normals.parent, content)
+    kept = _kept_sums(config, content)
     if kept is not None:
-        say(f"normals: {len(kept.years)} of {counted(len(content['years']), 'year')} taken from {kept.path.name}")
         chosen = chosen[~np.isin(years_of(times[chosen]), kept.years)]
     training = Training(state, names, grid.area_weights.ravel() / grid.size, times, chosen, hours)
-
     group: Any = zarr.open_group(path, mode="w", zarr_format=3)
     climatology = _create_climatology(group, (SLOTS, hours.size, len(names), *grid.shape), chunk=state.array.chunks[1])
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
     parts: list[dict[int, Moments]] = []
     anomaly_std, change_std = np.empty(len(names)), np.empty((len(pairs.lead_hours) if pairs else 0, len(names)))
-    shape = (hours.size, SLOTS, len(names), grid.size)
-    keep = SumsWriter(sums_kept, shape=shape, content=content) if sums_kept is not None else None
+    keep = None
+    if sums_kept is not None:
+        keep = SumsWriter(sums_kept, shape=(hours.size, SLOTS, len(names), grid.size), content=content)
     blocks = _blocks(len(names), chunk=state.array.chunks[1], channel_bytes=8 * hours.size * SLOTS * grid.size)
     with progress("times") as bar:
         task = bar.add_task("normals", total=(chosen.size + (pairs.used_times.size if pairs else 0)) * len(blocks))
@@ -173,15 +172,13 @@ def _write(
             parts.append(by_year)
             if keep is not None:
                 keep.write(columns, sums)
-            total = merge(list(by_year.values()))
-            smoothing = climatology_kernel(sums.count, window_days=settings.window_days)
+            total, smoothing = merge(list(by_year.values())), climatology_kernel(sums.count, window_days=window_days)
             square = _write_block(climatology, columns, sums, total, smoothing, weights=training.weights, digest=digest)
             anomaly_std[columns.start : columns.stop] = np.sqrt(np.clip(square, 0.0, None) / total.count)
             del sums
             if pairs:
                 normal = Reader(path, "climatology").read(*[slice(None)] * 2, slice(columns.start, columns.stop))
                 change_std[:, columns] = read_change_std(training, normal, columns=columns, pairs=pairs, tick=tick)
-                del normal
 
     yearly = join(parts)
     whole = merge(list(yearly.values()))
@@ -189,24 +186,36 @@ def _write(
     arrays = _small_arrays(source, grid, hours, yearly, anomaly_std)
     if pairs:
         require_changes(change_std, step_hours=pairs.lead_hours, names=names, mean=whole.mean, std=whole.std)
-        arrays["step_hours"] = (("step",), np.array(pairs.lead_hours, np.int64))
-        arrays["change_std"] = (("step", "channel"), change_std)
+        steps = np.array(pairs.lead_hours, np.int64)
+        arrays |= {"step_hours": (("step",), steps), "change_std": (("step", "channel"), change_std)}
     _write_arrays(group, arrays, digest)
-    group.attrs.update(
-        {
-            "title": f"Normals of {data_with_article(contract['source']['label'])}",
-            "schema": layout.SCHEMA,
-            "contract": contract,
-            "climatology_kind": smoothing.kind,
-            "count": whole.count,
-            "digest": digest.hexdigest()[:16],
-        }
-    )
+    _describe(group, contract, smoothing.kind, whole.count, digest.hexdigest()[:16])
     store.consolidate(path)
     if keep is not None:
         keep.finish(yearly)
     if not smoothing.seasonal:
         say(f"normals: the climatology is the {smoothing.kind}; skill against it says less than against a seasonal one")
+
+
+def _kept_sums(config: WeatherConfig, content: dict[str, Any]) -> Sums | None:
+    """Sums of earlier normals that serve these."""
+    kept = Sums.best(config.paths.normals.parent, content)
+    if kept is not None:
+        say(f"normals: {len(kept.years)} of {counted(len(content['years']), 'year')} taken from {kept.path.name}")
+    return kept
+
+
+def _describe(group: Any, contract: dict[str, Any], kind: str, count: int, digest: str) -> None:
+    group.attrs.update(
+        {
+            "title": f"Normals of {data_with_article(contract['source']['label'])}",
+            "schema": layout.SCHEMA,
+            "contract": contract,
+            "climatology_kind": kind,
+            "count": count,
+            "digest": digest,
+        }
+    )
 
 
 def _blocks(channels: int, *, chunk: int, channel_bytes: int) -> list[range]:

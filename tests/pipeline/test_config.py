@@ -386,13 +386,7 @@ def test_schema_accepts_what_we_resolve_and_refuses_unknown_keys() -> None:
 
 def test_config_is_one_type() -> None:
     """Catches a source kind that the reader accepts and the type does not distinguish."""
-    kinds = {
-        "simulation": {},
-        "files": {"paths": ["x.nc"]},
-        "arco": {},
-        "weatherbench2": {},
-        "cds": {},
-    }
+    kinds = {"simulation": {}, "files": {"paths": ["x.nc"]}, "arco": {}, "weatherbench2": {}, "cds": {}}
     for kind, extra in kinds.items():
         config = parse({**RAW, "source": {"kind": kind, **extra}})
         assert isinstance(config, Config)

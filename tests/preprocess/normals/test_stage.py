@@ -13,89 +13,16 @@ import pytest
 import xarray as xr
 import zarr
 
-from pipeline import config as configuration
 from pipeline import store
 from pipeline.config import Config
-from pipeline.grid import Grid
 from pipeline.weather.climatology import SLOTS, Normals, day_slots
 from preprocess.normals import stage as stage
-from preprocess.normals.moments import DailySums, Moments, climatology_kernel, merge
+from preprocess.normals.moments import Moments, climatology_kernel, merge
 from preprocess.normals.stage import run_normals
-from preprocess.normals.sums import Sums, sums_path
+from preprocess.normals.sums import sums_path
+from tests.preprocess.normals.conftest import GRID, NAMES, WEIGHTS, Configure, days, noise, run, stepping
 
 pytestmark = pytest.mark.slow
-
-GRID = Grid.regular(22.5)
-WEIGHTS = GRID.area_weights / GRID.size
-NAMES = ["t850", "t2m", "u10"]
-Configure = Callable[..., Config]
-
-
-def days(start: str, stop: str, *, hours: int = 24) -> np.ndarray:
-    return np.arange(start, stop, np.timedelta64(hours, "h"), dtype="datetime64[ns]")
-
-
-def noise(times: np.ndarray, *, seed: int = 3) -> np.ndarray:
-    """Fields (time, channel, latitude, longitude) whose spread differs between rows and channels."""
-    dice = np.random.default_rng(seed)
-    size = np.array([3.0, 10.0, 0.5])[:, None, None] * (1 + np.arange(8))[:, None]
-    fields = dice.normal(size=(times.size, 3, 8, 16)) * size + np.array([260.0, 280.0, -1.0])[:, None, None]
-    return fields.astype(np.float32)
-
-
-@pytest.fixture
-def prepare(configure: Configure) -> Callable[..., Config]:
-    """Write a training store with given fields, and return the configuration of its normals."""
-
-    def make(
-        times: np.ndarray, fields: np.ndarray, *, train: Any, statics: np.ndarray | None = None, **data: Any
-    ) -> Config:
-        channels = {"variables": ["t", "t2m", "u10"], "levels": [850], "statics": [] if statics is None else ["lsm"]}
-        after = [str(times[-1] + np.timedelta64(h, "h"))[:13] + ":00" for h in (24, 47)]
-        config = configure(
-            ["unused.nc"],
-            channels=channels,
-            period={"start": str(times[0])[:13] + ":00", "end": after[1]},
-            splits={"train": train, "test": {"start": after[0], "end": after[1]}},
-            **data,
-        )
-        static_names = np.array(["lsm"] if statics is not None else [], dtype="U8")
-        planes = np.zeros((0, *GRID.shape), np.float32) if statics is None else statics[None].astype(np.float32)
-        coords = xr.Dataset(
-            {"static": (("static_channel", "latitude", "longitude"), planes)},
-            coords={
-                "time": times,
-                "channel": NAMES,
-                "static_channel": static_names,
-                "latitude": GRID.latitude,
-                "longitude": GRID.longitude,
-            },
-        )
-        spec = store.ArraySpec(("time", "channel", "latitude", "longitude"), fields.shape, (1, 2, *GRID.shape))
-        contract = {"kind": "training store", "channels": NAMES, "source": {"kind": "files", "label": "made up"}}
-        with store.SlabStore(
-            config.paths.store, arrays={"state": spec}, coords=coords, slab_dim="time", slab_size=50, contract=contract
-        ) as writer:
-            for slab in writer.pending():
-                writer.write(slab, {"state": fields[slab.slice]})
-            writer.finish()
-        return config
-
-    return make
-
-
-def run(config: Config) -> Normals:
-    run_normals(config)
-    return Normals.open(config.paths.normals)
-
-
-def stepping(config: Config, *steps: int, **normals: Any) -> Config:
-    """The same experiment for a model with steps."""
-    raw = config.model_dump(mode="json")
-    raw["training"]["step_hours"] = list(steps)
-    raw["forecast"]["lead_hours"] = [max(steps)]
-    raw["data"]["normals"] |= normals
-    return configuration.parse(raw)
 
 
 def test_area_weighted_moments(prepare: Callable[..., Config]) -> None:
@@ -346,74 +273,3 @@ def test_a_constant_static_field(
     )
     assert found.static_std.tolist() == [1.0]
     assert "1 constant static field;" in capsys.readouterr().err
-
-
-def copied(config: Config, other: Config) -> Config:
-    """Put the store of one configuration under the name that another expects."""
-    shutil.copytree(config.paths.store, other.paths.store)
-    shutil.copyfile(store.manifest_path(config.paths.store), store.manifest_path(other.paths.store))
-    return other
-
-
-def until(config: Config, end: str, *, name: str | None = None, keep: bool = True) -> Config:
-    """The same experiment with training until a date."""
-    raw = config.model_dump(mode="json")
-    raw["data"]["splits"]["train"][0]["end"] = end
-    raw["data"]["normals"]["keep_sums"] = keep
-    if name is not None:
-        raw["directory"] = str(config.root.with_name(name))
-    return configuration.parse(raw)
-
-
-@pytest.mark.slow
-def test_a_further_year_reads_that_year_only(
-    prepare: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Catches a second pass over all years, and sums that differ from one pass by more than rounding."""
-    times = days("2003-01-01", "2007-01-01")
-    fields = noise(times) + np.float32(4e4)
-    config = prepare(times, fields, train={"start": "2003-01-01", "end": "2004-12-31"})
-    run(config)
-    assert sums_path(config.paths.normals).exists()
-    read: list[int] = []
-    original = stage.Training.sums
-
-    def sums(training: Any, *arguments: Any) -> Any:
-        read.extend(int(i) for i in training.chosen)
-        return original(training, *arguments)
-
-    monkeypatch.setattr(stage.Training, "sums", sums)
-    longer = until(config, "2006-12-31T23:00")
-    assert longer.paths.store == config.paths.store
-    assert longer.paths.normals != config.paths.normals
-    found = run(longer)
-    assert "2 of 4 years taken from" in capsys.readouterr().err
-    assert read == list(range(366 + 365, times.size))
-    alone = copied(config, until(config, "2006-12-31T23:00", name="alone", keep=False))
-    once = run(alone)
-    assert not sums_path(alone.paths.normals).exists()
-    for key in ("mean", "std", "anomaly_std"):
-        np.testing.assert_allclose(getattr(found, key), getattr(once, key), rtol=1e-12, atol=0)
-    slots = np.array(["2004-02-29", "2005-07-01", "2006-12-31"], "datetime64[ns]")
-    np.testing.assert_allclose(found.climatology_at(slots), once.climatology_at(slots), rtol=1e-6)
-    ours, theirs = (DailySums.empty(hours=1, channels=3, cells=GRID.size) for _ in range(2))
-    ours, _ = Sums(sums_path(longer.paths.normals), (2003, 2004, 2005, 2006)).block(range(3))
-    for i in range(times.size):
-        theirs.add(fields[i].reshape(3, -1).astype(np.float64), hour=0, slot=int(day_slots(times[i : i + 1])[0]) - 1)
-    np.testing.assert_allclose(ours.total, theirs.total, rtol=1e-12)
-    assert np.array_equal(ours.count, theirs.count)
-    read.clear()
-    run(until(config, "2005-12-31T23:00"))
-    assert read == list(range(366 + 365, 366 + 2 * 365))
-
-
-def test_sums_of_other_fields_are_not_used(prepare: Callable[..., Config]) -> None:
-    """Catches sums of a store that was made anew since, under the same contract, taken for those of this one."""
-    times = days("2003-01-01", "2005-01-01")
-    first = prepare(times, noise(times), train={"start": "2003-01-01", "end": "2003-12-31"})
-    run(first)
-    shutil.rmtree(first.paths.store)
-    second = prepare(times, noise(times, seed=9), train={"start": "2003-01-01", "end": "2004-12-31"})
-    found = run(second)
-    truth = (noise(times, seed=9).astype(np.float64).mean(axis=0) * WEIGHTS).sum(axis=(1, 2))
-    np.testing.assert_allclose(found.mean, truth, rtol=1e-12)
