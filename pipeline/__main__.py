@@ -105,10 +105,10 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
 
 def _complete(stage: Stage, settings: Any) -> bool:
     """Whether a stage has nothing left to do, which rank 0 then says; asked before its module is loaded."""
-    if os.environ.get("RANK", "0") != "0" or not stage.complete:
-        return False
-    done = _function(stage.complete, f"complete_{stage.name}")(settings)
-    if done:
+    main = os.environ.get("RANK", "0") == "0"
+    options = {"mend": main} if stage.verifies and stage.on_ranks else {}
+    done = _function(stage.complete, f"complete_{stage.name}")(settings, **options) if stage.complete else None
+    if done and main:
         from pipeline.console import say
 
         say(done)

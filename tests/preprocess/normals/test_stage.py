@@ -213,8 +213,8 @@ def test_steps_without_changes_are_refused(prepare: Callable[..., Config]) -> No
         run_normals(steps)
     assert not steps.paths.normals.exists()
     assert not steps.paths.receipt("normals").exists()
-    with pytest.raises(ValueError, match=r"got none 480 h apart; drop the step or lengthen data.splits.train"):
-        run_normals(stepping(config, 24, 480))
+    with pytest.raises(ValueError, match=r"training.rollout must fit into data.splits.train, .*, got 1 step of 480 h"):
+        stepping(config, 24, 480)
 
 
 def test_finished_normals_are_left_alone_until_the_store_changes(
