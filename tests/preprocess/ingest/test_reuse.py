@@ -83,7 +83,7 @@ def test_a_shorter_or_shifted_period(source: Path, configure: Configure, asked: 
     ]
     for start, end in cases:
         splits = {
-            "train": {"start": start, "end": start if "T" in start else f"{start}T06:00"},
+            "train": {"start": start, "end": "2001-01-02T00:00" if "T" in start else f"{start}T06:00"},
             "test": {"start": "2001-01-02T12:00", "end": "2001-01-03T00:00"},
         }
         other = until(configure, source, end, start=start, splits=splits)

@@ -19,7 +19,6 @@ from pipeline import store
 from pipeline.config import Config
 from pipeline.weather.sections import Channels
 from pipeline.weather.variables import Channel
-from preprocess.ingest import stage
 from preprocess.ingest.stage import run_regrid
 from tests.preprocess.stores import command, nothing_written, tree
 from tests.stores import rewrite_manifest
@@ -194,7 +193,6 @@ def test_a_store_of_colliding_channels(
         earlier.setattr(Channel, "name", property(lambda c: f"{c.variable}{c.level or ''}"))
         earlier.setattr(Channels, "dynamic", property(lambda _: (Channel("u", 10), Channel("u", 500), Channel("u10"))))
         earlier.setattr(Channels, "static", property(lambda _: ()))
-        earlier.setattr(stage, "require_channel_names", lambda ds, store: None)
         run_regrid(config)
     (tmp_path / "a.nc").unlink()
     with pytest.raises(ValueError, match=r"channels by variable and level, got u10 is u@10hPa: .* regrid again"):
