@@ -108,6 +108,8 @@ def _rank(
             world_size=world_size,
             timeout=timedelta(seconds=timeout),
         )
+        if backend == "gloo":  # a rank that is done at once would leave while another still connects to it
+            dist.barrier()
         got = (dist.get_rank(), dist.get_world_size(), dist.get_backend())
         if got != (rank, world_size, backend):
             raise RuntimeError(f"asked for rank, size and backend {(rank, world_size, backend)}, got {got}")
