@@ -16,6 +16,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -322,7 +323,7 @@ class SlabStore:
         if note:
             entry["note"] = dict(note)
         index = str(slab.index)
-        sizes = manifest.shard_files(self.path, arrays=self.arrays, slab=slab.index)
+        sizes = manifest.shard_files(self.path, arrays=self._in_slabs, slab=slab.index)
         struck = self._manifest.pop("struck", {})
         if struck.pop(index, digest) != digest:
             say(
@@ -333,6 +334,12 @@ class SlabStore:
         for key, new in (("slabs", entry), ("shards", sizes)):
             entries = {**self._manifest.get(key, {}), index: new}
             self._manifest[key] = dict(sorted(entries.items(), key=lambda item: int(item[0])))
+
+    @cached_property
+    def _in_slabs(self) -> list[str]:
+        """The arrays whose shards are slabs; in old archives a shard may be completed by the slab after its own."""
+        group: Any = zarr.open_group(self.path, mode="r")
+        return [name for name in self.arrays if group[name].shards[0] == self.slab_size]
 
     def finish(self, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Mark the store complete and return its manifest.

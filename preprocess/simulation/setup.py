@@ -194,7 +194,8 @@ class SimulationSetup:
         if spec.levels:
             dims, field = ("time", "level", "latitude", "longitude"), (len(self.levels), *self.grid.shape)
         size = 4 * int(np.prod(field))
-        chunk: tuple[int, ...] = (max(1, min(self.slab_times, _CHUNK_BYTES // size)), *field)
+        most = max(1, min(self.slab_times, _CHUNK_BYTES // size))
+        chunk: tuple[int, ...] = (max(n for n in range(1, most + 1) if self.slab_times % n == 0), *field)
         if size > 4 * _CHUNK_BYTES:
             chunk = (1, 1, *self.grid.shape)
         shape = (int(self.times.size), *field)
