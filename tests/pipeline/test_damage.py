@@ -234,6 +234,22 @@ def test_stores_of_before_open_and_their_lost_shards_are_found(path: Path) -> No
     np.testing.assert_array_equal(open_store(path)["spread"].values, SPREAD)
 
 
+def test_shards_that_are_longer_than_slabs_are_not_taken_for_damage(tmp_path: Path) -> None:
+    """Catches a size recorded of a shard that the next slab completes, as archives of before have them."""
+    values = np.random.default_rng(1).normal(size=(7, 40)).astype(np.float32)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(7) * np.timedelta64(12, "h")
+    spec = ArraySpec(("time", "cell"), values.shape, (2, 40))  # three times in a slab, four in a shard
+    axis: dict[str, Any] = {"slab_dim": "time", "slab_size": SLAB, "contract": {"kind": "training store"}}
+    path = tmp_path / "a.zarr"
+    with SlabStore(path, arrays={"state": spec}, coords=xr.Dataset(coords={"time": times}), **axis) as store:
+        for slab in store.pending():
+            store.write(slab, {"state": values[slab.slice]})
+        store.finish()
+    assert finished(path)
+    assert verify_store(path) == []
+    assert np.array_equal(open_store(path)["state"].values, values)
+
+
 def test_reading_a_damaged_shard_names_file_slab_times_and_remedy(path: Path) -> None:
     """Catches a codec's complaint shown to a user, or a message that is lost on the way from another process."""
     flip(path / "state/c/1/0/0/0")

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 SHORTS = ("z", "t", "q", "t2m", "v10")
 LEVELS = (500, 850)
 SLABS = 3
+_YEAR = {"start": "2004-01-01", "end": "2004-12-31"}
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
@@ -268,6 +269,17 @@ def test_full_disk_is_told_before_the_first_file(tmp_path: Path, monkeypatch: py
 
 class _Usage:
     free = 1000
+
+
+def test_a_shard_of_the_archive_is_a_slab(tmp_path: Path) -> None:
+    """Catches chunks that do not divide a slab, as eleven times of four megabytes do not divide 64: a slab's last times
+    would lie in the shard of the slab before."""
+    config = parse(settings(tmp_path, source__resolution=5.0, data__slab_times=64, data__period=_YEAR))
+    setup = SimulationSetup(config)
+    for short in SHORTS:
+        spec = setup._spec(short)
+        assert spec.shard(setup.slab_times)[0] == setup.slab_times
+        assert spec.chunks[0] > 1
 
 
 def test_time_step_divides_every_output_step() -> None:
