@@ -274,7 +274,9 @@ class _Usage:
 def test_a_shard_of_the_archive_is_a_slab(tmp_path: Path) -> None:
     """Catches chunks that do not divide a slab, as eleven times of four megabytes do not divide 64: a slab's last times
     would lie in the shard of the slab before."""
-    config = parse(settings(tmp_path, source__resolution=5.0, data__slab_times=64, data__period=_YEAR))
+    levels = [1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30]
+    wide = {"data__channels": {"variables": list(SHORTS), "levels": levels, "statics": []}, "data__period": _YEAR}
+    config = parse(settings(tmp_path, source__resolution=5.0, data__slab_times=64, **wide))
     setup = SimulationSetup(config)
     for short in SHORTS:
         spec = setup._spec(short)
