@@ -21,6 +21,8 @@ from pipeline import __main__
 from pipeline.damage import DamagedShardError
 from pipeline.store import ArraySpec, SlabStore, finished, manifest_path, open_store, read_manifest, verify_store
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SLAB = (7, 4, 3, 5), 3
 DIMS = ("time", "channel", "latitude", "longitude")
 VALUES = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)

@@ -24,6 +24,8 @@ from preprocess.normals.stage import run_normals
 from preprocess.regrid import regrid
 from preprocess.sources.local_files import open_files
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 TARGET = Grid.regular(5.625)
 

@@ -18,6 +18,8 @@ from preprocess.ingest.stage import run_regrid
 from preprocess.validate import departures, run_validate
 from tests.stores import rewrite_manifest
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 
 

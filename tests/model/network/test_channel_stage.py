@@ -15,6 +15,8 @@ from model.dchag import DCHAG, DCHAGConfig
 from model.network import folded
 from tests.model.naive import naive_twin, pairs
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"none": None, "Tree0": [], "Tree2": [2], "Tree4": [4], "Tree8": [8], (6, 3): [6, 3]}
 
 

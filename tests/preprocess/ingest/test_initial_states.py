@@ -14,6 +14,8 @@ from pipeline.config import Config
 from pipeline.weather.sections import FileWords
 from preprocess.ingest.initial_states import prepare_initial
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 
 

@@ -18,6 +18,8 @@ from preprocess.ingest.plan import bytes_read, duration, run_plan, size
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source
 
+pytestmark = pytest.mark.slow
+
 Configure = Callable[..., Config]
 
 
