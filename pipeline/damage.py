@@ -113,8 +113,10 @@ def damaged_slabs(path: Path, content: Mapping[str, Any], *, digests: bool = Fal
             for index in bar.track(list(content["slabs"]), description=f"verify {path.name}"):
                 found[index] = found[index] or _wrong_values(path, content, index)
     else:  # records of before have no sizes: whether a file that is not there was ever written, only reading tells
-        for index, reason in found.items():
-            if reason is None and index not in content.get("shards", {}) and _lacks_a_file(path, index):
+        before = [i for i, reason in found.items() if reason is None and i not in content.get("shards", {})]
+        names = large_arrays(path) if before else []
+        for index in before:
+            if any(not manifest.shard_files(path, arrays=[name], slab=int(index)) for name in names):
                 found[index] = _wrong_values(path, content, index)
     return [Damage(int(i), span_of(path, content, int(i)), reason) for i, reason in found.items() if reason]
 
@@ -184,10 +186,6 @@ def _wrong_file(path: Path, content: Mapping[str, Any], index: str) -> str | Non
         if found != size:
             return f"{found} bytes instead of {size} in {name}"
     return None
-
-
-def _lacks_a_file(path: Path, index: str) -> bool:
-    return any(not manifest.shard_files(path, arrays=[name], slab=int(index)) for name in large_arrays(path))
 
 
 def _wrong_values(path: Path, content: Mapping[str, Any], index: str) -> str | None:
