@@ -1,6 +1,7 @@
-# The demo in a container: the same Makefile, the same pins (constraints.txt), no account, no data.
-#   docker build -t chagcast .                              # processors only, about 3 GB
-#   docker build -t chagcast --build-arg DEVICE=cuda .      # NVIDIA GPUs: the CUDA build of PyTorch from PyPI, about 9 GB
+# The demo in a container: the same Makefile, the same pins (constraints.txt), no account, no data. Checked by hadolint; it
+# has not been built by us yet.
+#   docker build -t chagcast .                              # processors only
+#   docker build -t chagcast --build-arg DEVICE=cuda .      # NVIDIA GPUs: the CUDA build of PyTorch from PyPI
 #   docker run --name demo chagcast                         # make demo; GPUs: docker run --gpus all ...
 #   docker cp demo:/chagcast/results/demo/report.html .
 # Another experiment: docker run -v /my/data:/data:ro chagcast make run CONFIG=/data/my.yaml

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from model.parallel import launch
-from model.weather.job import Job, forecast_fields
+from model.weather.job import Job, climatology_at_leads, forecast_fields
 from pipeline import files
 from pipeline.console import terminal_progress
 from pipeline.grid import Grid
 from pipeline.store import contract_digest
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.times import find_pairs
+from pipeline.weather.times import find_pairs, find_times
 
 STARTS = 64
 """Most init times of the fit."""
@@ -134,10 +134,8 @@ def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Co
             progress.advance(task, len(some))
             if values is None:
                 continue
-            valid = whole.times[some][:, None] + leads.astype("timedelta64[h]")
-            climatology = whole.normals.climatology_at(valid, channels=whole.channels)
-            forecast = whole.scaling.anomaly(values, climatology)
-            positions = np.searchsorted(whole.times, valid)
+            forecast = whole.scaling.anomaly(values, climatology_at_leads(job, some, config.forecast.lead_hours))
+            positions = find_times(whole.times, whole.times[some][:, None] + leads.astype("timedelta64[h]"))
             truth = whole.anomalies(positions.ravel()).numpy().reshape(forecast.shape)
             for i, other in enumerate((truth, forecast)):
                 products[i] += np.einsum("nevhw,nevhw,hw->ev", forecast, other, area, dtype=np.float64, optimize=True)

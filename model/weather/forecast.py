@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -24,7 +23,7 @@ from model.complete import complete_forecast
 from model.parallel import launch
 from model.training import checkpoint
 from model.weather.calibration import Calibration, calibrate
-from model.weather.job import Job, forecast_fields, prepare
+from model.weather.job import Job, climatology_at_leads, forecast_fields, prepare
 from pipeline import provenance
 from pipeline.console import data_with_article, terminal_progress
 from pipeline.store import SlabStore, contract_digest, finished, read_manifest
@@ -102,8 +101,9 @@ def write_forecasts(
     if initial is not None:
         command += f" --initial {config.forecast.initial}"
     about = {"made_by": made_by or config.name, "command": command}
-    opened = [_open_store(config, job, p, c, **about) for p, c in zip(paths, (calibration, None), strict=False)]
-    _fill_stores(config, job, opened if launch.is_main() else [], calibration, console=console)
+    wanted = zip(paths, (calibration, None), strict=False) if launch.is_main() else ()
+    opened = [_open_store(config, job, path, applied, **about) for path, applied in wanted]
+    _fill_stores(config, job, opened, calibration, console=console)
     return job.facts
 
 
@@ -159,8 +159,7 @@ def _fill_stores(
     console: Console,
 ) -> None:
     """The forecasts, calibrated in the first store and as they were in the second, if there are two; rank 0 alone."""
-    progress, leads = terminal_progress("init times", on=console), np.asarray(config.forecast.lead_hours)
-    fields = job.predictor.whole
+    progress, leads = terminal_progress("init times", on=console), config.forecast.lead_hours
     with ExitStack() as stack:
         stores = [stack.enter_context(store) for store in opened]
         stack.enter_context(progress)
@@ -176,8 +175,7 @@ def _fill_stores(
                 continue
             scaled = values
             if calibration is not None:
-                valid = fields.times[init][:, None] + leads.astype("timedelta64[h]")
-                scaled = calibration.applied(values, fields.normals.climatology_at(valid, channels=fields.channels))
+                scaled = calibration.applied(values, climatology_at_leads(job, init, leads))
             for store, content, slabs in zip(stores, (scaled, values), missing, strict=False):
                 if slab in slabs:
                     store.write(slab, {"state": content})

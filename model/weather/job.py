@@ -204,6 +204,19 @@ def forecast_fields(config: WeatherConfig, job: Job, init: NDArray[np.int64]) ->
     return None if parts is None else torch.cat(parts)[: len(init)].cpu().numpy()
 
 
+def climatology_at_leads(job: Job, init: NDArray[np.int64], lead_hours: Sequence[int]) -> NDArray[np.float32]:
+    """The climatology at the valid times of some forecasts: (N, E, V, H, W), canonical units.
+
+    Args:
+        job: of this rank.
+        init: positions of N init times.
+        lead_hours: E leads [h].
+    """
+    fields = job.predictor.whole
+    valid = fields.times[init][:, None] + np.asarray(lead_hours).astype("timedelta64[h]")
+    return fields.normals.climatology_at(valid, channels=fields.channels)
+
+
 def _complete(states: Fields) -> tuple[NDArray[np.int64], NDArray[np.datetime64]]:
     """Positions of the states with all the earlier ones that the network reads, and the times of the others."""
     everything = np.arange(len(states.times))
