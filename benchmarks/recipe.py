@@ -1,17 +1,17 @@
-"""A training recipe found by measurement: variants of one base, each given the same time, compared at seven days.
+"""A training recipe found by measurement: variants of the demo's, each given the same time, compared at seven days.
 
-Each variant differs from the base (the demo's configuration with the settings of BASE) only in the settings named
-below; `demo` is the demo's configuration as it is, which has adopted what helped. With --seconds, short runs of all
-variants first measure their steps per second, from which their numbers of steps follow, so that a larger model gets
-fewer steps, the schedule ends with the time, and the load of the machine during the real runs changes nothing (the
-better of two runs counts; variants that change neither model nor batch have the base's rate). With --steps, all take
-as many steps. The score is the skill against climatology of the fixed validation pairs, forecast with the averaged
-weights. A difference below 0.01 is about that of another seed: the base runs with two seeds to show it. Variants that
-benchmarks/results/recipe.json has for the same budget are not run again. Needs the demo's store: `make demo` first.
+Each variant is the demo's configuration (`base`) with the settings named below; `direct` is demo_direct.yaml, a
+network that predicts every lead in one pass. Short runs of all variants first measure their steps per second, from
+which their numbers of steps follow: a larger model gets fewer steps, the schedule ends with the time, and the load of
+the machine during the real runs changes nothing (the better of two short runs counts; what changes neither network
+nor number of steps in a row has the base's rate). The score is the skill against climatology of the fixed
+validation pairs, rolled out without calibration, with the averaged weights. Seeds change the initial weights and the
+order of samples; the spread of the base over seeds says which differences count. Runs that
+benchmarks/results/recipe.json has for the same budget are not made again. Needs the demo's store: `make demo` first.
 Also writes docs/recipe.md and its figure.
 
-    python benchmarks/recipe.py --seconds 180                      # all variants, 45 minutes
-    python benchmarks/recipe.py --steps 250 --only demo "unit C"   # some
+    python benchmarks/recipe.py --seconds 160                            # all variants, one seed
+    python benchmarks/recipe.py --only base overlap --seeds 0 1 2        # some, over three seeds
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.support import recipe_page
 from benchmarks.support.measure import RESULTS, write
 from benchmarks.support.process import ROOT, in_fresh_process, options, parser
 from model.training.metrics_log import read_metrics
@@ -36,42 +37,54 @@ from model.weather.train import run_train
 from pipeline.config import Config, load
 from pipeline.provenance import read_receipt
 
-FIGURE = ROOT / "docs" / "images" / "recipe.png"
-PAGE = ROOT / "docs" / "recipe.md"
-LEAD = "168"
+CONFIGS = ROOT / "workflows" / "config"
+LEADS = ("24", "72", "168")
 PROBE = 24
 """Steps of a short run."""
-BASE = ["model.patch=8", "model.depth=4", "training.batch_size=16", "training.anomaly_weighted=false"]
-"""Settings that were varied and that the demo has since changed, so that the study stays comparable."""
 VARIANTS: dict[str, list[str]] = {
     "base": [],
-    "base, another seed": ["training.seed=1"],
-    "demo": [],
-    "3 leads alone": ["training.lead_hours=[168, 336, 720]"],
-    "7 days alone": ["training.lead_hours=[168]"],
-    "leads 1 to 14 days": ["training.lead_hours={start: 24, stop: 336, step: 24}"],
-    "loss in anomaly units": ["training.anomaly_weighted=true"],
+    "direct": [],
+    "one step only": ["training.rollout=[[0, 1]]"],
+    "up to two steps": ["training.rollout=[[0, 1], [0.5, 2]]"],
+    "up to four steps": ["training.rollout=[[0, 1], [0.4, 2], [0.6, 3], [0.8, 4]]"],
+    "three steps early": ["training.rollout=[[0, 1], [0.3, 2], [0.55, 3]]"],
+    "gradients of the last step": ["training.rollout_gradients=last"],
+    "anomaly as target": ["model.predicts=anomaly"],
+    "steps of 12 h": ["training.step_hours=[12]"],
+    "steps of 48 h": ["training.step_hours=[48]", "forecast.lead_hours=[48, 96, 144, 240, 336, 720]"],
+    "steps of 24 and 48 h": ["training.step_hours=[24, 48]"],
+    "noise on inputs": ["training.input_noise=0.1"],
     "loss by pressure": ["training.pressure_weighted=true"],
-    "width 192": ["model.width=192"],
-    "width 96": ["model.width=96"],
-    "depth 6": ["model.depth=6"],
-    "depth 2": ["model.depth=2"],
+    "overlap": ["model.output=overlap", "model.output_margin=2"],
+    "smooth": ["model.output=smooth"],
+    "adaptive norm": ["model.conditioning=adaptive_norm"],
+    "season": ["model.features=[season]"],
+    "season, latitude": ["model.features=[season, latitude]"],
+    "width 256": ["model.width=256"],
+    "width 768": ["model.width=768", "model.heads=12"],
+    "depth 1": ["model.depth=1"],
+    "depth 3": ["model.depth=3"],
+    "depth 4": ["model.depth=4"],
+    "patch 4, width 256": ["model.patch=4", "model.width=256"],
     "unit C": ["model.unit=C"],
-    "one group": ["model.groups.by=flat"],
-    "states as input": ["model.network_input=state"],
-    "history of 24 h": ["model.history_hours=[24]"],
-    "no rotation": ["training.roll_longitude=false"],
-    "learning rate 1.5e-3": ["training.learning_rate=1.5e-3"],
-    "learning rate 6e-3": ["training.learning_rate=6.0e-3"],
-    "weight decay 0.1": ["training.weight_decay=0.1"],
-    "dropout 0.1": ["model.dropout=0.1"],
-    "no averaging": ["training.ema_decay=0.0"],
-    "batch 32": ["training.batch_size=32"],
     "batch 8": ["training.batch_size=8"],
-    "depth 2, batch 32": ["model.depth=2", "training.batch_size=32"],
-    "patch 4": ["model.patch=4"],
-    "patch 16": ["model.patch=16"],
+    "batch 32": ["training.batch_size=32"],
+    "learning rate 1e-3": ["training.learning_rate=1.0e-3"],
+    "learning rate 3e-3": ["training.learning_rate=3.0e-3"],
+    "weight decay 0.1": ["training.weight_decay=0.1"],
+    "no averaging": ["training.ema_decay=0.0"],
+    "no rotation": ["training.roll_longitude=false"],
+    "U-Net": ["model.architecture=unet"],
+    "ResNet": ["model.architecture=resnet"],
 }
+SAME_RATE = (
+    "training.rollout_gradients",
+    "training.input_noise",
+    "training.pressure",
+    "training.learning",
+    "training.weight",
+)
+"""Settings that leave the time of a step as it is, or nearly so."""
 
 
 def one(case: dict[str, Any]) -> dict[str, Any]:
@@ -89,16 +102,20 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
         records = [r for r in read_metrics(config.paths.metrics) if r["kind"] == "validation"]
     finally:
         shutil.rmtree(folder)
-    last = records[-1]["leads"][LEAD]
+    last = records[-1]["leads"]
     return {
         "steps": case["steps"],
         "seconds": round(seconds, 1),
         "parameters": facts["parameters"],
-        "skill_7_days": {
-            "all": round(last["skill"], 4),
-            **{k: round(v, 4) for k, v in last["skill_by_channel"].items()},
+        "skill": {
+            lead: {"all": round(last[lead]["skill"], 4)}
+            | {k: round(v, 4) for k, v in last[lead]["skill_by_channel"].items()}
+            for lead in LEADS
+            if lead in last
         },
-        "curve": [[r["step"], round(r["leads"][LEAD]["skill_by_channel"]["z500"], 4)] for r in records],
+        "curve": [
+            [r["step"], round(r["leads"]["168"]["skill_by_channel"]["z500"], 4)] for r in records if "168" in r["leads"]
+        ],
     }
 
 
@@ -112,11 +129,12 @@ def rate(case: dict[str, Any], folder: Path) -> float:
 
 def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
     """The demo's configuration with a variant's settings, on the demo's store."""
-    validations = 1 if case["probe"] else 8
+    validations = 1 if case["probe"] else 4
     training = {"steps": steps, "validate_every": max(1, steps // validations), "checkpoint_every": steps}
-    training |= {"warmup_steps": min(50, steps // 6), "tensorboard": "false"}
+    training |= {"warmup_steps": min(50, steps // 6), "tensorboard": "false", "seed": case["seed"]}
     overrides = [f"training.{key}={value}" for key, value in training.items()]
-    config = load(case["config"], [f"directory={folder}", *overrides, *case["set"]])
+    path = CONFIGS / ("demo_direct.yaml" if case["variant"] == "direct" else "demo.yaml")
+    config = load(path, [f"directory={folder}", *overrides, *case["set"]])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(Path(case["data"]).resolve())
     if not config.paths.store.exists() or not config.paths.normals.exists():
@@ -125,132 +143,69 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
 
 
 def paced_like(name: str) -> str:
-    """The variant whose steps take as long: the base unless model or batch differ."""
-    other = any(item.startswith(("model.", "training.batch_size")) for item in VARIANTS[name])
-    return name if other or name == "demo" else "base"
-
-
-def earlier(budget: str, *, threads: int) -> list[dict[str, Any]]:
-    """Variants measured before with the same budget, which are not measured again."""
-    path = RESULTS / "recipe.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    same = found.get("budget") == budget and found.get("threads") == threads
-    rows: list[dict[str, Any]] = found["rows"] if same else []
-    return rows
-
-
-def draw(rows: list[dict[str, Any]], figure: Path, *, budget: str) -> None:
-    """Curves of z500 skill against the share of the budget, and the last values of all shown channels."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ordered = sorted(rows, key=lambda row: row["skill_7_days"]["z500"])
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, max(4.0, 0.28 * len(rows) + 2.2)), layout="constrained")
-    for row in rows:
-        share = [100 * step / row["steps"] for step, _ in row["curve"]]
-        style: dict[str, Any] = {"color": "0.7", "zorder": 1}
-        if row["variant"] == "demo":
-            style = {"color": "C1", "zorder": 2, "label": "the demo's recipe"}
-        left.plot(share, [skill for _, skill in row["curve"]], **style)
-    left.axhline(0.0, color="0.4", linewidth=0.8)
-    left.set(xlabel=f"share of {budget} [%]", ylabel="skill of z500 at 7 days against climatology [1]")
-    left.legend(fontsize="small")
-    for name, marker in (("z500", "o"), ("t850", "s"), ("t2m", "^"), ("u10", "v")):
-        values = [row["skill_7_days"].get(name) for row in ordered]
-        right.plot(values, range(len(ordered)), marker, label=name, markersize=5, linestyle="none")
-    right.set_yticks(range(len(ordered)), [f"{row['variant']} ({row['steps']})" for row in ordered], fontsize="small")
-    right.set(xlabel="skill at 7 days against climatology [1]", title="variants (steps)")
-    right.grid(axis="x", color="0.9")
-    right.legend(fontsize="small")
-    fig.suptitle(f"Training recipes on the simulated atmosphere, {budget} each")
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(figure, dpi=110)
-    plt.close(fig)
-
-
-def page(rows: list[dict[str, Any]], *, budget: str, threads: int) -> str:
-    """docs/recipe.md: the figure and the table, best first."""
-    base = next((row["skill_7_days"]["z500"] for row in rows if row["variant"] == "base"), None)
-    shown = [name for name in ("z500", "t850", "t2m", "u10") if name in rows[0]["skill_7_days"]]
-    lines = [
-        "# A training recipe for the demo",
-        "",
-        f"Written by benchmarks/recipe.py: {budget} for each variant, {threads} thread(s), the simulated atmosphere.",
-        "Skill against climatology at 7 days, of the fixed validation pairs; 1 is perfect, 0 is climatology.",
-        f"The base is the demo with `{'`, `'.join(BASE)}`; each variant changes the settings named and nothing else.",
-        "",
-        "![Skill at seven days of the variants](images/recipe.png)",
-        "",
-        f"| variant | settings | steps | parameters | {' | '.join(shown)} | z500 against the base |",
-        f"|---|---|---|---|{'---|' * len(shown)}---|",
-    ]
-    for row in sorted(rows, key=lambda row: -row["skill_7_days"]["z500"]):
-        skill = row["skill_7_days"]
-        against = f"{skill['z500'] - base:+.3f}" if base is not None else ""
-        settings = ", ".join(f"`{item}`" for item in row["set"]) or f"the {row['variant']}'s"
-        values = " | ".join(f"{skill[name]:.3f}" for name in shown)
-        lines.append(f"| {row['variant']} | {settings} | {row['steps']} | {row['parameters']} | {values} | {against} |")
-    return "\n".join(lines) + "\n"
+    """The variant whose steps take as long: the base where only settings differ that cost nothing."""
+    free = all(item.startswith(SAME_RATE) for item in VARIANTS[name])
+    return "base" if free and name != "direct" else name
 
 
 class Study:
-    """The rows of all variants, written after every run.
+    """The rows of all runs, written after every one.
 
     Args:
         given: the command line.
-        budget: what each variant may spend, in words.
+        budget: what each run may spend, in words.
     """
 
     def __init__(self, given: argparse.Namespace, budget: str) -> None:
         self.given, self.budget = given, budget
-        self.rows = earlier(budget, threads=given.threads)
+        path = RESULTS / "recipe.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        same = found.get("budget") == budget and found.get("threads") == given.threads
+        self.rates: dict[str, float] = found["steps_per_second"] if same else {}
+        self.rows: list[dict[str, Any]] = found["rows"] if same else []
 
-    def lacks(self, name: str, key: str) -> bool:
-        """Whether a variant's row has no such entry yet."""
-        return not any(key in row for row in self.rows if row["variant"] == name)
+    def pace(self, name: str) -> None:
+        """Measure a variant's rate, unless it is known."""
+        if name not in self.rates:
+            self.rates[name] = self._measure(name, seed=0, probe=True)["steps_per_second"]
+            self._write()
 
-    def run(self, name: str, **more: Any) -> None:
-        """Run a variant in a process of its own."""
-        common = {"config": self.given.config, "data": self.given.data, "threads": self.given.threads}
-        settings = VARIANTS[name] if name == "demo" else [*BASE, *VARIANTS[name]]
-        found = in_fresh_process(__file__, {"variant": name, "set": settings, **common, **more})
-        found = {k: v for k, v in found.items() if k not in (*common, "probe")} | {"set": VARIANTS[name]}
-        print(json.dumps({k: v for k, v in found.items() if k != "curve"}), flush=True)
-        known: dict[str, Any] = next((row for row in self.rows if row["variant"] == name), {})
-        self.rows = [*(row for row in self.rows if row["variant"] != name), known | found]
-        about = {"budget": self.budget, "threads": self.given.threads, "lead_hours": int(LEAD)}
-        write("recipe", {**about, "rows": self.rows})
+    def run(self, name: str, *, seed: int) -> None:
+        """Train a variant with a seed, unless that has been done."""
+        if any(row["variant"] == name and row["seed"] == seed for row in self.rows):
+            return
+        steps = max(PROBE, int(self.given.seconds * self.rates[paced_like(name)]))
+        self.rows.append(self._measure(name, seed=seed, probe=False, steps=steps))
+        print(json.dumps({k: v for k, v in self.rows[-1].items() if k != "curve"}), flush=True)
+        self._write()
+        recipe_page.publish(self.rows, budget=self.budget, threads=self.given.threads)
 
-    def publish(self) -> None:
-        """Draw the figure and write the page of what has been run."""
-        done = [row for row in self.rows if "curve" in row]
-        if done:
-            draw(done, FIGURE, budget=self.budget)
-            PAGE.write_text(page(done, budget=self.budget, threads=self.given.threads))
+    def _measure(self, name: str, *, seed: int, **more: Any) -> dict[str, Any]:
+        case = {"variant": name, "seed": seed, "set": VARIANTS[name], "data": self.given.data}
+        found = in_fresh_process(__file__, case | {"threads": self.given.threads} | more)
+        if "error" in found:
+            raise SystemExit(f"error: {name}: {found['error']}")
+        return {key: value for key, value in found.items() if key not in ("data", "threads", "probe")}
+
+    def _write(self) -> None:
+        about = {"budget": self.budget, "threads": self.given.threads}
+        write("recipe", {**about, "steps_per_second": self.rates, "rows": self.rows})
 
 
 def main() -> None:
     command = parser(__doc__)
-    command.add_argument("--config", default=str(ROOT / "workflows" / "config" / "demo.yaml"))
     command.add_argument("--data", default=str(ROOT / "results" / "demo" / "data"), help="folder of the demo's store")
-    budget = command.add_mutually_exclusive_group()
-    budget.add_argument("--seconds", type=float, default=0.0)
-    budget.add_argument("--steps", type=int, default=300)
+    command.add_argument("--seconds", type=float, default=160.0, help="of training, for each run")
     command.add_argument("--threads", type=int, default=torch.get_num_threads())
     command.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    command.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = options(command, one)
-    study = Study(given, f"{given.seconds:g} s" if given.seconds else f"{given.steps} steps")
+    study = Study(given, f"{given.seconds:g} s")
     for name in dict.fromkeys(map(paced_like, given.only)):
-        if given.seconds and study.lacks(name, "steps_per_second"):
-            study.run(name, probe=True)
-    rates = {row["variant"]: row.get("steps_per_second", 0.0) for row in study.rows}
+        study.pace(name)
     for name in given.only:
-        if study.lacks(name, "curve"):
-            steps = max(PROBE, int(given.seconds * rates[paced_like(name)])) if given.seconds else given.steps
-            study.run(name, probe=False, steps=steps)
-            study.publish()
+        for seed in given.seeds:
+            study.run(name, seed=seed)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Training(Section):
     FREE = frozenset(
         {"layout", "checkpoint_every", "keep_checkpoints", "micro_batch", "recompute", "compile", "tensorboard"}
     )
-    ADDED = frozenset({"minutes"})
+    ADDED = frozenset({"minutes", "matmul_precision"})
 
     steps: Positive = 1000
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -113,6 +113,9 @@ class Training(Section):
     """Decay of the moving average of weights that forecasts use; 0 switches it off."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """bfloat16 is autocast around the model, for GPUs; float64 is for checks of one layout against another."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of products of float32 matrices, in torch's words: high multiplies in TensorFloat-32, medium in bfloat16, where
+    the processor has units for that (many GPUs; CPUs with AMX), and sums in float32; else in float32 all the same."""
     start_from: str | None = None
     """Fine-tuning: a checkpoint of ours (its folder, or that of a training), a .safetensors file of ours or a file of
     ClimaX weights to start from. Channels that it lacks start at random and are listed."""

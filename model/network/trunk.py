@@ -14,9 +14,26 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from model.network.cut import Stack
+
+FEW_PATCHES = 512
+"""Up to so many patches a CPU may hold their attention weights."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, (B, A, L, E) each.
+
+    On a CPU with matrix products in bfloat16 torch's blockwise form takes eight times as long as in float32
+    (torch 2.13, 16 x 8 x 32 x 64: 23 against 2.8 ms, forward and backward); plain products take 4.5 ms.
+    """
+    plain = q.device.type == "cpu" and torch.get_float32_matmul_precision() == "medium" and q.shape[2] <= FEW_PATCHES
+    if not plain:
+        return F.scaled_dot_product_attention(q, k, v)
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
@@ -40,7 +57,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x_BLD)
         B, L, _ = qkv.shape
         q, k, v = qkv.view(B, L, -1, 3, self.head_width).permute(3, 0, 2, 1, 4).unbind(0)
-        out_BALE = F.scaled_dot_product_attention(q, k, v)
+        out_BALE = attention(q, k, v)
         out: Tensor = self.drop(self.proj(out_BALE.transpose(1, 2).reshape(B, L, -1)))
         return out
 

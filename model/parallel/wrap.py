@@ -202,7 +202,7 @@ def gradient_norm(model: Network, *, mesh: DeviceMesh) -> Tensor:
         if parameter.grad is not None:
             cut_axes = _cut_axes(parameter.grad) | ({CHANNEL} if name in own else set())
             copies = math.prod(axis_size(mesh, axis) for axis in (DATA, CHANNEL) if axis not in cut_axes)
-            square += local_tensor(parameter.grad).double().square().sum() / copies
+            square += torch.linalg.vector_norm(local_tensor(parameter.grad)).double().square() / copies
     dist.all_reduce(square)
     return square.sqrt()
 

@@ -21,6 +21,7 @@ from model.parallel.collectives import local_tensor
 from model.parallel.mesh import DATA, DeviceMesh, axis_size
 from model.parallel.rows import RowPart
 from model.training import checkpoint, optimise
+from model.training.precision import matmul_precision
 from pipeline.sections import Training
 
 
@@ -83,7 +84,8 @@ class Learner:
     def evaluating(self) -> Iterator[None]:
         """In evaluation mode, without gradients, with the averaged weights where they are kept."""
         self.network.eval()
-        with optimise.averaged_weights(_local(self.weights()), _local(self.average)), torch.no_grad():
+        averaged = optimise.averaged_weights(_local(self.weights()), _local(self.average))
+        with averaged, torch.no_grad(), matmul_precision(self.options.matmul_precision):
             yield
         wrap.drop_gathered(self.network)
 

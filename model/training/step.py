@@ -11,6 +11,7 @@ from model.parallel import launch, wrap
 from model.parallel.mesh import data_rank
 from model.training import optimise
 from model.training.learner import Learner
+from model.training.precision import matmul_precision
 from model.training.task import B, PlannedTask
 
 
@@ -62,11 +63,12 @@ def training_step(
     batch = batch.to(learner.device, learner.dtype)
     learner.optimiser.zero_grad(set_to_none=True)
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
-    for part in batch.split(options.micro_batch):
-        share = task.loss(learner.predict, part, mesh=mesh) * (len(part) / len(batch))
-        share.backward()  # type: ignore[no-untyped-call]
-        loss += share.detach()
-        del share
+    with matmul_precision(options.matmul_precision):
+        for part in batch.split(options.micro_batch):
+            share = task.loss(learner.predict, part, mesh=mesh) * (len(part) / len(batch))
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+            del share
     norm = wrap.gradient_norm(network, mesh=mesh).item()
     of_main = seconds if launch.is_main() else 0.0
     known = torch.stack([loss / mesh.size(), loss.new_tensor(float(stop)), loss.new_tensor(of_main)])

@@ -114,7 +114,8 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
         network_input=description["network_input"],
         device=torch.device("cpu"),
     )
-    predictor = Predictor(model, whole, own, Stepper(shape, units, mesh=mesh), trained or steps)
+    stepper, precision = Stepper(shape, units, mesh=mesh), config.training.matmul_precision
+    predictor = Predictor(model, whole, own, stepper, trained or steps, matmul_precision=precision)
     return Job(predictor, mesh, init, missing, digest, steps, facts)
 
 

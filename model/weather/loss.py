@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 
-def weighted_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor, channel_V: Tensor | None = None) -> Tensor:
+def weighted_mse(
+    y_BVHW: Tensor,
+    target_BVHW: Tensor,
+    *,
+    area_HW: Tensor,
+    channel_V: Tensor | None = None,
+    unit_BV: Tensor | None = None,
+) -> Tensor:
     """Mean squared error, weighted by cell area and channel.
 
     Args:
@@ -21,6 +28,7 @@ def weighted_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor, channe
         target_BVHW: what it should be, same shape.
         area_HW: cell areas in any unit (`pipeline.grid.Grid.cell_area`), positive.
         channel_V: channel weights in any unit, not negative, None for equal weights.
+        unit_BV: in which unit errors of each sample and channel are measured, None for that of the prediction.
 
     Returns:
         Scalar, in float32 at least.
@@ -28,11 +36,19 @@ def weighted_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor, channe
     Raises:
         ValueError: shapes that do not fit. (Broadcasting would hide them.)
     """
-    return channel_mse(y_BVHW, target_BVHW, area_HW=area_HW).mul(_mean_one(channel_V, y_BVHW)).mean()
+    mse_BV = sample_mse(y_BVHW, target_BVHW, area_HW=area_HW)
+    if unit_BV is not None:
+        mse_BV = mse_BV / unit_BV.to(mse_BV.dtype).square()
+    return mse_BV.mul(_mean_one(channel_V, y_BVHW)).mean()
 
 
 def channel_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor) -> Tensor:
     """Area-weighted mean squared error per channel (V,); arguments as for `weighted_mse`."""
+    return sample_mse(y_BVHW, target_BVHW, area_HW=area_HW).mean(dim=0)
+
+
+def sample_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor) -> Tensor:
+    """Area-weighted mean squared error per sample and channel (B, V); arguments as for `weighted_mse`."""
     if y_BVHW.shape != target_BVHW.shape:
         raise ValueError(
             f"target must have the prediction's shape {tuple(y_BVHW.shape)}, got {tuple(target_BVHW.shape)}"
@@ -42,7 +58,7 @@ def channel_mse(y_BVHW: Tensor, target_BVHW: Tensor, *, area_HW: Tensor) -> Tens
     dtype = torch.promote_types(y_BVHW.dtype, torch.float32)
     area = area_HW.to(device=y_BVHW.device, dtype=dtype)
     error_BVHW = y_BVHW.to(dtype) - target_BVHW.to(dtype)
-    return (error_BVHW.square() * (area / area.mean())).mean(dim=(0, 2, 3))
+    return torch.mv(error_BVHW.square().flatten(0, 1).flatten(1), (area / area.sum()).flatten()).view(y_BVHW.shape[:2])
 
 
 def _mean_one(channel_V: Tensor | None, y_BVHW: Tensor) -> Tensor:

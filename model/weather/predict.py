@@ -29,6 +29,7 @@ from model.parallel import wrap
 from model.parallel.mesh import CHANNEL, DeviceMesh, axis_size, channel_rank
 from model.training import checkpoint
 from model.training.learner import weights_of
+from model.training.precision import matmul_precision
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.stepping import Stepper
@@ -105,6 +106,7 @@ class Predictor:
         own: fields with the channels that this rank reads, in the form that the network was trained to read.
         stepper: the rules of a roll-out, on the CPU.
         steps: trained lengths of a step [h], as the stepper's units list them.
+        matmul_precision: of products of float32 matrices, see `model.training.precision`.
     """
 
     model: Network
@@ -112,6 +114,7 @@ class Predictor:
     own: Fields
     stepper: Stepper
     steps: tuple[int, ...]
+    matmul_precision: str = "highest"
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +195,8 @@ class Predictor:
 
     def _predict(self, x_BCHW: Tensor, lead_hours: Index) -> NDArray[np.float32]:
         lead_B = torch.from_numpy(lead_hours.astype(np.float32)).to(self.device)
-        anomaly: NDArray[np.float32] = self.model(x_BCHW.to(self.device), lead_B).float().cpu().numpy()
+        with matmul_precision(self.matmul_precision):
+            anomaly: NDArray[np.float32] = self.model(x_BCHW.to(self.device), lead_B).float().cpu().numpy()
         return anomaly
 
     def _climatology(self, init: NDArray[np.datetime64], lead_hours: Index) -> NDArray[np.float32]:

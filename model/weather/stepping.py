@@ -115,10 +115,16 @@ class Stepper:
         self.rows = torch.tensor([self.channels.index(name) for name in self.layout.channels], device=device).long()
         self.history_hours = history_hours(network.channels)
         hours_back = [0, *self.history_hours]
-        self._blocks = [
-            (hours_back.index(hours), torch.from_numpy(rows).to(device)) for hours, rows in self.layout.blocks
+        everything = range(len(self.layout.channels))
+        self._blocks: list[tuple[int, Tensor | slice]] = [
+            (
+                hours_back.index(hours),
+                slice(None) if list(rows) == list(everything) else torch.from_numpy(rows).to(device),
+            )
+            for hours, rows in self.layout.blocks
         ]
-        """Steps back, and which of this rank's channels are read there; the present first."""
+        """Steps back, and which of this rank's channels are read there; the present first. A slice makes no copy."""
+        self._reads_all = self.layout.channels == self.channels and axis_size(mesh, CHANNEL) == 1
 
     def whole(self, states_BTKHW: Tensor) -> Tensor:
         """All predicted channels of states of which each rank has read its own: (B, T, V, H, W), no gradient flows."""
@@ -153,6 +159,8 @@ class Stepper:
 
     def own(self, state_BVHW: Tensor) -> Tensor:
         """This rank's channels of a state, (B, K, H, W)."""
+        if self._reads_all:
+            return state_BVHW
         return slice_forward_sum_backward(state_BVHW, rows=self.rows, group=self.mesh.get_group(CHANNEL))
 
     def advance(self, state_BVHW: Tensor, output_BVHW: Tensor, change_BV11: Tensor) -> Tensor:

@@ -105,15 +105,15 @@ class Forecasting:
         last_only = options.rollout_gradients == "last"
         rolled = stepper.roll(predict, start_BVHW, batch, steps=steps, gradients_from=steps - 1 if last_only else 0)
         losses = [
-            self._error(state / unit_BV11, truth_BTVHW[:, k] / unit_BV11)
+            self._error(state, truth_BTVHW[:, k], unit_BV=unit_BV11.flatten(1))
             for k, state in enumerate(rolled, start=1)
             if k == steps or not last_only
         ]
         return torch.stack(losses).mean()
 
-    def _error(self, y_BVHW: Tensor, target_BVHW: Tensor) -> Tensor:
+    def _error(self, y_BVHW: Tensor, target_BVHW: Tensor, *, unit_BV: Tensor | None = None) -> Tensor:
         area_HW = torch.ones(self.network.image, device=y_BVHW.device) if self.area_HW is None else self.area_HW
-        return weighted_mse(y_BVHW, target_BVHW, area_HW=area_HW, channel_V=self.channel_V)
+        return weighted_mse(y_BVHW, target_BVHW, area_HW=area_HW, channel_V=self.channel_V, unit_BV=unit_BV)
 
     def predicted(self, predict: Predict, batch: Batch, *, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
         """Prediction and target of all predicted channels, (B, V, H, W) each."""

@@ -2,7 +2,8 @@
 
 The file of names was written by the version before stages had a table. One difference is intended: the folder of the
 fitted baselines was data/baselines-<hash>, which read as an output of the stage `baselines`, and is data/fits-<hash>.
-From the normals on, era5 and era5_wb2 are recorded as they are since their recipes changed.
+From the normals on, era5 and era5_wb2 are recorded as they are since their recipes changed; what was demo is
+demo_direct since then.
 """
 
 from __future__ import annotations

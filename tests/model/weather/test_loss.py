@@ -28,6 +28,15 @@ def test_equals_the_sum_written_out() -> None:
     assert weighted_mse(y_t, target_t, area_HW=area_t, channel_V=channel_t).item() == pytest.approx(right, rel=1e-13)
 
 
+def test_units_of_errors() -> None:
+    """Catches units multiplied, not squared, or on the wrong axis."""
+    y, target, area, channel = case()
+    unit = torch.tensor([[1.0, 2.0, 0.5, 3.0], [0.1, 1.5, 2.5, 0.7], [4.0, 1.1, 0.9, 0.3]], dtype=torch.float64)
+    right = weighted_mse(y / unit[..., None, None], target / unit[..., None, None], area_HW=area, channel_V=channel)
+    found = weighted_mse(y, target, area_HW=area, channel_V=channel, unit_BV=unit)
+    assert found.item() == pytest.approx(right.item(), rel=1e-12)
+
+
 def test_units_of_weights_do_not_matter() -> None:
     """Catches a loss that changes with areas in steradians or square kilometres."""
     y, target, area, channel = case()
