@@ -1,9 +1,12 @@
-"""Calibration: how much of the anomaly at each lead and channel to keep, fitted on the validation periods.
+"""Calibration: how much of the anomaly to keep at each lead, channel and latitude, fitted on the validation periods.
 
 Contract: the factor is the area-weighted regression of the true anomaly on the forecast one through zero, over init
-times spread evenly over the validation periods, kept between 0.01 and 1. A forecast that knows nothing any more becomes
-the climatology; a hundredth is left of it, so that its ACC is what it was. Test periods are never read. The factors are
-stored beside the checkpoints that they belong to, and used again while model, leads and periods are the same.
+times spread evenly over the validation periods and over cells within 20 degrees of latitude, weighted less the farther
+away, of both hemispheres, so that a season at hand does not decide; kept between 0.01 and 1. In the tropics anomalies
+of heights and temperatures are small, and a factor of the whole globe would leave errors there that are larger than
+they. A forecast that knows nothing any more becomes the climatology; a hundredth is left of it, so that it has an ACC.
+Test periods are never read. The factors are stored beside the checkpoints that they belong to, and used again while
+model, leads and periods are the same.
 
 Letters: N init times, E leads, V predicted channels, H/W grid.
 """
@@ -32,6 +35,8 @@ STARTS = 64
 """Most init times of the fit."""
 TOGETHER = 16
 """Of these, issued at a time."""
+REACH = 20.0
+"""How far away in latitude cells have a say [degrees]."""
 LEAST = 0.01
 """Smallest factor: an anomaly of zero has no correlation."""
 
@@ -41,20 +46,20 @@ class Calibration:
     """Factors of a model's anomalies.
 
     Attributes:
-        factors: (E, V), between 0.01 and 1.
+        factors: (E, V, H), between 0.01 and 1.
         lead_hours: E leads [h].
         channels: V names.
         init_times: of the fit.
     """
 
-    factors: list[list[float]]
+    factors: list[list[list[float]]]
     lead_hours: list[int]
     channels: list[str]
     init_times: list[str]
 
     @property
     def array(self) -> NDArray[np.float32]:
-        """The factors, (E, V)."""
+        """The factors, (E, V, H)."""
         return np.array(self.factors, dtype=np.float32)
 
     def applied(self, state: NDArray[np.float32], climatology: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,7 +69,7 @@ class Calibration:
             state: (N, E, V, H, W), canonical units.
             climatology: the same shape, at the valid times.
         """
-        scaled: NDArray[np.float32] = climatology + self.array[:, :, None, None] * (state - climatology)
+        scaled: NDArray[np.float32] = climatology + self.array[..., None] * (state - climatology)
         return scaled
 
 
@@ -85,6 +90,7 @@ def calibrate(config: WeatherConfig, job: Job, folder: Path, *, console: Console
         "model": job.digest,
         "leads": leads,
         "steps": list(job.steps),
+        "reach": REACH,
         "periods": [p.model_dump(mode="json") for p in config.splits.validation],
     }
     path = folder / f"calibration-{contract_digest(about)[:8]}.json"
@@ -113,8 +119,8 @@ def calibrate(config: WeatherConfig, job: Job, folder: Path, *, console: Console
     return found
 
 
-def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Console) -> list[list[float]]:
-    """The factors (E, V) from some init times, the same on every rank.
+def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Console) -> list[list[list[float]]]:
+    """The factors (E, V, H) from some init times, the same on every rank.
 
     Args:
         config: the experiment.
@@ -123,8 +129,8 @@ def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Co
         console: for the progress bar.
     """
     whole, leads = job.predictor.whole, np.asarray(config.forecast.lead_hours)
-    area = Grid(whole.coords["latitude"].values, whole.coords["longitude"].values).area_weights
-    products = np.zeros((2, len(leads), len(whole.channels)))
+    grid = Grid(whole.coords["latitude"].values, whole.coords["longitude"].values)
+    sums = np.zeros((3, len(leads), len(whole.channels), grid.shape[0]))
     progress = terminal_progress("init times", on=console)
     with progress:
         task = progress.add_task("calibrate", total=len(init))
@@ -137,7 +143,26 @@ def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Co
             forecast = whole.scaling.anomaly(values, climatology_at_leads(job, some, config.forecast.lead_hours))
             positions = find_times(whole.times, whole.times[some][:, None] + leads.astype("timedelta64[h]"))
             truth = whole.anomalies(positions.ravel()).numpy().reshape(forecast.shape)
-            for i, other in enumerate((truth, forecast)):
-                products[i] += np.einsum("nevhw,nevhw,hw->ev", forecast, other, area, dtype=np.float64, optimize=True)
-    cross, square = launch.from_main(products)
-    return np.clip(np.divide(cross, square, out=np.zeros_like(cross), where=square > 0), LEAST, 1.0).tolist()  # type: ignore[no-any-return]
+            for i, (one, other) in enumerate(((forecast, truth), (forecast, forecast), (truth, truth))):
+                sums[i] += np.einsum("nevhw,nevhw->evh", one, other, dtype=np.float64)
+    found: list[list[list[float]]] = factors(*launch.from_main(sums), grid=grid).tolist()
+    return found
+
+
+def factors(
+    cross: NDArray[np.float64], square: NDArray[np.float64], truth: NDArray[np.float64], *, grid: Grid
+) -> NDArray[np.float64]:
+    """Regression factors by latitude, (E, V, H).
+
+    Args:
+        cross: (E, V, H) sums of forecast times true anomaly over init times and longitudes.
+        square: likewise, of forecast anomalies squared.
+        truth: likewise, of true anomalies squared; rows count in proportion to it, so that none outweighs the others.
+        grid: of the rows.
+    """
+    away = np.abs(np.abs(grid.latitude)[:, None] - np.abs(grid.latitude))
+    weight_HH = np.maximum(0.0, 1.0 - away / REACH) * grid.area_weights.sum(axis=1)
+    cross, square = (
+        np.divide(sums, truth, out=np.zeros_like(sums), where=truth > 0) @ weight_HH.T for sums in (cross, square)
+    )
+    return np.clip(np.divide(cross, square, out=np.zeros_like(cross), where=square > 0), LEAST, 1.0)

@@ -54,7 +54,7 @@ def forecast_store(
         title: of the store, in its attributes.
         trained_on: contract of the training store; that of `like` by default.
         source: what the data are, for the contract; that of `like` by default.
-        calibration: (lead, channel) factors by which the anomalies were scaled; None for none.
+        calibration: (lead, channel, latitude) factors by which the anomalies were scaled; None for none.
         slab_inits: most init times written together.
         command: what a user runs to have it written.
         made_by: further entries of the contract, e.g. a checkpoint's digest.
@@ -71,7 +71,7 @@ def forecast_store(
         }
     )
     if calibration is not None:
-        coords = coords.assign_coords(calibration=(("lead_time", "channel"), calibration))
+        coords = coords.assign_coords(calibration=(("lead_time", "channel", "latitude"), calibration))
         coords["calibration"].attrs = {"long_name": "factor of the anomaly from the climatology", "units": "1"}
     coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
     grid = (int(like.sizes["latitude"]), int(like.sizes["longitude"]))

@@ -19,6 +19,7 @@ from model.weather.forecast import run_forecast
 from model.weather.job import Job, prepare, ways
 from model.weather.train import run_train
 from pipeline.config import Config, parse
+from pipeline.grid import Grid
 from pipeline.store import SlabStore, open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
@@ -58,7 +59,7 @@ def test_factors_are_the_regression_on_validation_forecasts(experiment: Make, mo
         truth = open_store(config.paths.store)["state"].sel(time=valid.ravel()).values
         climate = whole.normals.climatology_at(valid)
         anomaly = truth.reshape(climate.shape) - climate
-        noise = random.standard_normal(anomaly.shape) * np.cos(np.deg2rad(whole.coords["latitude"].values))[:, None]
+        noise = random.standard_normal(anomaly.shape) * np.cos(np.deg2rad(whole.coords["latitude"].values))[:, None] ** 4
         made.append((anomaly, share[None, :, :, None, None] * anomaly + noise))
         return (climate + made[-1][1]).astype(np.float32)
 
@@ -66,12 +67,19 @@ def test_factors_are_the_regression_on_validation_forecasts(experiment: Make, mo
     monkeypatch.setattr(calibration, "forecast_fields", issued)
     found = calibrate(config, job, config.paths.train, console=Console(quiet=True)).array
     truth, forecast = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    weight = np.cos(np.deg2rad(whole.coords["latitude"].values))[:, None]
-    cross = (truth * forecast * weight).sum(axis=(0, 3, 4))
-    expected = np.clip(cross / (forecast**2 * weight).sum(axis=(0, 3, 4)), 0.01, 1)
+    cross, square, true = ((a * b).sum(axis=(0, 4)) for a, b in ((forecast, truth), (forecast,) * 2, (truth,) * 2))
+    latitude = whole.coords["latitude"].values
+    area = Grid(latitude, whole.coords["longitude"].values).cell_area[:, 0]
+    expected = np.empty_like(cross)
+    for e, v, h in np.ndindex(*cross.shape):
+        near = [area[i] * max(0.0, 1 - abs(abs(latitude[i]) - abs(latitude[h])) / 20) for i in range(len(latitude))]
+        above, below = (np.sum(near * sums[e, v] / true[e, v]) for sums in (cross, square))
+        expected[e, v, h] = np.clip(above / below, 0.01, 1)
     assert np.allclose(found, expected, atol=1e-4)
-    assert found[0, 2] == np.float32(0.01)
-    assert 0.0 < found[1, 0] < found[0, 0] < 1.0
+    assert np.all(found[0, 2] == np.float32(0.01))
+    assert 0.0 < found[1, 0].mean() < found[0, 0].mean() < 1.0
+    assert found[0, 0].std() > 0.01
+    assert np.allclose(found, found[:, :, ::-1], atol=1e-4)
     times = np.concatenate(seen)
     (period,) = config.data.splits.validation
     assert times.min() >= np.datetime64(period.start)
@@ -89,12 +97,12 @@ def test_calibrated_forecasts_stand_beside_those_as_they_were(experiment: Make) 
     run_forecast(config)
     ds, raw = open_store(config.paths.forecast), open_store(config.paths.uncalibrated["uncalibrated"])
     factors = ds["calibration"]
-    assert factors.dims == ("lead_time", "channel")
+    assert factors.dims == ("lead_time", "channel", "latitude")
     assert "calibration" not in raw.coords
     normals = Normals.open(config.paths.normals)
     valid = ds["init_time"].values[:, None] + ds["lead_time"].values
     climate = normals.climatology_at(valid)
-    expected = climate + factors.values[:, :, None, None] * (raw["state"].values - climate)
+    expected = climate + factors.values[..., None] * (raw["state"].values - climate)
     assert np.allclose(ds["state"].values, expected, atol=1e-4)
     assert not np.allclose(ds["state"].values, raw["state"].values, atol=1e-2)
     (kept,) = config.paths.train.glob("calibration-*.json")
@@ -202,6 +210,6 @@ def test_what_a_checkpoint_cannot_do_is_refused(experiment: Make) -> None:
 
 def test_calibration_is_a_share_of_the_anomaly() -> None:
     """Catches a factor that scales the climatology."""
-    factors = Calibration([[0.5, 0.0]], [24], ["a", "b"], [])
-    state, climate = np.full((1, 1, 2, 1, 1), 6.0, np.float32), np.full((1, 1, 2, 1, 1), 2.0, np.float32)
-    assert factors.applied(state, climate)[0, 0, :, 0, 0].tolist() == [4.0, 2.0]
+    factors = Calibration([[[0.5, 0.0], [1.0, 0.25]]], [24], ["a", "b"], [])
+    state, climate = np.full((1, 1, 2, 2, 1), 6.0, np.float32), np.full((1, 1, 2, 2, 1), 2.0, np.float32)
+    assert factors.applied(state, climate)[0, 0, :, :, 0].tolist() == [[4.0, 2.0], [6.0, 3.0]]
