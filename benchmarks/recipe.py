@@ -11,7 +11,7 @@ benchmarks/results/recipe.json has for the same budget are not made again. Needs
 Also writes docs/recipe.md and its figure.
 
     python benchmarks/recipe.py --seconds 160                            # all variants, one seed
-    python benchmarks/recipe.py --only base overlap --seeds 0 1 2        # some, over three seeds
+    python benchmarks/recipe.py --only base patches --seeds 0 1 2        # some, over three seeds
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ VARIANTS: dict[str, list[str]] = {
     "steps of 24 and 48 h": ["training.step_hours=[24, 48]"],
     "noise on inputs": ["training.input_noise=0.1"],
     "loss by pressure": ["training.pressure_weighted=true"],
-    "overlap": ["model.output=overlap", "model.output_margin=2"],
+    "patches": ["model.output=patches"],
+    "overlap of 1": ["model.output_margin=1"],
+    "overlap of 4": ["model.output_margin=4"],
     "smooth": ["model.output=smooth"],
     "adaptive norm": ["model.conditioning=adaptive_norm"],
     "season": ["model.features=[season]"],
