@@ -36,6 +36,7 @@ from model.training.metrics_log import read_metrics
 from model.weather.train import run_train
 from pipeline.config import Config, load
 from pipeline.provenance import read_receipt
+from preprocess.normals.stage import run_normals
 
 CONFIGS = ROOT / "workflows" / "config"
 LEADS = ("24", "72", "168")
@@ -139,8 +140,10 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
     config = load(path, [f"directory={folder}", *overrides, *case["set"]])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(Path(case["data"]).resolve())
-    if not config.paths.store.exists() or not config.paths.normals.exists():
+    if not config.paths.store.exists():
         raise SystemExit(f"the demo's store must exist, got none at {config.paths.store}; run make demo first")
+    if not config.paths.normals.exists():
+        run_normals(config)  # steps of another length have changes of their own
     return config
 
 
