@@ -28,8 +28,11 @@ INSTALL = python -c '$(LIST)' $(1) | $(or $(2),cat) | python -m pip install --no
 	-c constraints.txt -r /dev/stdin | { grep -v '^Requirement already satisfied' || true; }
 # Needed by the model and the report only: the first stage of a fresh clone runs while they are installed.
 WITHOUT_LATER = grep -vE '^(cartopy|matplotlib|safetensors|torch)'
-FIRST = import os; from pipeline.config import load, split_settings; \
-	print(load(os.environ["CONFIG"], split_settings(os.environ["SET"])).stages[0].name)
+STAGES = import importlib, os; from pipeline.config import load, split_settings; \
+	stages = load(os.environ["CONFIG"], split_settings(os.environ["SET"])).stages
+FIRST = $(STAGES); print(stages[0].name)
+# pip leaves compiling to whoever imports a module first (--no-compile).
+COMPILE = $(STAGES); [importlib.import_module(stage.module) for stage in stages]
 # In a JSON list: Snakemake reads options as YAML after it has stripped quotes, which would take a text with a colon apart.
 LISTED = import json, os; print(json.dumps([os.environ["SET"]]))
 # One core more is given away than there are, so that a stage of one thread runs on what the stage beside it leaves idle.
@@ -49,13 +52,14 @@ demo: run ## the full pipeline on the embedded simulated atmosphere -> results/d
 
 run: $(if $(wildcard $(DEMO_READY)),,$(BASE_READY)) ## the same for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
 	@python -m pipeline settings --config "$$CONFIG" --set "$$SET" > /dev/null
-	@$(if $(wildcard $(DEMO_READY)),true,$(MAKE) -j2 rest begun)
+	@$(if $(wildcard $(DEMO_READY)),true,$(MAKE) -j2 $(if $(ARGS),,begun) rest)
 	@$(SNAKEMAKE) $(ARGS)
 
 rest: $(DEMO_READY)
+	@python -c '$(COMPILE)'
 
 begun:
-	@$(SNAKEMAKE) --until "$$(python -c '$(FIRST)')" $(ARGS)
+	@$(SNAKEMAKE) --until "$$(python -c '$(FIRST)')"
 
 test: $(TEST_READY) ## the full test suite
 	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)

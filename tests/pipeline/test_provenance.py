@@ -35,6 +35,7 @@ def test_receipt_explains_the_output(config: Config) -> None:
     assert json.loads(path.read_text()) == found
 
 
+@pytest.mark.slow
 def test_processor_time_of_children_counts() -> None:
     """Catches a stage with processes of its own whose work does not appear in its receipt."""
     before = provenance.processor_seconds()
