@@ -19,17 +19,29 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # The name of a stamp carries a checksum of the files that decide an installation, so that nothing is installed twice.
 HASH := $(shell cat constraints.txt pyproject.toml | cksum | tr ' ' '-')
+BASE_READY := $(VENV)/.base-$(HASH)
 DEMO_READY := $(VENV)/.demo-$(HASH)
 TEST_READY := $(VENV)/.test-$(HASH)
 LIST = import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*p["dependencies"], *(r for e in sys.argv[1:] for r in p["optional-dependencies"][e]), sep="\n")
-INSTALL = python -c '$(LIST)' $(1) | python -m pip install --no-compile --disable-pip-version-check \
+INSTALL = python -c '$(LIST)' $(1) | $(or $(2),cat) | python -m pip install --no-compile --disable-pip-version-check \
 	-c constraints.txt -r /dev/stdin | { grep -v '^Requirement already satisfied' || true; }
+# Needed by the model and the report only: the first stage of a fresh clone runs while they are installed.
+WITHOUT_LATER = grep -vE '^(cartopy|matplotlib|safetensors|torch)'
+STAGES = import importlib, os; from pipeline.config import load, split_settings; \
+	stages = load(os.environ["CONFIG"], split_settings(os.environ["SET"])).stages
+FIRST = $(STAGES); print(stages[0].name)
+# pip leaves compiling to whoever imports a module first (--no-compile).
+COMPILE = $(STAGES); [importlib.import_module(stage.module) for stage in stages]
 # In a JSON list: Snakemake reads options as YAML after it has stripped quotes, which would take a text with a colon apart.
 LISTED = import json, os; print(json.dumps([os.environ["SET"]]))
-SNAKEMAKE = snakemake -s workflows/Snakefile --workflow-profile workflows/profiles/default --cores $(CORES)
+# One core more is given away than there are, so that a stage of one thread runs on what the stage beside it leaves idle.
+NUM_CORES = $(if $(filter all,$(CORES)),$(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN),$(CORES))
+SNAKEMAKE = snakemake -s workflows/Snakefile --workflow-profile workflows/profiles/default \
+	--cores $$(($(NUM_CORES) + ($(NUM_CORES) > 1))) --max-threads $(NUM_CORES) \
+	--configfile "$$CONFIG" --config set="$$(python -c '$(LISTED)')"
 
-.PHONY: help demo run test check lint types imports quick ranks bench setup clean
+.PHONY: help demo run begun rest test check lint types imports quick ranks bench setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,9 +50,16 @@ help: ## list the targets
 demo: export CONFIG := workflows/config/demo.yaml
 demo: run ## the full pipeline on the embedded simulated atmosphere -> results/demo/report.html
 
-run: $(DEMO_READY) ## the same for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
+run: $(if $(wildcard $(DEMO_READY)),,$(BASE_READY)) ## the same for another experiment: make run CONFIG=workflows/config/gfs_wind.yaml
 	@python -m pipeline settings --config "$$CONFIG" --set "$$SET" > /dev/null
-	@$(SNAKEMAKE) --configfile "$$CONFIG" --config set="$$(python -c '$(LISTED)')" $(ARGS)
+	@$(if $(wildcard $(DEMO_READY)),true,$(MAKE) -j2 $(if $(ARGS),,begun) rest)
+	@$(SNAKEMAKE) $(ARGS)
+
+rest: $(DEMO_READY)
+	@python -c '$(COMPILE)'
+
+begun:
+	@$(SNAKEMAKE) --until "$$(python -c '$(FIRST)')"
 
 test: $(TEST_READY) ## the full test suite
 	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
@@ -72,6 +91,11 @@ setup: $(DEMO_READY) ## install only; EXTRAS="cloud cluster" adds these extras o
 clean: ## remove caches and results/demo; keep other results and the environment
 	rm -rf results/demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BASE_READY): | $(VENV)/bin/pip
+	@echo "installing what the first stage needs into $(VENV) (once; about a minute)"
+	@$(call INSTALL,,$(WITHOUT_LATER))
+	@rm -f $(VENV)/.base-* && touch $@
 
 $(DEMO_READY): | $(VENV)/bin/pip
 	@echo "installing what the demo needs into $(VENV) (once; one to three minutes)"

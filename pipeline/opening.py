@@ -59,8 +59,13 @@ def finished(path: Path, *, verify: bool = False, mend: bool = True) -> bool:
     return bool(content["complete"]) and not damaged
 
 
-def read_manifest(path: Path, *, stage: str = manifest.UNKNOWN) -> dict[str, Any]:
+def read_manifest(path: Path, *, stage: str = manifest.UNKNOWN, growing: bool = False) -> dict[str, Any]:
     """The manifest of a finished store that is as it was written, judged by all that can be known without reading it.
+
+    Args:
+        path: folder of the store.
+        stage: what to run when it is not there.
+        growing: whether the store may be one that is still being written.
 
     Raises:
         ValueError: no store there, another layout version, not finished, or a manifest, small file or shard that is
@@ -74,7 +79,7 @@ def read_manifest(path: Path, *, stage: str = manifest.UNKNOWN) -> dict[str, Any
     found = content["contract"].get("schema")
     if found != manifest.SCHEMA:
         raise ValueError(f"store {path} must have layout version {manifest.SCHEMA}, got {found}; write it again")
-    if not content["complete"]:
+    if not content["complete"] and not growing:
         raise ValueError(
             f"store {path} must be finished, got {counted(len(content['slabs']), 'slab')} recorded; run {stage} again"
         )
@@ -84,13 +89,14 @@ def read_manifest(path: Path, *, stage: str = manifest.UNKNOWN) -> dict[str, Any
     return content
 
 
-def open_store(path: Path, *, stage: str = manifest.UNKNOWN, chunks: Any = None) -> xr.Dataset:
+def open_store(path: Path, *, stage: str = manifest.UNKNOWN, chunks: Any = None, growing: bool = False) -> xr.Dataset:
     """Open a finished store for reading.
 
     Args:
         path: folder of the store.
         stage: what to run when it is not there.
         chunks: None reads lazily without Dask; {} gives Dask blocks of one slab.
+        growing: whether the store may be one that is still being written; slabs that are not recorded must not be read.
 
     Returns:
         The dataset; `ds.attrs["contract"]` is the contract. Its large arrays are read by `pipeline.shards`.
@@ -102,7 +108,7 @@ def open_store(path: Path, *, stage: str = manifest.UNKNOWN, chunks: Any = None)
 
     from pipeline.lazy import through_reader
 
-    content = read_manifest(path, stage=stage)
+    content = read_manifest(path, stage=stage, growing=growing)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
         ds: xr.Dataset = through_reader(xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=3), path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import resource
 import subprocess
 import sys
 from functools import cache
@@ -58,8 +59,15 @@ def collect(config: Config, *, stage: str) -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "processor_seconds": round(processor_seconds(), 1),
         "config": config.model_dump(mode="json"),
     }
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of those of its children that have ended, all threads together [s]."""
+    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
 def write_receipt(config: Config, *, stage: str, outputs: list[Path], facts: dict[str, Any]) -> Path:

@@ -68,6 +68,7 @@ class Stage:
         applies: whether an experiment has this stage.
         on_ranks: whether torchrun starts it with the training's layout.
         verifies: whether its outputs are stores in slabs, so that its command has --verify.
+        background: whether the workflow runs it at the lowest priority, on what the stages beside it leave idle.
         category: section of Snakemake's own report.
         resources: of its job.
     """
@@ -81,6 +82,7 @@ class Stage:
     applies: Callable[[Any], bool] = lambda _config: True
     on_ranks: bool = False
     verifies: bool = False
+    background: bool = False
     category: str = "Data"
     resources: Resources = Resources()
     complete: str = ""

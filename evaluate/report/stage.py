@@ -8,6 +8,7 @@ above everything else when its data are simulated. The receipt is written last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from evaluate.report.ceiling import Ceiling
 from evaluate.report.gallery import Gallery
 from evaluate.report.page import Figures, render
 from evaluate.report.results import Results
+from evaluate.report.side_by_side import Section, SideBySide
 from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.facts import ScoreFacts
 from evaluate.scoring.score_table import read_scores
@@ -75,21 +77,26 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
     )
     chosen = chosen_inits(config, stores.forecast, stores.truth, leads=leads)
     moves = config.evaluation.animation_frames and facts.n_init > 1
-    film = run_animate(config, channel=channels[-1], lead=leads[0]) if moves else None
     among = stores.ceiling["init_time"].values if stores.ceiling is not None else None
     sums = paths.scores / "sums.nc"
-    with files.lock(paths.scores / "report.lock"), terminal_progress("figures", on=console) as progress:
+    with ExitStack() as stack:
+        stack.enter_context(files.lock(paths.scores / "report.lock"))
+        side_by_side = SideBySide(gallery, workers=config.evaluation.workers, stack=stack)
+        sections: tuple[Section, ...] = ("score_maps", "overview", "curves", "spectra")
+        drawn = {section: side_by_side.start(section) for section in sections}
+        film = run_animate(config, channel=channels[-1], lead=leads[0]) if moves else None
+        progress = stack.enter_context(terminal_progress("figures", on=console))
         task = progress.add_task("report", total=gallery.count + 3 * len(channels) * len(leads) * (1 + len(chosen)))
         gallery.tick = lambda: progress.advance(task)
         typical = typical_init(sums, model=gallery.model, channel=channels[0], lead=leads[0], among=among)
         figures = Figures(
-            overview=gallery.overview(),
-            curves=gallery.curves(),
-            maps=gallery.score_maps(),
             cases=[
                 g for t in (typical, *chosen) for g in triptychs(gallery, stores, t, channels=channels, leads=leads)
             ],
-            spectra=gallery.spectra(),
+            overview=drawn["overview"](),
+            curves=drawn["curves"](),
+            maps=drawn["score_maps"](),
+            spectra=drawn["spectra"](),
             training=gallery.training(paths.metrics),
             typical=typical,
             typical_error=f"{channels[0]} at {lead_title(leads[0])}",

@@ -50,8 +50,7 @@ def summed(
     payload: bytes = cloudpickle.dumps((reader, kernel))
     with ExitStack() as stack:
         if scheduler is None:
-            pool: Any = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(payload,))
-            stack.callback(pool.shutdown, cancel_futures=True)
+            pool: Any = child_processes(workers, payload, stack)
             shared: Any = None
         else:
             client = _connect(scheduler, stack)
@@ -68,6 +67,24 @@ def summed(
                 return
             count, future = waiting.popleft()
             yield count, future.result()
+
+
+def child_processes(workers: int, payload: bytes, stack: ExitStack) -> ProcessPoolExecutor:
+    """Processes that end with this one, however it ends.
+
+    Args:
+        workers: how many.
+        payload: what `given` returns in each of them.
+        stack: ends them when it is closed; work that has not begun is left.
+    """
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(payload,))
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return pool
+
+
+def given() -> bytes:
+    """In a child process: what it was started with."""
+    return _payload[0]
 
 
 def _connect(scheduler: str, stack: ExitStack) -> Any:
@@ -117,6 +134,6 @@ _busy = threading.Lock()
 def _work(payload: bytes | None, start: int, count: int) -> Sums:
     """The sums of `count` batches from `start` on; one at a time in a process, whose buffers it uses."""
     with _busy:
-        reader, kernel = _loaded(payload if payload is not None else _payload[0])
+        reader, kernel = _loaded(given() if payload is None else payload)
         batches = reader.batches(start)
         return Sums.merge(kernel(next(batches)) for _ in range(count))

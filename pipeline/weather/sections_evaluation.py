@@ -105,7 +105,7 @@ class Evaluation(Section):
     animation_frames: Annotated[int, Field(ge=0, le=200)] = 40
     """Init times in the animation that goes with the report; 0 makes none."""
     workers: Positive = 1
-    """Processes that sum scores side by side."""
+    """Processes that sum scores and draw figures side by side."""
     scheduler: str | None = None
     """Address of a running Dask scheduler (tcp://host:port) whose workers do it instead; they must see the files."""
 

@@ -176,7 +176,9 @@ STAGES = (
         outputs={"twins": Output("{member}-{digest}.zarr", members=_twin_names)},
         applies=lambda config: _has_splits(config) and bool(config.evaluation.twins.models),
         category="Skill",
+        resources=Resources(threads=1),
         verifies=True,
+        background=True,
     ),
     Stage(
         "baselines",

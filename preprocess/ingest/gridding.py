@@ -93,10 +93,15 @@ def _opened(settings: str) -> FieldReader:
     return FieldReader(config, archive, Gridder(archive, config, quiet=True))
 
 
-def open_archive(config: WeatherConfig) -> Archive:
-    """The source of an experiment, its chunks read in part where only some levels are wanted."""
+def open_archive(config: WeatherConfig, *, growing: bool = False) -> Archive:
+    """The source of an experiment, its chunks read in part where only some levels are wanted.
+
+    Args:
+        config: the experiment.
+        growing: whether a simulated archive may be one that is still being written.
+    """
     partial_chunks.enable()
-    return open_source(config)
+    return open_source(config, growing=growing)
 
 
 def stack(ds: xr.Dataset, channels: Sequence[Channel]) -> NDArray[np.float32]:

@@ -31,8 +31,10 @@ from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.reuse import take_over
 from preprocess.sources import Archive
 
+COMMAND = "python -m pipeline regrid"
 
-def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "python -m pipeline regrid") -> None:
+
+def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = COMMAND) -> None:
     """Read the source, put it on the target grid, and write the training store.
 
     Args:
@@ -49,14 +51,38 @@ def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "p
     _report(archive, times, missing, config)
     gridder = Gridder(archive, config)
     facts = _facts(archive, times, missing)
+    writer = training_store(config, archive, gridder, times, command=command)
+    with writer.held():
+        done = finished_store(config, verify=False)
+        if done and not pending_slabs(writer):  # the files say which times there are, now
+            say(done)
+            return
+        _fill(writer, FieldReader(config, archive, gridder), times, facts)
+    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
+    channels = counted(len(config.data.channels.dynamic), "channel")
+    say(f"regrid: {counted(times.size, 'time')} x {channels} on {gridder.target}, written to {path}")
+
+
+def training_store(
+    config: WeatherConfig, archive: Archive, gridder: Gridder, times: Times, *, command: str = COMMAND
+) -> store.SlabStore:
+    """The training store, described.
+
+    Args:
+        config: the experiment.
+        archive: what it is made from.
+        gridder: how.
+        times: those that it holds.
+        command: that a user runs to have it written.
+    """
     channels, grid = config.data.channels.dynamic, config.data.regrid.grid
     state = store.ArraySpec(
         dims=("time", "channel", "latitude", "longitude"),
         shape=(times.size, len(channels), *grid.shape),
         chunks=(1, min(CHUNK_CHANNELS, len(channels)), *grid.shape),
     )
-    writer = store.SlabStore(
-        path,
+    return store.SlabStore(
+        config.paths.store,
         arrays={"state": state},
         coords=_coordinates(archive, times, gridder, channels=config.data.channels),
         slab_dim="time",
@@ -65,24 +91,15 @@ def run_regrid(config: WeatherConfig, *, verify: bool = False, command: str = "p
         attrs={"title": f"Training store of {data_with_article(archive.label)}", "Conventions": "CF-1.11"},
         command=command,
     )
-    with writer.held():
-        done = finished_store(config, verify=False)
-        if done and not _pending(writer):  # the files say which times there are, now
-            say(done)
-            return
-        _fill(writer, FieldReader(config, archive, gridder), times, facts)
-    provenance.write_receipt(config, stage="regrid", outputs=[path], facts=facts)
-    say(f"regrid: {counted(times.size, 'time')} x {counted(len(channels), 'channel')} on {grid}, written to {path}")
 
 
 def _fill(writer: store.SlabStore, reader: FieldReader, times: Times, facts: dict[str, Any]) -> None:
     """Make every slab that is not there yet."""
-    pending = _pending(writer)
+    pending = pending_slabs(writer)
     whole, some = take_over(writer, times, pending)
     left = [slab for slab in pending if slab.index not in whole]
     if pending:
-        bytes_per_time = 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
-        files.free_space_check(writer.path, sum(len(slab) for slab in left) * bytes_per_time)
+        require_space(writer, left)
     needed = {slab.index: times[slab.slice] for slab in left}
     needed |= {i: needed[i][~other.holds(needed[i])] for i, other in some.items()}
     tasks = [_Task(slab, needed[slab.index], reader) for slab in left]
@@ -215,7 +232,17 @@ def store_contract(archive: Archive, data: Data, *, regrid: dict[str, str]) -> d
     }
 
 
-def _pending(writer: store.SlabStore) -> list[store.Slab]:
+def require_space(writer: store.SlabStore, left: list[store.Slab]) -> None:
+    """Refuse to start what cannot fit.
+
+    Raises:
+        ValueError: the disk has less room than these slabs may take.
+    """
+    bytes_per_time = 4 * int(np.prod(writer.arrays["state"].shape[1:], dtype=np.int64))
+    files.free_space_check(writer.path, sum(map(len, left)) * bytes_per_time)
+
+
+def pending_slabs(writer: store.SlabStore) -> list[store.Slab]:
     """Slabs to compute, known before the store is opened for writing."""
     if not writer.path.exists():
         return writer.slabs()

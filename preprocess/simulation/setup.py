@@ -23,6 +23,7 @@ from pipeline.grid import Grid
 from pipeline.weather import variables
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.sections import SimulationSource
+from pipeline.weather.times import Times, init_times
 from preprocess.npz import write_npz
 from preprocess.simulation.atmosphere import Atmosphere, State, time_of
 from preprocess.simulation.synthesis import SIMULATED, Synthesis
@@ -213,6 +214,27 @@ class SimulationSetup:
                 "longitude": ("longitude", self.grid.longitude, {"units": "degrees_east"}),
             },
         )
+
+
+def twin_starts(config: WeatherConfig, times: Times) -> Times:
+    """Init times of the twins' forecasts.
+
+    Args:
+        config: the experiment.
+        times: of the store.
+
+    Raises:
+        ValueError: no time qualifies.
+    """
+    positions, _ = init_times(
+        times,
+        lead_hours=config.forecast.lead_hours,
+        period=config.splits.test,
+        step_hours=config.twin_step_hours,
+        setting="evaluation.twins.init_step_hours",
+    )
+    starts: Times = times[positions]
+    return starts
 
 
 def time_step(source: SimulationSource, *, step_hours: int) -> int:

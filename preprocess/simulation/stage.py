@@ -4,7 +4,8 @@ Contract: one Zarr group with ERA5's long names, dims (time, level, latitude, lo
 and longitude 0 .. 360, labelled "simulated" wherever a label fits, written in whole time slabs. Before a
 slab is written the states at both its ends are kept beside the store (`<name>.states/`), so a killed run
 resumes at the first unrecorded slab and ends with the same bytes, and any date of the archive can be reached
-again. Two threads work: one integrates, one evaluates and writes.
+again. Two threads work: one integrates, one evaluates and writes, and then makes what it can of the training store
+(`preprocess.ingest.ahead`). States from which twins will start are kept on the way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from rich.progress import Progress
@@ -19,10 +22,12 @@ from rich.progress import Progress
 from pipeline import files, provenance, store
 from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
+from pipeline.weather.times import Times
 from pipeline.words import counted
 from preprocess.complete import complete_simulate
+from preprocess.ingest.ahead import HeadStart
 from preprocess.simulation.atmosphere import State, time_of
-from preprocess.simulation.setup import LABEL, SimulationSetup
+from preprocess.simulation.setup import LABEL, SimulationSetup, twin_starts
 from preprocess.simulation.synthesis import Synthesis
 
 _SPINUP_STEP_DAYS = 30
@@ -49,8 +54,8 @@ def run_simulate(config: WeatherConfig, *, verify: bool = False) -> None:
         files.free_space_check(path, setup.bytes)
     started = clock.perf_counter()
     synthesis = setup.synthesis()
-    with setup.writer(path, synthesis) as writer:
-        _produce(setup, synthesis, writer, writer.pending())
+    with setup.writer(path, synthesis) as writer, HeadStart(config) as regridded:
+        _produce(setup, _Sink(setup, synthesis, writer, regridded), starts=_twin_starts(config, setup))
         facts = {
             "label": LABEL,
             "times": int(setup.times.size),
@@ -65,17 +70,28 @@ def run_simulate(config: WeatherConfig, *, verify: bool = False) -> None:
     say(f"simulate: {counted(setup.times.size, 'time')} on {setup.grid}, written to {path}; label: {LABEL}")
 
 
-def _produce(setup: SimulationSetup, synthesis: Synthesis, writer: store.SlabStore, pending: list[store.Slab]) -> None:
+@dataclass(frozen=True)
+class _Sink:
+    """Where the states of a slab go."""
+
+    setup: SimulationSetup
+    synthesis: Synthesis
+    writer: store.SlabStore
+    regridded: HeadStart
+
+    def __call__(self, slab: store.Slab, states: list[State]) -> None:
+        fields = self.synthesis.to_era5(states)
+        self.writer.write(slab, {name: fields[name] for name in self.writer.arrays})
+        self.regridded.up_to(self.setup.times[slab.stop - 1])
+
+
+def _produce(setup: SimulationSetup, finish: _Sink, *, starts: Times) -> None:
     """Integrate here; evaluate and write the slab before in another thread."""
-
-    def finish(slab: store.Slab, states: list[State]) -> None:
-        fields = synthesis.to_era5(states)
-        writer.write(slab, {name: fields[name] for name in writer.arrays})
-
+    pending = finish.writer.pending()
     with progress("days") as bar, ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as pool:
         meter = _Meter(bar, _days_left(setup, pending))
         waiting: Future[None] | None = None
-        for slab, states in _slabs(setup, pending, meter):
+        for slab, states in _slabs(setup, pending, meter, starts=starts):
             if waiting is not None:
                 waiting.result()
             waiting = pool.submit(finish, slab, states)
@@ -83,10 +99,18 @@ def _produce(setup: SimulationSetup, synthesis: Synthesis, writer: store.SlabSto
             waiting.result()
 
 
+def _twin_starts(config: WeatherConfig, setup: SimulationSetup) -> Times:
+    """Times whose states the twins stage will ask for; none where it would refuse, which it says itself."""
+    if config.data.splits is not None and config.evaluation.twins.models:
+        with suppress(ValueError):
+            return twin_starts(config, setup.times.astype("datetime64[ns]"))
+    return np.empty(0, "datetime64[ns]")
+
+
 def _slabs(
-    setup: SimulationSetup, pending: list[store.Slab], meter: _Meter
+    setup: SimulationSetup, pending: list[store.Slab], meter: _Meter, *, starts: Times
 ) -> Iterator[tuple[store.Slab, list[State]]]:
-    """States at the times of each pending slab; the state at its start, and at the next one's, is kept first."""
+    """States at the times of each pending slab; the state at its start, at the next one's, and `starts` are kept."""
     state: State | None = None
     for slab in pending:
         first = setup.times[slab.start]
@@ -94,7 +118,9 @@ def _slabs(
             state = _reach(setup, first, meter)
         setup.keep(state)
         states = []
-        for _ in range(len(slab)):
+        for time in setup.times[slab.slice]:
+            if time in starts:
+                setup.keep(state)
             states.append(state)
             state = setup.atmosphere.advance(state, setup.step_hours)
             meter.at(time_of(state), "simulate")

@@ -28,13 +28,13 @@ from pipeline.console import data_with_article, progress, say, stamp
 from pipeline.weather import variables
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.forecast_store import forecast_store
-from pipeline.weather.times import Times, init_times
+from pipeline.weather.times import Times
 from pipeline.words import counted
 from preprocess.complete import complete_twins
 from preprocess.ingest.gridding import Gridder, stack
 from preprocess.simulation.atmosphere import State, time_of
 from preprocess.simulation.perturb import coarsened, perturbed
-from preprocess.simulation.setup import LONGEST_STEP, SimulationSetup, longest_step
+from preprocess.simulation.setup import LONGEST_STEP, SimulationSetup, longest_step, twin_starts
 from preprocess.simulation.synthesis import Synthesis
 from preprocess.sources import open_source
 
@@ -66,14 +66,7 @@ def run_twins(config: WeatherConfig, *, verify: bool = False) -> None:
     store.read_manifest(paths.simulated, stage="python -m pipeline simulate")
     setup = SimulationSetup(config)
     times: Times = truth["time"].values.astype("datetime64[ns]")
-    positions, _ = init_times(
-        times,
-        lead_hours=config.forecast.lead_hours,
-        period=config.splits.test,
-        step_hours=config.twin_step_hours,
-        setting="evaluation.twins.init_step_hours",
-    )
-    init = times[positions]
+    init = twin_starts(config, times)
     gridder = Gridder(open_source(config), config)
     if gridder.describe() != truth.attrs["contract"]["regrid"]:
         raise ValueError(

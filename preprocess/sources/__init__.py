@@ -18,8 +18,12 @@ from preprocess.sources.piece import Piece
 __all__ = ["Archive", "Piece", "open_source"]
 
 
-def open_source(config: WeatherConfig) -> Archive:
+def open_source(config: WeatherConfig, *, growing: bool = False) -> Archive:
     """Open the source of an experiment; reads metadata only.
+
+    Args:
+        config: the experiment.
+        growing: whether a simulated archive may be one that is still being written.
 
     Raises:
         ValueError: see `Archive` and the source's own opener.
@@ -28,7 +32,7 @@ def open_source(config: WeatherConfig) -> Archive:
     if isinstance(source, SimulationSource):
         from pipeline import store
 
-        raw = store.open_store(config.paths.simulated, stage="python -m pipeline simulate")
+        raw = store.open_store(config.paths.simulated, stage="python -m pipeline simulate", growing=growing)
         return Archive(
             [Piece.of(raw, origin=str(config.paths.simulated), request=Request.of(channels))],
             channels=channels,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,14 @@ def test_receipt_explains_the_output(config: Config) -> None:
     assert {"python", "numpy", "zarr", "torch"} <= set(told["versions"])
     assert told["written"].endswith("+00:00")
     assert json.loads(path.read_text()) == found
+
+
+@pytest.mark.slow
+def test_processor_time_of_children_counts() -> None:
+    """Catches a stage with processes of its own whose work does not appear in its receipt."""
+    before = provenance.processor_seconds()
+    subprocess.run([sys.executable, "-c", "import os\nwhile os.times().user < 0.3: pass"], check=True)
+    assert provenance.processor_seconds() - before > 0.29
 
 
 def test_commit_is_the_checkouts(root: Path) -> None:

@@ -28,6 +28,12 @@ def test_a_table_is_in_order(task: str) -> None:
     assert len(outputs) == len(set(outputs))
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_background_stage_asks_for_one_thread(task: str) -> None:
+    """Catches a stage that would wait for others instead of running beside them: one core is left to it."""
+    assert {stage.resources.threads for stage in workloads.stages(task) if stage.background} <= {1}
+
+
 def test_paths_are_those_of_the_table() -> None:
     """Catches an output without an annotation, which mypy would not know, and an annotation of nothing."""
     annotated = set(get_type_hints(WeatherPaths)) - {"root"}

@@ -52,7 +52,8 @@ def stages_run(output: str) -> list[str]:
 
 def planned(output: str) -> dict[str, str]:
     """Stages that a dry run would run, with their command lines."""
-    return {m[1]: m[0].strip() for m in re.finditer(r"python -m [^\n]*?pipeline (\w+) --config[^\n]*", output)}
+    found = re.finditer(r"(?:env [^\n]*?)?python -m [^\n]*?pipeline (\w+) --config[^\n]*", output)
+    return {m[1]: m[0].strip() for m in found}
 
 
 def settings_in(config: Path, folder: Path, *overrides: str) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,41 @@ def test_mistakes_are_told_as_by_the_commands(installed: Path, config: str, give
     assert done.stderr.count("error: ") == 1
     assert "Traceback" not in done.stderr + done.stdout
     assert "Snakefile" not in done.stderr + done.stdout
+
+
+def shown_by_make(venv: Path, *arguments: str) -> str:
+    """The commands that `make run` would run."""
+    line = ["make", "-n", "run", f"VENV={venv}", *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_first_stage_of_a_fresh_clone_does_not_wait_for_torch(installed: Path, tmp_path: Path) -> None:
+    """Catches a stage begun before what it needs is installed, and one begun twice where everything is installed."""
+    fresh = shown_by_make(tmp_path / "fresh")
+    first, begun = fresh.index("| grep -vE '^(cartopy|"), fresh.index("--until")
+    assert first < fresh.index("pipeline settings") < begun < fresh.rindex("snakemake -s")
+    assert fresh.count("-m pip install") == 2
+    assert "--until" not in shown_by_make(installed)
+    assert shown_by_make(tmp_path / "fresh", "ARGS=--until train").count("--until") == 1, "begun without the user's word"
+
+
+def test_the_first_stage_does_without_what_is_installed_later() -> None:
+    """Catches an import that a fresh clone meets before the package is there."""
+    later = re.search(r"grep -vE '\^\(([\w|]+)\)'", (ROOT / "Makefile").read_text())
+    assert later
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({later[1].split("|")}))
+import pipeline.__main__, preprocess.ingest.stage, preprocess.simulation.stage, preprocess.sources.fetch
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("cores", "given"), [("2", "--cores 3 --max-threads 2"), ("1", "--cores 1 --max-threads 1")])
+def test_one_core_is_given_away_twice(cores: str, given: str, installed: Path) -> None:
+    """Catches stages that wait for one another although a core idles, and two stages at once on a single one."""
+    options = re.search(r"--cores .*?--max-threads \d+", shown_by_make(installed, f"CORES={cores}"))
+    assert options
+    told = subprocess.run(["bash", "-c", f"echo {options[0]}"], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == given

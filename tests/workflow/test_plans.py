@@ -104,3 +104,10 @@ def test_ranks_of_the_layout_are_started(tmp_path: Path) -> None:
     lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
     start = "python -m model.parallel.torchrun --standalone --nproc-per-node=6 -m pipeline"
     assert {stage for stage, line in lines.items() if start in line} == {"train", "forecast"}
+
+
+def test_a_background_stage_gives_way(tmp_path: Path) -> None:
+    """Catches a stage beside the training that takes the processors from it, or draws a second progress bar."""
+    lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run"))
+    gives_way = "env TTY_COMPATIBLE=0 nice -n 19 python -m pipeline"
+    assert {stage for stage, line in lines.items() if gives_way in line} == {"twins"}

@@ -25,6 +25,8 @@ for STAGE in SETTINGS.stages:
         params:
             options=OPTIONS,
             stage=STAGE.name,
+            # of two stages on one terminal, one draws progress bars
+            before="env TTY_COMPATIBLE=0 nice -n 19 " if STAGE.background else "",
             launch=launch(SETTINGS.training.layout.world_size if STAGE.on_ranks else 1),
         shell:
-            "python {params.launch} {params.stage} {params.options} --log {log:q}"
+            "{params.before}python {params.launch} {params.stage} {params.options} --log {log:q}"

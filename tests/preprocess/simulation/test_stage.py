@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import provenance, store
+from pipeline import files, provenance, store
 from pipeline.config import Config, parse
 from pipeline.weather.sections import SimulationSource
+from preprocess.ingest.ahead import HeadStart
+from preprocess.ingest.gridding import FieldReader
+from preprocess.ingest.stage import run_regrid
 from preprocess.simulation import stage
 from preprocess.simulation.setup import LONGEST_STEP, SimulationSetup, time_step
 from preprocess.simulation.synthesis import Synthesis
@@ -55,9 +59,12 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
 
 def bytes_of(config: Config) -> dict[str, str]:
     """Digest of every file of the archive, its manifest and its kept states."""
-    path = config.paths.simulated
-    found = [p for p in path.rglob("*") if p.is_file()] + list(path.with_suffix(".states").glob("*.npz"))
-    found.append(store.manifest_path(path))
+    return digests(config.paths.simulated, *config.paths.simulated.with_suffix(".states").glob("*.npz"))
+
+
+def digests(path: Path, *more: Path) -> dict[str, str]:
+    """Digest of every file of a store, its manifest, and more files beside it."""
+    found = [*(p for p in path.rglob("*") if p.is_file()), store.manifest_path(path), *more]
     return {str(p.relative_to(path.parent)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(found)}
 
 
@@ -127,6 +134,50 @@ def test_source_reads_the_archive(done: Config, archive: xr.Dataset) -> None:
     np.testing.assert_array_equal(ds["z"].sel(level=850).values, archive["geopotential"].sel(level=850).values)
 
 
+def test_training_store_is_made_meanwhile_as_afterwards(
+    done: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a slab made while simulating that differs from the regrid stage's, or that the stage makes again."""
+    other = parse(settings(tmp_path))
+    for path in (done.paths.simulated, done.paths.simulated.with_suffix(".states")):
+        shutil.copytree(path, tmp_path / path.relative_to(str(done.directory)))
+    shutil.copy(store.manifest_path(done.paths.simulated), store.manifest_path(other.paths.simulated))
+    run_regrid(other)
+    manifest = json.loads(store.manifest_path(done.paths.store).read_text())
+    assert sorted(manifest["slabs"]) == ["0", "1", "2"]
+    assert not manifest["complete"], "finishing is left to the regrid stage"
+    monkeypatch.setattr(FieldReader, "__call__", lambda *_: pytest.fail("made again"))
+    run_regrid(done)
+    assert digests(done.paths.store) == digests(other.paths.store)
+
+
+def test_archive_does_not_need_the_training_store(
+    done: Config, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a simulation that fails, or says nothing, when slabs of the training store cannot be made meanwhile."""
+    config = parse(settings(tmp_path))
+    with files.lock(store.lock_path(config.paths.store)):
+        stage.run_simulate(config)
+    said = capfd.readouterr().err
+    assert said.count("regrid: no further slab is made while simulating: output must have one writer at a time") == 1
+    assert bytes_of(config) == bytes_of(done)
+    assert not config.paths.store.exists()
+
+
+def test_no_slab_is_made_before_its_times_are_there(done: Config, tmp_path: Path) -> None:
+    """Catches a slab of the training store made from a slab of the archive that is not recorded yet."""
+    config = parse(settings(tmp_path))
+    setup = SimulationSetup(config)
+    with setup.writer(config.paths.simulated, setup.synthesis()) as writer, HeadStart(config) as regridded:
+        first = writer.pending()[0]
+        with xr.open_zarr(done.paths.simulated, consolidated=False) as raw:
+            writer.write(first, {name: raw[name].values[first.slice] for name in writer.arrays})
+        regridded.up_to(setup.times[first.stop - 2])
+        assert regridded.made == 0
+        regridded.up_to(setup.times[first.stop - 1])
+        assert regridded.made == 1
+
+
 def test_done_is_not_done_again(done: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a second run that integrates anew."""
     before = bytes_of(done)
@@ -145,11 +196,13 @@ def test_crash_and_resume_give_the_same_bytes(
     real = store.SlabStore.write
 
     def failing(self: store.SlabStore, slab: store.Slab, data: Any, **more: Any) -> None:
+        if self.path != config.paths.simulated:
+            return real(self, slab, data, **more)
         if slab.index == fails_at and not written.count(-1):
             written.append(-1)
             raise OSError(28, "No space left on device")
         written.append(slab.index)
-        real(self, slab, data, **more)
+        return real(self, slab, data, **more)
 
     monkeypatch.setattr(store.SlabStore, "write", failing)
     with pytest.raises(OSError, match="No space left"):
@@ -164,11 +217,14 @@ KILLED = """
 import os, signal, sys, yaml
 from pipeline import store
 from pipeline.config import parse
+from preprocess.ingest.ahead import HeadStart
+from preprocess.ingest.gridding import FieldReader
+from preprocess.ingest.stage import run_regrid
 from preprocess.simulation import stage
 place, index, raw = sys.argv[1], int(sys.argv[2]), yaml.safe_load(sys.argv[3])
 real = getattr(store.SlabStore, place)
 def deadly(self, slab, *args, **kwargs):
-    if slab.index == index:
+    if slab.index == index and self.path.name.startswith("simulated"):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, slab, *args, **kwargs)
 setattr(store.SlabStore, place, deadly)

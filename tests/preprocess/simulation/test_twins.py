@@ -59,6 +59,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """Simulated, regridded, and forecast from states without error."""
     config = settings(tmp_path_factory.mktemp("twins"), perturbation=0.0)
     stage.run_simulate(config)
+    setup = SimulationSetup(config)
+    days = [np.datetime64(f"2004-03-{day}T00:00") for day in (20, 22, 24, 26, 28)]
+    assert all(setup.state_path(day).exists() for day in days), "simulate passed the twins' starts without keeping them"
     run_regrid(config)
     twins.run_twins(config)
     with pytest.MonkeyPatch.context() as patch:
