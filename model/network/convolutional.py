@@ -21,8 +21,7 @@ from torch import Tensor
 from model.network import climatelearn
 from model.network.cut import Network
 from model.network.groups import Tree, build_tree
-
-LEAD_UNIT_HOURS = 100.0
+from model.network.lead import in_lead_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +107,6 @@ class Convolution(Network):
             (B, V, H, W): anomalies at the lead time, normalised.
         """
         B, _, H, W = x_BCHW.shape
-        lead_B1HW = (lead_hours_B.to(x_BCHW.dtype) / LEAD_UNIT_HOURS).view(B, 1, 1, 1).expand(B, 1, H, W)
+        lead_B1HW = in_lead_units(lead_hours_B, like=x_BCHW).view(B, 1, 1, 1).expand(B, 1, H, W)
         y_BVHW: Tensor = self.network(torch.cat([x_BCHW, lead_B1HW], dim=1))
         return y_BVHW

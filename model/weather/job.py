@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from model.parallel import launch, wrap
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
 from model.training import checkpoint
+from model.training.host_memory import memory_for_fields
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
 from model.weather.stepping import Stepper, Units, trained_steps
-from model.weather.training_data import MEMORY_SHARE, available_memory
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import init_times
@@ -136,7 +136,7 @@ def _open_fields(
     if axis_size(mesh, CHANNEL) > 1:
         own = Fields(store, normals, channels=own_channels(shape, mesh), **opened)
     for fields in {id(f): f for f in (whole, own)}.values() if hold else ():  # it is read for every step
-        if fields.climatology_bytes <= MEMORY_SHARE * available_memory() / launch.local_ranks():
+        if fields.climatology_bytes <= memory_for_fields(processes=launch.local_ranks()):
             fields.hold_climatology()
     return whole, own
 
