@@ -1,10 +1,11 @@
 """climate-learn's convolutional networks as forecasting networks, trained like any other.
 
-Contract: called as DCHAG is, `network(x_BCHW, lead_hours_B) -> y_BVHW`. The lead time goes in as one more channel, in
-units of 100 hours, which is climate-learn's own way with several leads; the rest is climate-learn's function,
-unchanged. They normalise by the statistics of a batch: on several data ranks each normalises by those of its own part,
-as torch's DistributedDataParallel does, and so the loss does depend on the number of data ranks. They cannot be cut
-over channels.
+Contract: called as DCHAG is, `network(x_BCHW, lead_hours_B) -> y_BVHW`. The lead time, or the length of the step, goes
+in as one more channel, in units of 100 hours, which is climate-learn's own way with several leads; the rest is
+climate-learn's function, unchanged, so that untrained it is neither the climatology nor persistence. They normalise by
+the statistics of a batch: on several data ranks each normalises by those of its own part, as torch's
+DistributedDataParallel does, and so the loss does depend on the number of data ranks; through several steps, each step
+normalises by its own. They cannot be cut over channels.
 
 Letters: B batch, C input channels, V predicted channels, H/W grid.
 """
