@@ -32,7 +32,7 @@ from pipeline.weather.variables import parse_channel
 from pipeline.words import counted
 
 TABLE = "free_run.csv"
-LEGEND = "Standard deviation over the month up to each date; dashed: half and twice the truth's"
+LEGEND = "Standard deviation of 30 days up to each date; dashed: half and twice"
 _LISTED = 6
 """Channels that a sentence names; of more it gives the number of the others."""
 
