@@ -35,6 +35,14 @@ def complete_forecast(config: WeatherConfig, *, verify: bool = False, mend: bool
     return f"forecast: already complete, {paths[0]}"
 
 
+def complete_free_run(config: WeatherConfig, *, verify: bool = False, mend: bool = True) -> str | None:
+    """Whether the free run is there, finished and undamaged; arguments as above."""
+    path = config.paths.free_run
+    if not finished(path, verify=verify, mend=mend) or not config.paths.receipt("free_run").exists():
+        return None
+    return f"free_run: already complete, {path}"
+
+
 def complete_baselines(config: WeatherConfig, *, verify: bool = False, mend: bool = True) -> str | None:
     """Whether the forecasts of all networks are there, finished and undamaged; arguments as above."""
     paths = list(config.paths.network_forecasts.values())

@@ -20,11 +20,10 @@ from model.network.encoder import Encoder, EncoderConfig
 from model.network.groups import Tree, build_tree
 from model.network.head import Head, unpatchify
 from model.network.initialise import draw_layers, draw_normal
+from model.network.lead import in_lead_units
 from model.network.smooth import Smooth
 from model.weather.names import variable_and_level
 
-LEAD_UNIT_HOURS = 100.0
-"""The lead time enters in units of 100 hours (ClimaX)."""
 _LEAD_SCALE = 0.1
 OUTPUTS = ("patches", "overlap", "smooth")
 
@@ -131,7 +130,7 @@ class DCHAG(Encoder):
         B, _, H, W = x_BKHW.shape
         if lead_hours_B.shape != (B,):
             raise ValueError(f"lead_hours must have one value per sample ({B}), got shape {tuple(lead_hours_B.shape)}")
-        lead_BD = self.lead(lead_hours_B.to(self.lead.weight.dtype).unsqueeze(1) / LEAD_UNIT_HOURS)
+        lead_BD = self.lead(in_lead_units(lead_hours_B, like=self.lead.weight).unsqueeze(1))
         tokens_BLD = self.encode(x_BKHW, channels=channels, condition_BD=lead_BD)
         patch, margin = self.config.patch, self.config.margin
         y_BVHW = unpatchify(self.head(tokens_BLD), patch=patch, grid=(H // patch, W // patch), margin=margin)

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluate import text
 from evaluate.report import headline, heat_tables, style
 from evaluate.report.ceiling import read_common
+from evaluate.report.free_run import FreeRunSection
 from evaluate.report.gallery import Picture, PictureGroup
 from evaluate.report.results import Results
 from evaluate.report.sentences import findings
@@ -55,6 +56,7 @@ class Figures:
     cases: list[PictureGroup] = field(default_factory=list)
     spectra: list[Picture] = field(default_factory=list)
     training: list[Picture] = field(default_factory=list)
+    free_run: FreeRunSection | None = None
     film: Path | None = None
 
 

@@ -21,6 +21,7 @@ from evaluate.report import style
 from evaluate.report.animation import run_animate
 from evaluate.report.cases import Stores, triptychs
 from evaluate.report.ceiling import Ceiling
+from evaluate.report.free_run import free_run_section
 from evaluate.report.gallery import Gallery
 from evaluate.report.page import Figures, render
 from evaluate.report.results import Results
@@ -98,6 +99,7 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
             maps=drawn["score_maps"](),
             spectra=drawn["spectra"](),
             training=gallery.training(paths.metrics),
+            free_run=free_run_section(config),
             typical=typical,
             typical_error=f"{channels[0]} at {lead_title(leads[0])}",
             film=film,

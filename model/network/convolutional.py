@@ -1,10 +1,11 @@
 """climate-learn's convolutional networks as forecasting networks, trained like any other.
 
-Contract: called as DCHAG is, `network(x_BCHW, lead_hours_B) -> y_BVHW`. The lead time goes in as one more channel, in
-units of 100 hours, which is climate-learn's own way with several leads; the rest is climate-learn's function,
-unchanged. They normalise by the statistics of a batch: on several data ranks each normalises by those of its own part,
-as torch's DistributedDataParallel does, and so the loss does depend on the number of data ranks. They cannot be cut
-over channels.
+Contract: called as DCHAG is, `network(x_BCHW, lead_hours_B) -> y_BVHW`. The lead time, or the length of the step, goes
+in as one more channel, in units of 100 hours, which is climate-learn's own way with several leads; the rest is
+climate-learn's function, unchanged, so that untrained it is neither the climatology nor persistence. They normalise by
+the statistics of a batch: on several data ranks each normalises by those of its own part, as torch's
+DistributedDataParallel does, and so the loss does depend on the number of data ranks; through several steps, each step
+normalises by its own. They cannot be cut over channels.
 
 Letters: B batch, C input channels, V predicted channels, H/W grid.
 """
@@ -21,8 +22,7 @@ from torch import Tensor
 from model.network import climatelearn
 from model.network.cut import Network
 from model.network.groups import Tree, build_tree
-
-LEAD_UNIT_HOURS = 100.0
+from model.network.lead import in_lead_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,6 @@ class Convolution(Network):
             (B, V, H, W): anomalies at the lead time, normalised.
         """
         B, _, H, W = x_BCHW.shape
-        lead_B1HW = (lead_hours_B.to(x_BCHW.dtype) / LEAD_UNIT_HOURS).view(B, 1, 1, 1).expand(B, 1, H, W)
+        lead_B1HW = in_lead_units(lead_hours_B, like=x_BCHW).view(B, 1, 1, 1).expand(B, 1, H, W)
         y_BVHW: Tensor = self.network(torch.cat([x_BCHW, lead_B1HW], dim=1))
         return y_BVHW

@@ -1,8 +1,9 @@
 """The baselines stage: climate-learn's networks, trained and applied as the model is.
 
 Contract: what the model is given, they are given: the same task, so the same pairs, inputs, history, loss, batch,
-averaged weights, resume and forecasts. Their learning rate, weight decay and warm-up are climate-learn's own. They may
-be given other steps, or minutes. Each ends as a forecast store that is scored like any model.
+averaged weights, resume and forecasts; beside a model with steps they have these steps, its roll-outs and its
+calibration. Their learning rate, weight decay and warm-up are climate-learn's own. They train for as many steps and
+minutes as the model unless a budget says otherwise. Each ends as a forecast store that is scored like any model.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ def network_experiment(name: str, config: WeatherConfig) -> WeatherConfig:
         config: the experiment.
     """
     budget = config.evaluation.trained_budget
+    own = budget.steps is not None or budget.minutes is not None
     steps = budget.steps or config.training.steps
     training = config.training.model_copy(
         update={
             "steps": steps,
-            "minutes": budget.minutes,
+            "minutes": budget.minutes if own else config.training.minutes,
             "learning_rate": LEARNING_RATE,
             "weight_decay": WEIGHT_DECAY,
             "warmup_steps": max(1, round(WARMUP * steps)),

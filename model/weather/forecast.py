@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from model.parallel import launch
 from model.training import checkpoint
 from model.weather.calibration import Calibration, calibrate
 from model.weather.job import Job, climatology_at_leads, forecast_fields, prepare
+from model.weather.predict import limits
 from pipeline import provenance
 from pipeline.console import data_with_article, terminal_progress
 from pipeline.store import SlabStore, contract_digest, finished, read_manifest
@@ -176,6 +178,7 @@ def _fill_stores(
             scaled = values
             if calibration is not None:
                 scaled = calibration.applied(values, climatology_at_leads(job, init, leads))
+                scaled = np.clip(scaled, *limits(job.predictor.whole.channels))
             for store, content, slabs in zip(stores, (scaled, values), missing, strict=False):
                 if slab in slabs:
                     store.write(slab, {"state": content})

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from model.parallel import launch, wrap
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
 from model.training import checkpoint
+from model.training.host_memory import memory_for_fields
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
 from model.weather.stepping import Stepper, Units, trained_steps
-from model.weather.training_data import MEMORY_SHARE, available_memory
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import init_times
@@ -62,6 +62,9 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
         path: the checkpoint.
         device: of this rank.
         initial: see `run_forecast`.
+
+    Raises:
+        ValueError: a checkpoint of direct forecasts where the experiment has steps, or the reverse, or of other data.
     """
     options, layout = config.forecast, config.training.layout
     ranks = launch.world_size()
@@ -69,6 +72,7 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     description = checkpoint.describe(path)
     shape = network_from_dict(description["model"])
     predicts, trained = trained_steps(description)
+    _require_kind(config, trained, path=path)
     steps = ways(config, trained, direct=description.get("config", {}).get("training", {}).get("lead_hours"))
     if steps and not trained and history_hours(shape.channels):
         raise ValueError(
@@ -137,9 +141,23 @@ def _open_fields(
     if axis_size(mesh, CHANNEL) > 1:
         own = Fields(store, normals, channels=own_channels(shape, mesh), **opened)
     for fields in {id(f): f for f in (whole, own)}.values() if hold else ():  # it is read for every step
-        if fields.climatology_bytes <= MEMORY_SHARE * available_memory() / launch.local_ranks():
+        if fields.climatology_bytes <= memory_for_fields(processes=launch.local_ranks()):
             fields.hold_climatology()
     return whole, own
+
+
+def _require_kind(config: WeatherConfig, trained: Sequence[int], *, path: Path) -> None:
+    """Refuse a checkpoint of direct forecasts where the experiment has steps, the reverse, and other steps."""
+
+    def kind(steps: Sequence[int]) -> str:
+        return f"a model with steps of {', '.join(map(str, steps))} h" if steps else "direct forecasts"
+
+    wanted = config.training.step_hours
+    if sorted(trained) != sorted(wanted):
+        raise ValueError(
+            f"checkpoint {path} must be one of {kind(wanted)}, as training.step_hours says, got one of {kind(trained)}"
+            f"; run python -m pipeline train, or set training.step_hours: {list(trained)}"
+        )
 
 
 def ways(config: WeatherConfig, trained: Sequence[int], *, direct: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
 """From a checkpoint and initial states to physical forecasts, directly at each lead or by rolling out, on any ranks.
 
 Contract: a direct forecast is climatology at the valid time plus one prediction for its lead. A roll-out applies the
-model again and again to what it predicted: the state is kept within the plausible range of each channel, and what the
-network reads besides is that of each valid time. Where several steps were trained, a lead is reached with each of
-them that divides it, and the forecast is the mean. On several ranks the init times are divided over the data axis, in
-passes of equal number, and channel ranks read and predict together.
+model again and again to what it predicted: the state is kept within the possible range of each channel (no negative
+moisture), and what the network reads besides is that of each valid time. Where several steps were trained, a lead is
+reached with each of them that divides it, and the forecast is the mean. On several ranks the init times are divided
+over the data axis, in passes of equal number, and channel ranks read and predict together.
 
 Letters: N init times, E leads, B batch, C input channels and K dynamic channels of this rank, V predicted channels,
 H/W grid.
@@ -33,7 +33,7 @@ from model.training.precision import matmul_precision
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.stepping import Stepper
-from pipeline.weather.variables import parse_channel, plausible_range
+from pipeline.weather.variables import parse_channel, possible_range
 
 Index = NDArray[np.int64]
 Weights = Literal["average", "model"]
@@ -97,6 +97,25 @@ def weights_digest(parameters: dict[str, Tensor]) -> str:
 
 
 @dataclass(frozen=True)
+class Step:
+    """Where a roll-out is after a step; all fields but the hours are (B, V, H, W).
+
+    Attributes:
+        hours: since the init times.
+        state: each channel within its possible range, canonical units.
+        unlimited: the same as it was predicted.
+        climatology: at the valid times, canonical units.
+        past: normalised anomalies that the next step is taken from, the oldest first.
+    """
+
+    hours: int
+    state: NDArray[np.float32]
+    unlimited: NDArray[np.float32]
+    climatology: NDArray[np.float32]
+    past: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A model and what it needs to read and to write.
 
@@ -157,7 +176,7 @@ class Predictor:
             batch_size: init times a pass.
 
         Returns:
-            (N, E, V, H, W), canonical units, each channel within its plausible range.
+            (N, E, V, H, W), canonical units, each channel within its possible range.
         """
         out = np.zeros((len(init), len(lead_hours), len(self.whole.channels), *self.whole.grid_shape), np.float32)
         ways = np.array([sum(hours % step == 0 for step in step_hours) for hours in lead_hours], np.float32)
@@ -167,31 +186,49 @@ class Predictor:
                 leads = {hours: e for e, hours in enumerate(lead_hours) if hours % step == 0}
                 if not leads:
                     continue
-                for hours, state in self._states(init[part], step_hours=step, until=max(leads)):
-                    if hours in leads:
-                        out[part, leads[hours]] += state / ways[leads[hours]]
+                start = self.beginning(init[part])
+                for then in self.follow(init[part], start, step_hours=step, after=0, until=max(leads)):
+                    if then.hours in leads:
+                        out[part, leads[then.hours]] += then.state / ways[leads[then.hours]]
         return out
 
-    def _states(self, init: Index, *, step_hours: int, until: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Hours and physical states (B, V, H, W) of a roll-out, step by step."""
-        own, stepper = self.own, self.stepper
-        (low, high), scaling, start = limits(self.whole.channels), self.whole.scaling, self.whole.times[init]
+    def beginning(self, init: Index) -> list[Tensor]:
+        """What a roll-out starts from: normalised anomalies (B, V, H, W), the oldest of the earlier states first.
+
+        Args:
+            init: positions of B init times.
+        """
+        whole, history = self.whole, sorted(self.stepper.history_hours, reverse=True)
+        return [*(whole.anomalies_at(whole.earlier(init, hours=h)) for h in history), whole.targets(init)]
+
+    @torch.no_grad()
+    def follow(self, init: Index, past: Sequence[Tensor], *, step_hours: int, after: int, until: int) -> Iterator[Step]:
+        """A roll-out, step by step; one that goes on from the `past` of a step is the same to the bit.
+
+        Args:
+            init: positions of the B init times.
+            past: from `beginning`, or of the step that it goes on from.
+            step_hours: length of a step, of `steps`.
+            after: hours since the init times that lie behind.
+            until: hours since the init times of the last step.
+        """
+        own, stepper, start = self.own, self.stepper, self.whole.times[init]
+        (low, high), scaling = limits(self.whole.channels), self.whole.scaling
         change_BV11 = stepper.units.of_samples(torch.full((len(init),), self.steps.index(step_hours)))
-        history = sorted(stepper.history_hours, reverse=True)
-        past = [own.anomalies_at(own.earlier(init, hours=h)) for h in history]
-        state = self.whole.targets(init)
-        past.append(stepper.own(state))
-        for hours in range(0, until, step_hours):
-            read_at = start[:, None] + (hours - np.array([*history, 0])).astype("timedelta64[h]")
+        hours_back = np.array([*sorted(stepper.history_hours, reverse=True), 0])
+        past = list(past)
+        for hours in range(after, until, step_hours):
+            read_at = start[:, None] + (hours - hours_back).astype("timedelta64[h]")
             climatology = None if stepper.units.reads_anomalies else own.standard_climatology(read_at)
-            x = stepper.inputs(past, own.static_at(read_at[:, -1:])[:, 0], climatology)
+            read = [stepper.own(state) for state in past]
+            x = stepper.inputs(read, own.static_at(read_at[:, -1:])[:, 0], climatology)
             predicted = torch.from_numpy(self._predict(x, np.full(len(x), step_hours)))
-            following = stepper.advance(state, predicted, change_BV11).numpy()
+            following = stepper.advance(past[-1], predicted, change_BV11).numpy()
             climatology_then = self._climatology(start, np.full(len(x), hours + step_hours))
-            physical = np.clip(scaling.physical(following, climatology_then), low, high)
-            yield hours + step_hours, physical
-            state = torch.from_numpy(scaling.anomaly(physical, climatology_then))
-            past = [*past[1:], stepper.own(state)]
+            unlimited = scaling.physical(following, climatology_then)
+            state = np.clip(unlimited, low, high)
+            past = [*past[1:], torch.from_numpy(scaling.anomaly(state, climatology_then))]
+            yield Step(hours + step_hours, state, unlimited, climatology_then, tuple(past))
 
     def _predict(self, x_BCHW: Tensor, lead_hours: Index) -> NDArray[np.float32]:
         lead_B = torch.from_numpy(lead_hours.astype(np.float32)).to(self.device)
@@ -206,8 +243,8 @@ class Predictor:
 
 
 def limits(channels: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and greatest plausible value of each channel, (V, 1, 1), canonical units."""
-    low, high = zip(*(plausible_range(parse_channel(name)) for name in channels), strict=True)
+    """Least and greatest value that forecasts of each channel may have, (V, 1, 1), canonical units."""
+    low, high = zip(*(possible_range(parse_channel(name)) for name in channels), strict=True)
     bounds = np.array([low, high], dtype=np.float32)[:, :, None, None]
     return bounds[0], bounds[1]
 

@@ -98,7 +98,7 @@ class Units:
 
 
 class Stepper:
-    """The rules of a roll-out on one rank.
+    """Which channels of a state a rank reads and predicts, and the rules of a roll-out.
 
     Args:
         network: that is applied.
@@ -130,9 +130,11 @@ class Stepper:
         """All predicted channels of states of which each rank has read its own: (B, T, V, H, W), no gradient flows."""
         B, T, _, H, W = states_BTKHW.shape
         read_BKTHW = states_BTKHW[:, :, self._blocks[0][1]].transpose(1, 2).reshape(B, -1, T * H, W)
-        group = self.mesh.get_group(CHANNEL)
-        whole_BVTHW = whole_target(read_BKTHW, plan=self.plan, channels=self.channels, group=group)
-        return whole_BVTHW.reshape(B, len(self.channels), T, H, W).transpose(1, 2)
+        return self.of_all_ranks(read_BKTHW).reshape(B, len(self.channels), T, H, W).transpose(1, 2)
+
+    def of_all_ranks(self, target_BKHW: Tensor) -> Tensor:
+        """All predicted channels from those that each rank reads at the init time, (B, V, H, W); no gradient flows."""
+        return whole_target(target_BKHW, plan=self.plan, channels=self.channels, group=self.mesh.get_group(CHANNEL))
 
     def roll(
         self, predict: Predict, start_BVHW: Tensor, batch: Trajectories, *, steps: int, gradients_from: int = 0

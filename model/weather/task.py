@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from model.network.cut import Network
-from model.parallel import launch, wrap
-from model.parallel.channels import ChannelPlan
-from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, data_rank
-from model.parallel.targets import whole_target
+from model.parallel import launch
+from model.parallel.mesh import DATA, DeviceMesh, axis_size, data_rank
 from model.training import optimise
 from model.training.task import Predict
 from model.weather.architecture import ForecastNetwork, network_config, planned_network
@@ -60,7 +58,6 @@ class Forecasting:
     ) -> None:
         self.config, self._network, self.area_HW, self.channel_V = config, network, area_HW, channel_V
         self.units = units
-        self._plans: dict[int, ChannelPlan] = {}
         self._steppers: dict[DeviceMesh, Stepper] = {}
 
     @classmethod
@@ -86,7 +83,7 @@ class Forecasting:
         return batch
 
     def stepper(self, mesh: DeviceMesh, *, device: torch.device) -> Stepper:
-        """The rules of a roll-out on this rank."""
+        """What this rank reads and predicts, and how it rolls out."""
         if mesh not in self._steppers:  # once, not every step
             units = self.units or Units.ones(self.config, channels=self.network.out_channels, device=device)
             self._steppers[mesh] = Stepper(self.network, units, mesh=mesh)
@@ -117,13 +114,8 @@ class Forecasting:
 
     def predicted(self, predict: Predict, batch: Batch, *, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
         """Prediction and target of all predicted channels, (B, V, H, W) each."""
-        y_BVHW = predict(batch.x, batch.lead_hours)
-        ranks = axis_size(mesh, CHANNEL)
-        if ranks not in self._plans:  # once, not every step
-            self._plans[ranks] = wrap.plan_for(self.network, ranks=ranks)
-        plan = self._plans[ranks]
-        group = mesh.get_group(CHANNEL)
-        return y_BVHW, whole_target(batch.target, plan=plan, channels=self.network.out_channels, group=group)
+        stepper = self.stepper(mesh, device=batch.target.device)
+        return predict(batch.x, batch.lead_hours), stepper.of_all_ranks(batch.target)
 
     def example(self, samples: int, *, channels: Sequence[str], device: torch.device, dtype: torch.dtype) -> Samples:
         """A batch of the right shapes; with the longest roll-out that is trained through."""

@@ -29,6 +29,7 @@ class WeatherPaths(Paths):
     train: Path
     forecast: Path
     uncalibrated: dict[str, Path]
+    free_run: Path
     twins: dict[str, Path]
     networks: Path
     network_forecasts: dict[str, Path]
@@ -200,6 +201,11 @@ class WeatherConfig(Config):
             raise ValueError(
                 f"data.splits.validation must hold a period longer than the longest lead of {max(leads)} h for "
                 f"forecast.calibrate, got {longest:g} h; lengthen it or set forecast.calibrate: false"
+            )
+        if self.forecast.free_run_days and not steps:
+            raise ValueError(
+                "forecast.free_run_days must be absent for direct forecasts, which are not applied again and again, "
+                f"got {self.forecast.free_run_days}; train a model with training.step_hours, e.g. [24]"
             )
         history = sorted(self.model.history_hours)
         if steps and history and (len(steps) > 1 or history != [steps[0] * (i + 1) for i in range(len(history))]):

@@ -21,6 +21,7 @@ TwinName = Literal["ceiling", "coarse"]
 class Forecast(Section):
     """Which forecasts are issued from the test period."""
 
+    FREE = frozenset({"free_run_days"})  # it has a store of its own
     ADDED = frozenset({"rollout_hours", "weights", "initial", "initial_files", "calibrate"})
 
     lead_hours: LeadHours = [168, 336, 720]
@@ -35,6 +36,9 @@ class Forecast(Section):
     """Scale the anomalies of each lead and channel by a factor fitted on forecasts from the validation periods, so that
     a forecast that knows nothing any more is the climatology. None: for a model trained on training.step_hours that
     has validation periods. The forecasts as they were are kept and scored beside."""
+    free_run_days: Positive | None = None
+    """Also apply a model with steps for so many days, e.g. 365, from the start of the test period on, with its longest
+    step, and report whether it stays near the climate of the data. None: no free run."""
     weights: Literal["average", "model"] = "average"
     """Which weights: the moving average where training kept one, or those of the last step."""
     initial: str | None = None
@@ -76,7 +80,8 @@ class Budget(Section):
     steps: Positive | None = None
     """Training steps of training.batch_size samples; None takes training.steps, the same samples as the model's."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Time each network may train at most, on whatever machine; None sets no limit."""
+    """Time each network may train at most, on whatever machine. None takes training.minutes where no steps are given
+    here either, and sets no limit otherwise."""
 
 
 class Evaluation(Section):

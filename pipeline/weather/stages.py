@@ -42,6 +42,13 @@ def forecast(config: Config) -> Any:
     return [train(config), config.forecast.identity, _splits(config)["test"]]
 
 
+def free_run(config: Config) -> Any:
+    """The long free run of the model."""
+    asked = config.forecast
+    settings = [asked.free_run_days, asked.rollout_hours, asked.weights]
+    return [train(config), _splits(config)["test"], settings, config.evaluation.variables]
+
+
 def fits(config: Config) -> Any:
     """Baselines fitted on the training periods."""
     return [normals(config), config.forecast.lead_hours]
@@ -64,6 +71,12 @@ def scores(config: Config) -> Any:
     return [forecast(config), config.evaluation.identity]
 
 
+def report(config: Config) -> Any:
+    """The figures and the page."""
+    drawn = [scores(config), config.evaluation.shown]
+    return [*drawn, free_run(config)] if _has_free_run(config) else drawn
+
+
 def _splits(config: Config) -> Any:
     splits = config.data.splits
     return dict.fromkeys(("train", "validation", "test")) if splits is None else splits.model_dump(mode="json")
@@ -72,6 +85,10 @@ def _splits(config: Config) -> Any:
 def _has_splits(config: Config) -> bool:
     """Whether there is anything to do with the store; without periods an experiment ends there."""
     return config.data.splits is not None
+
+
+def _has_free_run(config: Config) -> bool:
+    return _has_splits(config) and config.forecast.free_run_days is not None
 
 
 def _twin_names(config: Config) -> list[str]:
@@ -166,6 +183,20 @@ STAGES = (
         verifies=True,
     ),
     Stage(
+        "free_run",
+        "model.weather.free_run",
+        complete="model.complete",
+        identity=free_run,
+        summary="Apply a model with steps for a year or so, to see whether it stays near the climate of the data.",
+        needs=("regrid", "normals", "train"),
+        applies=_has_free_run,
+        outputs={"free_run": Output("free_run-{digest}.zarr")},
+        on_ranks=True,
+        category="Model",
+        resources=Resources(threads=16, mem_mb=6000),
+        verifies=True,
+    ),
+    Stage(
         "twins",
         "preprocess.simulation.twins",
         complete="preprocess.complete",
@@ -214,9 +245,9 @@ STAGES = (
         "report",
         "evaluate.report.stage",
         complete="evaluate.complete",
-        identity=lambda config: [scores(config), config.evaluation.shown],
+        identity=report,
         summary="Draw the figures and write one self-contained report.html.",
-        needs=("score",),
+        needs=("score", "free_run"),
         applies=_has_splits,
         outputs={"report": Output("report.html")},
         category="Skill",

@@ -316,6 +316,16 @@ def standard_geopotential(pressure: float) -> float:
     return float(STANDARD_GRAVITY * height)
 
 
+NOT_NEGATIVE = frozenset({"q", "r", "tcwv"})
+"""Variables that cannot be negative, though files hold small negative values of them, which their ranges allow."""
+
+
+def possible_range(channel: Channel) -> tuple[float, float]:
+    """(low, high) in the canonical unit that roll-outs are kept within: the plausible range, no negative moisture."""
+    low, high = plausible_range(channel)
+    return (0.0 if channel.variable in NOT_NEGATIVE else low), high
+
+
 def plausible_range(channel: Channel) -> tuple[float, float]:
     """(low, high) in the canonical unit that every value of a channel must lie in.
 

@@ -40,16 +40,16 @@ def test_paths_are_those_of_the_table() -> None:
     assert annotated == {name for stage in workloads.stages("forecast") for name in stage.outputs}
 
 
-def changed(setting: str, value: str) -> set[str]:
-    """Stages whose receipts have another name after a change of one setting of the demo."""
-    demo = Path("workflows/config/demo.yaml")
+def changed(setting: str, value: str, *, of: str = "demo") -> set[str]:
+    """Stages whose receipts have another name after a change of one setting of the demo, or of another experiment."""
+    demo = Path(f"workflows/config/{of}.yaml")
     before, after = load(demo), load(demo, [f"{setting}={value}"])
     return {s.name for s in workloads.stages("forecast") if before.paths.receipt(s.name) != after.paths.receipt(s.name)}
 
 
 LAST = {"score", "report"}
 FROM_FORECAST = {"forecast", "baselines"} | LAST
-FROM_TRAIN = {"train"} | FROM_FORECAST
+FROM_TRAIN = {"train", "free_run"} | FROM_FORECAST
 FROM_REGRID = {"regrid", "normals", "twins"} | FROM_TRAIN
 
 
@@ -64,9 +64,9 @@ FROM_REGRID = {"regrid", "normals", "twins"} | FROM_TRAIN
         ("model.architecture", "unet", FROM_TRAIN),
         ("forecast.init_step_hours", "48", FROM_FORECAST),
         ("forecast.init_step_hours", "168", {"twins"} | FROM_FORECAST),
-        ("forecast.weights", "model", FROM_FORECAST),
+        ("forecast.weights", "model", {"free_run"} | FROM_FORECAST),
         ("evaluation.trained_budget.steps", "7", {"baselines"} | LAST),
-        ("evaluation.variables", "[z500]", LAST),
+        ("evaluation.variables", "[z500]", {"free_run"} | LAST),
         ("evaluation.animation_frames", "3", {"report"}),
         ("training.micro_batch", "4", set()),
         ("training.layout", "{data: 2, channel: 2}", set()),
@@ -81,6 +81,15 @@ def test_a_setting_moves_what_depends_on_it(
     """Catches a setting that decides a result and is not in its name, and one of speed that is."""
     monkeypatch.chdir(root)
     assert changed(setting, value) == expected
+
+
+def test_a_free_run_is_a_stage_of_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches forecasts that are issued again because a free run was asked for, and a page without it."""
+    monkeypatch.chdir(root)
+    assert changed("forecast.free_run_days", "30", of="demo_steps") == {"free_run", "report"}
+    demo = Path("workflows/config/demo_steps.yaml")
+    stages = [[stage.name for stage in load(demo, more).stages] for more in ([], ["forecast.free_run_days=30"])]
+    assert set(stages[1]) - set(stages[0]) == {"free_run"}
 
 
 @pytest.mark.parametrize("task", ["forcast", 3, None])

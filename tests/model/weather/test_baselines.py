@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ from model.weather.train import run_train, trained
 from model.weather.training_data import TrainingData
 from model.weights.plain_file import read_plain, run_export
 from pipeline import provenance
-from pipeline.config import parse
+from pipeline.config import Config, parse
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from tests.model.conftest import raw_config
 from tests.model.parallel.harness import run_distributed
 from tests.model.runs import curve, equal_runs, losses, saved_tensors, training_peak
-from tests.model.weather.trainers import changed, dying_task, elsewhere, trainer_of
+from tests.model.weather.trainers import changed, dying_task, elsewhere, trainer_of, with_steps
 
 MINIATURES = {
     "resnet": {"n_blocks": 1, "hidden_channels": 16},
@@ -234,3 +234,35 @@ def test_plan_agrees_with_a_real_run(
     config = unet(small, tmp_path / "unet", steps=2, batch_size=32, validate_every=2, **training)
     planned = footprint(Forecasting.planned(config), config.training)
     assert planned.peak == pytest.approx(training_peak(lambda: trainer_of(config)), rel=0.1)
+
+
+def test_networks_follow_the_recipe_of_a_model_with_steps(experiment: Callable[..., Config]) -> None:
+    """Catches networks that are trained on leads, without roll-outs, or not calibrated beside a model that is."""
+    options = {"rollout": [[0, 1], [0.5, 3]], "steps": 4, "validate_every": 2, "step_hours": [12, 24]}
+    config = with_steps(experiment, model={"features": ["season"]}, **options)
+    config = changed(config, evaluation={"trained_baselines": ["unet"]})
+    run_baselines(config)
+    trained_as = checkpoint.describe(checkpoint.best_or_last(config.paths.networks / "unet" / "checkpoints"))
+    assert trained_as["stepping"] == {"predicts": "change", "step_hours": [12, 24]}
+    assert trained_as["config"]["training"]["rollout"] == [[0, 1], [0.5, 3]]
+    assert "sin_season" in trained_as["model"]["channels"]
+    issued = open_store(config.paths.network_forecasts["unet"])
+    assert issued.attrs["contract"]["rollout_hours"] == [12, 24]
+    assert issued["calibration"].dims == ("lead_time", "channel")
+    assert np.isfinite(issued["state"].values).all()
+
+
+@pytest.mark.parametrize(
+    ("budget", "minutes", "expected"),
+    [({}, 2.5, (12, 2.5)), ({"steps": 7}, 2.5, (7, None)), ({"minutes": 9.0}, 2.5, (12, 9.0)), ({}, None, (12, None))],
+)
+def test_networks_get_the_time_that_the_model_gets(
+    experiment: Callable[..., Config], budget: dict[str, Any], minutes: float | None, expected: tuple[int, float | None]
+) -> None:
+    """Catches networks that train without end beside a model whose minutes are limited."""
+    content = experiment(minutes=minutes).model_dump(mode="json")
+    content["evaluation"] |= {"trained_baselines": ["unet"], "trained_budget": budget}
+    config = parse(content)
+    assert isinstance(config, WeatherConfig)
+    training = network_experiment("unet", config).training
+    assert (training.steps, training.minutes) == expected

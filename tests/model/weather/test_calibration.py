@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,20 @@ def test_what_a_checkpoint_cannot_do_is_refused(experiment: Make) -> None:
     content["forecast"] |= {"lead_hours": [24, 720], "calibrate": True}
     with pytest.raises(ValueError, match=r"longer than the longest lead of 720 h for forecast.calibrate, got 479 h"):
         parse(content)
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_checkpoint_of_the_other_kind_is_refused(experiment: Make) -> None:
+    """Catches a direct model that is applied again and again, and one with steps that is asked for leads directly."""
+    direct, steps = experiment(steps=1), with_steps(experiment, steps=1)
+    kinds = {"direct forecasts": direct, "a model with steps of 24 h": steps}
+    for kind, config in kinds.items():
+        (other_kind, other) = next((k, c) for k, c in kinds.items() if k != kind)
+        run_train(config)
+        config.paths.train.rename(other.paths.train)
+        with pytest.raises(ValueError, match=rf"must be one of {other_kind}, as .* got one of {kind}; run python"):
+            job_of(other)
+        shutil.rmtree(other.paths.train)
 
 
 def test_calibration_is_a_share_of_the_anomaly() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import model.weather.train
+from model.network import climatelearn
 from model.network.cut import Network
 from model.parallel.mesh import build_mesh
 from model.training.rehearsal import footprint
@@ -125,22 +126,33 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({}, {"rollout": [[0, 3]], "rollout_gradients": "last"}),
     ({}, {"rollout": [[0, 2]], "channel_weights": {"t2m": 3.0}, "roll_longitude": True}),
+    ({"architecture": "unet", "features": ["season"]}, {"rollout": [[0, 2]], "step_hours": [12, 24]}),
+    ({"architecture": "resnet", "history_hours": [24], "network_input": "state"}, {"rollout": [[0, 3]]}),
 ]
+SMALL = {
+    "resnet": {"n_blocks": 1, "hidden_channels": 4},
+    "unet": {"ch_mults": [1, 2], "n_blocks": 1, "hidden_channels": 4},
+}
 
 
 @pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize(("model_settings", "training"), CASES)
 def test_loss_and_gradients_are_those_of_a_plain_loop(
-    experiment: Make, model_settings: dict[str, Any], training: dict[str, Any]
+    experiment: Make, model_settings: dict[str, Any], training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a step that reads another time, another unit or another sample's state, and a gradient cut short."""
+    """Catches a step that reads another time, another unit or another sample's state, and a gradient cut short.
+
+    climate-learn's networks normalise over a batch while they train, so here they are as in forecasts.
+    """
+    for name, sizes in SMALL.items():
+        monkeypatch.setitem(climatelearn.ARCHITECTURES, name, sizes)
     config = stepping(experiment, model=model_settings, **training)
     task = ForecastTask(config, device=torch.device("cpu"))
     mesh = build_mesh(channel=1, device_type="cpu")
     data = task.data(channels=task.network.channels, rank=0, ranks=1, pin=False)
     batch = data.batch(0)
     assert isinstance(batch, Trajectories)
-    found, expected = (moved(task.network.build()) for _ in range(2))
+    found, expected = (moved(task.network.build()).eval() for _ in range(2))
     loss = task.loss(found, batch.to(torch.device("cpu"), torch.float64), mesh=mesh)
     loss.backward()  # type: ignore[no-untyped-call]
     last_only = config.training.rollout_gradients == "last"
