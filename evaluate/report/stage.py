@@ -16,11 +16,12 @@ import xarray as xr
 from rich.console import Console
 
 from evaluate.complete import complete_report, scores_digest
-from evaluate.report import style
+from evaluate.report import diagnostics, style
 from evaluate.report.animation import run_animate
 from evaluate.report.cases import Stores, triptychs
 from evaluate.report.ceiling import Ceiling
 from evaluate.report.gallery import Gallery
+from evaluate.report.leads import mapped, of_cases
 from evaluate.report.page import Figures, render
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
@@ -54,7 +55,7 @@ def run_report(config: WeatherConfig) -> None:
     ceiling = Ceiling.read(paths.scores, table, maps, facts)
     baselines = [m for m in table.models if m in style.BASELINES]
     results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
-    map_leads = [h for h in facts.lead_hours if h in (config.evaluation.map_lead_hours or facts.lead_hours)]
+    map_leads = mapped(facts.lead_hours, chosen=config.evaluation.map_lead_hours)
     gallery = Gallery(results, maps, facts, paths.figures, map_leads)
     size = _draw_and_write(config, gallery, facts, console)
     written = {"bytes": size, "label": facts.label, "scores": drawn}
@@ -65,7 +66,7 @@ def run_report(config: WeatherConfig) -> None:
 def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, console: Console) -> int:
     """Draw every figure and write the page; returns its bytes."""
     paths, channels = config.paths, gallery.channels[:_NUM_CASE_CHANNELS]
-    leads = sorted({gallery.leads[0], gallery.leads[-1]})
+    leads = of_cases(gallery.leads)
     twin = paths.twins.get(CEILING) if gallery.ceiling else None
     stores = Stores(
         open_store(paths.forecast, stage="python -m pipeline forecast"),
@@ -83,6 +84,7 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
         gallery.tick = lambda: progress.advance(task)
         typical = typical_init(sums, model=gallery.model, channel=channels[0], lead=leads[0], among=among)
         figures = Figures(
+            headline=gallery.headline(),
             overview=gallery.overview(),
             curves=gallery.curves(),
             maps=gallery.score_maps(),
@@ -90,6 +92,11 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
                 g for t in (typical, *chosen) for g in triptychs(gallery, stores, t, channels=channels, leads=leads)
             ],
             spectra=gallery.spectra(),
+            power=diagnostics.power_pictures(gallery),
+            calibration=diagnostics.calibration_picture(gallery, stores.forecast),
+            edges=diagnostics.edge_tables(paths.scores / "edges.csv"),
+            tropics=diagnostics.tropics_table(gallery),
+            tropics_sentence=diagnostics.tropics_sentence(gallery),
             training=gallery.training(paths.metrics),
             typical=typical,
             typical_error=f"{channels[0]} at {lead_title(leads[0])}",

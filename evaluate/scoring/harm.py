@@ -16,6 +16,7 @@ from pipeline.grid import Grid
 
 BELOW = -0.05
 """Skill that counts as negative."""
+BELOW_TITLE = f"{BELOW:g}".replace("-", "−")
 TROPICS = next(region for region in REGIONS if region.name == "tropics")
 COLUMNS = ("model", "variable", "level", "lead", "below", "share")
 """Of tropics.csv."""

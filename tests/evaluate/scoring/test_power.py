@@ -61,5 +61,5 @@ def test_no_power_no_ratio() -> None:
     """A truth without a wavenumber: no infinity in the table."""
     field = waves((2, 1.0))
     given = spectrum({"mine": [field, field], "truth": [field, field]})
-    given[dict(spectrum_model=1, zonal_wavenumber=5)] = 0.0
+    given[{"spectrum_model": 1, "zonal_wavenumber": 5}] = 0.0
     assert power_ratios(given).sel(zonal_wavenumber=5).isnull().all()
