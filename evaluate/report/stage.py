@@ -49,18 +49,28 @@ def run_report(config: WeatherConfig) -> None:
     if done := complete_report(config):
         console.print(done, markup=False)
         return
-    facts = ScoreFacts.from_json(provenance.read_receipt(config, stage="score")["facts"])
-    table, maps = read_scores(paths.scores)
+    gallery, facts = open_gallery(config)
     drawn = scores_digest(paths.scores)
-    ceiling = Ceiling.read(paths.scores, table, maps, facts)
-    baselines = [m for m in table.models if m in style.BASELINES]
-    results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
-    map_leads = mapped(facts.lead_hours, chosen=config.evaluation.map_lead_hours)
-    gallery = Gallery(results, maps, facts, paths.figures, map_leads)
     size = _draw_and_write(config, gallery, facts, console)
     written = {"bytes": size, "label": facts.label, "scores": drawn}
     provenance.write_receipt(config, stage="report", outputs=[paths.report, paths.figures], facts=written)
     console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
+
+
+def open_gallery(config: WeatherConfig) -> tuple[Gallery, ScoreFacts]:
+    """What draws the figures of an experiment, and the facts of its scores.
+
+    Raises:
+        ValueError: the scores are missing.
+    """
+    paths = config.paths
+    facts = ScoreFacts.from_json(provenance.read_receipt(config, stage="score")["facts"])
+    table, maps = read_scores(paths.scores)
+    ceiling = Ceiling.read(paths.scores, table, maps, facts)
+    baselines = [m for m in table.models if m in style.BASELINES]
+    results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
+    map_leads = mapped(facts.lead_hours, chosen=config.evaluation.map_lead_hours)
+    return Gallery(results, maps, facts, paths.figures, map_leads), facts
 
 
 def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, console: Console) -> int:

@@ -135,7 +135,7 @@ def test_tiles_claim_only_what_is_significant(tmp_path: Path) -> None:
     leads = list(range(24, 24 * 12, 24))
     many = pd.concat([skill.assign(lead=h) for h in leads])
     shown = [t.lead for t in headline.tiles(results(many, leads=leads))]
-    assert (shown[0], shown[-1], len(shown)) == ("1 day", "11 days", 4)
+    assert (shown[0], shown[-1], len(shown)) == ("1 day", "11 days", 5)
 
 
 @pytest.mark.parametrize(
