@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import pyplot as plt
 from matplotlib.colors import Normalize
 
 from evaluate import text
@@ -87,7 +88,7 @@ def draw_power(ratios: xr.DataArray, labels: style.Labels, *, titles: Mapping[st
         titles: model -> what stands above its map.
         small: above this wavenumber the truth has next to no power; a dotted line.
     """
-    figure: Any = line_charts.plt.figure(figsize=line_charts.SIZE)
+    figure: Any = plt.figure(figsize=line_charts.SIZE)
     style.write_labels(figure, labels)
     leads, waves = ratios["lead"].values.tolist(), ratios["zonal_wavenumber"].values
     unit, name = (24.0, "days") if max(leads) >= 96 else (1.0, "hours")
@@ -155,8 +156,9 @@ def edge_tables(path: Path) -> list[HeatTable]:
         return []
     frame = pd.read_csv(io.StringIO(files.read_text(path)), dtype={"level": str}).fillna({"level": ""})
     tables = []
-    for (variable, level), rows in frame.groupby(["variable", "level"], sort=False):
+    for variable, level in frame[["variable", "level"]].drop_duplicates().itertuples(index=False):
         channel = Channel(str(variable), int(level) if level else None)
+        rows = frame[(frame["variable"] == variable) & (frame["level"] == level)]
         table = HeatTable(channel.title, text.lead_columns(sorted(map(int, rows["lead"].unique()))), [])
         for axis, title in AXIS_TITLES.items():
             along = rows[rows["axis"] == axis].sort_values("lead")
@@ -168,7 +170,7 @@ def edge_tables(path: Path) -> list[HeatTable]:
 
 
 def _edge_cell(ratio: float, truth: float) -> HeatCell:
-    if not (math.isfinite(ratio) and math.isfinite(truth)):
+    if not (math.isfinite(ratio) and truth > 0):
         return HeatCell("–", "no jumps inside patches")
     place = 0.5 - 0.5 * float(np.clip(math.log2(max(ratio / truth, 1e-3)) / EDGE_END, 0.0, 1.0))
     return HeatCell(text.score(ratio), f"{ratio:.3f}, the truth's {truth:.3f}", False, *painted(style.SKILL(place)))
@@ -194,7 +196,7 @@ def tropics_sentence(gallery: Gallery) -> str:
     rows = frame[own & frame["value"].notna()]
     if rows.empty:
         return ""
-    worst = rows.loc[rows["value"].idxmin()]
+    worst = rows.sort_values("value").iloc[0]
     bad, total = int((rows["value"] < BELOW).sum()), len(rows)
     level = "" if worst["level"] == "" else int(worst["level"])
     where = f"{worst['variable']}{level} at {text.lead_title(int(worst['lead']))}"

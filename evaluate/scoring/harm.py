@@ -35,7 +35,8 @@ def negative_area(skill: xr.DataArray) -> xr.DataArray:
     grid = Grid.from_dataset(skill)
     area = xr.DataArray(np.where(TROPICS.contains(grid), grid.cell_area, 0.0), dims=("latitude", "longitude"))
     negative = (skill < BELOW).astype(np.float64)
-    return xr.dot(negative, area, dim=["latitude", "longitude"]) / (float(area.sum()) or np.nan)
+    share: xr.DataArray = xr.dot(negative, area, dim=["latitude", "longitude"]) / (float(area.sum()) or np.nan)
+    return share
 
 
 def tropics_table(skill: xr.DataArray) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 Contract: made from the spectra that scoring sums (`evaluate.scoring.kernel.zonal_power`), so it costs no reading and
 covers every init time. Zonal wavenumbers in the belt of 30 to 60 degrees of both hemispheres, rows weighted by their
-area: on grids with rows of equal longitudes one wavenumber has nearly one length there, and no transform is needed that
-the grid is too coarse for. Wavenumber 0, the mean along a latitude, is left out.
+area: one wavenumber has nearly one length there, and waves count up to the shortest that a row holds, while a spherical
+transform is exact up to half as many wavenumbers as there are rows. Wavenumber 0, the mean of a row, is left out.
 """
 
 from __future__ import annotations
