@@ -101,7 +101,7 @@ def main() -> None:
     assert isinstance(config, WeatherConfig)
     gallery, _ = open_gallery(config)
     picture, alt = draw(gallery)
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(given.out, optimize=True)
+    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(given.out, optimize=True)
     print(table(gallery), f"\n\n{given.out}, {picture.width} x {picture.height}; alternative text:\n{alt}")
 
 

@@ -77,7 +77,7 @@ def _legend(figure: Any, axes: Any, *, more: float = 0.0) -> None:
     if rows:
         place: Any = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0)}
         figure.legend(handles, labels, ncols=2, fontsize=7.2, handlelength=2.6, columnspacing=1.2, **place)
-    else:
+    elif labels:
         axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
 
 
@@ -115,7 +115,9 @@ def lead_curve(
             line = line.assign(**{c: line[c].where(near) for c in ("value", "ci_low", "ci_high")})
         _model_line(axes, line.assign(x=line["lead"] / unit_hours), name, style.looks(list(names))[model])
         drawn.append(line)
-    values = pd.concat(drawn)[["value", "ci_low", "ci_high"]].to_numpy(float)
+    values = np.array(
+        [0.0, *(v for line in drawn for v in line[["value", "ci_low", "ci_high"]].to_numpy(float).ravel())]
+    )
     if metric in ("acc", "pearson"):
         axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
         axes.set_ylim(min(-0.1, np.nanmin(values) - 0.05), 1.0)
