@@ -21,6 +21,27 @@ def lead_title(hours: int) -> str:
     return "1 day" if hours == 24 else f"{hours // 24} days"
 
 
+def lead_titles(leads: Sequence[int]) -> str:
+    """Several lead times in a sentence.
+
+    >>> lead_titles([24, 72, 720]), lead_titles([6, 24]), lead_titles([168])
+    ('1, 3 and 30 days', '6 h and 1 day', '7 days')
+    """
+    if len(leads) > 1 and not any(h % 24 for h in leads):
+        return f"{join([str(h // 24) for h in leads])} days"
+    return join([lead_title(h) for h in leads])
+
+
+def lead_columns(leads: Sequence[int]) -> list[str]:
+    """Lead times as headings of narrow columns: "6 h", "1 d", "30 d"."""
+    return [short(lead_title(h)) for h in leads]
+
+
+def short(words: str) -> str:
+    """The same with "d" for days."""
+    return words.replace(" days", " d").replace(" day", " d")
+
+
 def parse_lead(text: str) -> int:
     """A lead in hours: "7d", "36h" or "168".
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from PIL import Image
 
 from evaluate import text
 from evaluate.metrics import METRICS
-from evaluate.report import line_charts, style
+from evaluate.report import horizon, line_charts, style
 from evaluate.report.ceiling import Comparison
 from evaluate.report.figure_data import Numbers
 from evaluate.report.gauge import Strip
 from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
 from evaluate.scoring.ceiling_share import CEILING
-from evaluate.scoring.facts import SampleFacts
+from evaluate.scoring.facts import SampleFacts, uncalibrated_name
 from evaluate.scoring.tables import has_map
 from pipeline.console import data_name
 from pipeline.grid import Grid
@@ -48,6 +48,9 @@ OVERVIEW_CAPTION = (
     "skill is below climatology's even where its ACC is higher than the model's."
 )
 CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatology"}
+
+HEADLINE = ("acc", "skill")
+"""Scores of the first screen."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Gallery:
     @property
     def count(self) -> int:
         """How many panels there are without single forecasts."""
-        return 1 + len(self.channels) * (len(self.mapped) * len(self.leads) + len(CURVE_TITLES) + 1) + 2
+        return 3 + len(self.channels) * (len(self.mapped) * len(self.leads) + len(CURVE_TITLES) + 2) + 3
 
     def labels(self, title: str, subtitle: str, unit: str) -> style.Labels:
         """What is written on a panel, with the name of the data."""
@@ -229,33 +232,55 @@ class Gallery:
         name = f"maps/{channel.name}_{metric}_{lead}h"
         return self.keep(figure, name, numbers, alt=alt, caption=caption, colours=scale.colours)
 
+    def headline(self) -> list[Picture]:
+        """ACC and skill of the first variable against lead time, beside what a reader knows or may expect."""
+        channel, pictures = parse_channel(self.channels[0]), []
+        for metric in HEADLINE:
+            hidden = {*horizon.LEFT_OUT, *(style.BASELINES if metric == "skill" else [uncalibrated_name(self.model)])}
+            limit = horizon.LIMIT if metric == "acc" else None
+            pictures.append(self._curve(channel, metric, name=f"headline_{metric}", hidden=hidden, limit=limit))
+        return pictures
+
     def curves(self) -> list[PictureGroup]:
         """RMSE, ACC and skill against lead time by variable."""
         return [
-            PictureGroup(channel.title, [self._curve(channel, metric) for metric in CURVE_TITLES])
+            PictureGroup(
+                channel.title,
+                [
+                    self._curve(
+                        channel,
+                        metric,
+                        name=f"curves/{channel.name}_{metric}",
+                        hidden=style.BASELINES if metric == "skill" else (),
+                    )
+                    for metric in CURVE_TITLES
+                ],
+            )
             for channel in map(parse_channel, self.channels)
         ]
 
-    def _curve(self, channel: Channel, metric: str) -> Picture:
+    def _curve(
+        self, channel: Channel, metric: str, *, name: str, hidden: Collection[str], limit: float | None = None
+    ) -> Picture:
         title, unit = CURVE_TITLES[metric], text.pretty_unit(channel.spec.unit) if metric == "rmse" else "1"
-        names = {m: n for m, n in self._names().items() if metric != "skill" or m not in style.BASELINES}
+        names = {m: n for m, n in self._names().items() if m not in hidden}
         rows = self.results.table.rows(channel.name)
         lines = rows[(rows["metric"] == metric) & rows["model"].isin(list(names))]
         comparisons = {h: self.ceiling.compare(channel.name, h, metric) for h in self.facts.lead_hours if self.ceiling}
         shares = {h: text.percent(c.share.value) for h, c in comparisons.items()}
         labels = self.labels(f"{title}{', globe' * (metric != 'skill')}", f"{channel.title} · {self.sample}", unit)
-        figure = line_charts.lead_curve(lines, labels, names=names, shares=shares)
+        figure = line_charts.lead_curve(lines, labels, names=names, shares=shares, limit=limit)
         values = []
-        for model, name in names.items():
+        for model, called in names.items():
             line = lines[lines["model"] == model].sort_values("lead")
             at = [f"{text.number(v)} at {text.lead_title(h)}" for v, h in zip(line["value"], line["lead"], strict=True)]
-            values += [f"{name}: {', '.join(at)}"] if line["value"].notna().any() else []
+            values += [f"{called}: {', '.join(at)}"] if line["value"].notna().any() else []
         what = f"{title} of {channel.title}"
         in_unit = "" if unit == "1" else f" in {unit}"
         alt = f"{what}{in_unit} against lead time, {self.note}. {'; '.join(values)}."
         numbers = Numbers(lines, f"{what} against lead time")
         caption = self._curve_caption(comparisons)
-        return self.keep(figure, f"curves/{channel.name}_{metric}", numbers, alt=alt, caption=caption)
+        return self.keep(figure, name, numbers, alt=alt, caption=caption)
 
     def _curve_caption(self, comparisons: Mapping[int, Comparison]) -> str:
         """The share at every lead in words; leads with the same reason for none together."""
@@ -332,6 +357,8 @@ class Gallery:
 
     def map_alt(self, what: str, channel: Channel, lead: int, values: NDArray[Any], unit: str) -> str:
         """The alternative text of a map; the unit with a blank before it, or ""."""
+        if not np.isfinite(values).any():
+            return f"Map: {what} of {channel.title} at {text.lead_title(lead)}, {self.note}. Undefined at every cell."
         weights = self.globe.grid.area_weights
         mean = float((weights * values).sum() / weights.sum()) if np.isfinite(values).all() else float("nan")
         low, high = text.number(float(np.nanmin(values))), text.number(float(np.nanmax(values)))

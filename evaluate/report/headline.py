@@ -15,15 +15,15 @@ import numpy as np
 
 from evaluate import text
 from evaluate.report import style
+from evaluate.report.leads import few
 from evaluate.report.results import Cell, Group, Results, Row, cell, coloured, share_cell, tone
 from evaluate.scoring.ceiling_share import CEILING
-from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.facts import UNCALIBRATED, ScoreFacts, uncalibrated_name
 from evaluate.scoring.score_table import Score, ScoreTable
 from pipeline.weather.variables import parse_channel
 
-MOST_TILES = 4
 REFERENCES = {"coarse": "coarse core", CEILING: "ceiling"}
-"""Rows of the headline table below the model's."""
+"""Rows of the headline table below the model's, where there is a ceiling."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class Tile:
 
 
 def tiles(results: Results) -> list[Tile]:
-    """One tile per lead, at most MOST_TILES, the first and the last lead among them."""
-    places = np.linspace(0, len(results.leads) - 1, min(len(results.leads), MOST_TILES)).round().astype(int)
-    return [_tile(results, results.leads[i]) for i in np.unique(places)]
+    """One tile for each of a few leads."""
+    return [_tile(results, lead) for lead in few(results.leads)]
 
 
 def _tile(results: Results, lead: int) -> Tile:
@@ -103,12 +102,15 @@ def _claim(skills: Sequence[Score]) -> str:
 
 def headline(results: Results) -> list[Group]:
     """The headline table; with a ceiling, rows of the references and a column of shares too."""
-    groups = []
+    groups, raw = [], uncalibrated_name(results.model)
     for channel in results.channels:
         rows = []
         for lead in results.leads:
             ours = _headline_cells(results, results.table, results.model, channel, lead)
             rows.append(Row(text.lead_title(lead), ours + _shares(results, channel, lead)))
+            if raw in results.table.models:
+                cells = _headline_cells(results, results.table, raw, channel, lead)
+                rows.append(Row(UNCALIBRATED, cells + _shares(results, channel, lead, model=raw), reference=True))
             for name, title in REFERENCES.items() if results.ceiling else ():
                 if results.ceiling is not None and name in results.ceiling.table.models:
                     cells = _headline_cells(results, results.ceiling.table, name, channel, lead)

@@ -80,7 +80,7 @@ def gradient(colours: Colormap = style.SKILL) -> str:
 
 def _table(results: Results, title: str, *, corner: str = "") -> HeatTable:
     """An empty table: skill at every lead, and beside it the share of the ceiling's ACC where there is a ceiling."""
-    names = [text.lead_title(h).replace(" days", " d").replace(" day", " d") for h in results.leads]
+    names = text.lead_columns(results.leads)
     if results.ceiling is None:
         return HeatTable(title, names, [], corner)
     return HeatTable(title, names * 2, [("skill", len(names)), ("of the ceiling", len(names))], corner)
@@ -99,7 +99,7 @@ def _skill_cell(skill: Score, end: float) -> HeatCell:
     place = 0.5 + 0.5 * float(np.clip(skill.value / end, -1, 1)) if np.isfinite(skill.value) else 0.5
     interval = f" [{skill.low:.4f}, {skill.high:.4f}]" if skill.has_interval else ""
     bold = tone(skill) in ("good", "bad")
-    return HeatCell(text.score(skill.value), f"{skill.value:.4f}{interval}", bold, *_painted(style.SKILL(place)))
+    return HeatCell(text.score(skill.value), f"{skill.value:.4f}{interval}", bold, *painted(style.SKILL(place)))
 
 
 def _share_cell(share: Score) -> HeatCell:
@@ -107,12 +107,12 @@ def _share_cell(share: Score) -> HeatCell:
     if not np.isfinite(share.value):
         return HeatCell("–", "the ceiling has no significant ACC here")
     interval = f" [{100 * share.low:.0f}%, {100 * share.high:.0f}%]" if share.has_interval else ""
-    colours = _painted(style.CORRELATION(float(np.clip(share.value, 0.0, 1.0))))
+    colours = painted(style.CORRELATION(float(np.clip(share.value, 0.0, 1.0))))
     hint = f"{100 * share.value:.1f}%{interval}"
     return HeatCell(text.percent(share.value), hint, share.low > 0 or share.high < 0, *colours)
 
 
-def _painted(colour: Any) -> tuple[str, str]:
+def painted(colour: Any) -> tuple[str, str]:
     """A background, and an ink that can be read on it."""
     light = float(np.dot(np.asarray(colour[:3]) ** 2.2, [0.2126, 0.7152, 0.0722]))
     return to_hex(colour), "#10151c" if light > 0.19 else "#ffffff"

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluate import text
 from evaluate.report import style
+from evaluate.report.leads import logarithmic
 from pipeline import files
 
 SIZE = (4.5, 3.15)
@@ -32,7 +33,8 @@ LEAST_SKILL = -0.3
 _MARKED: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.6}
 
 
-def _panel(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
+def panel(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
+    """A figure of SIZE with its labels, and its axes with their titles."""
     figure = plt.figure(figsize=SIZE)
     axes = figure.add_axes(AXES)
     style.write_labels(figure, labels)
@@ -42,12 +44,17 @@ def _panel(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _lead_axis(axes: Any, leads: Sequence[int], shares: Mapping[int, str]) -> float:
+def lead_axis(axes: Any, leads: Sequence[int], shares: Mapping[int, str]) -> float:
     """Ticks at the leads, in days or hours, each with its share below; returns hours per unit of the axis."""
     unit, name = (24.0, "days") if max(leads) >= 96 else (1.0, "hours")
     ticks = [h / unit for h in leads]
+    if logarithmic(leads):
+        axes.set_xscale("log")
+        axes.set_xlim(min(ticks) * 0.87, max(ticks) * 1.15)
+    else:
+        axes.set_xlim(0, max(ticks) * 1.04)
     axes.set_xticks(ticks, [f"{h / unit:g}" + (f"\n{shares[h]}" if shares else "") for h in leads])
-    axes.set_xlim(0, max(ticks) * 1.04)
+    axes.minorticks_off()
     axes.set_xlabel(f"lead time [{name}]" + " · model, share of the gap to the ceiling" * bool(shares))
     return unit
 
@@ -70,12 +77,19 @@ def _legend(figure: Any, axes: Any, *, more: float = 0.0) -> None:
     if rows:
         place: Any = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0)}
         figure.legend(handles, labels, ncols=2, fontsize=7.2, handlelength=2.6, columnspacing=1.2, **place)
-    else:
+    elif labels:
         axes.legend(loc="best", handlelength=2.4, borderaxespad=0.3)
 
 
 @style.look()
-def lead_curve(rows: pd.DataFrame, labels: style.Labels, *, names: Mapping[str, str], shares: Mapping[int, str]) -> Any:
+def lead_curve(
+    rows: pd.DataFrame,
+    labels: style.Labels,
+    *,
+    names: Mapping[str, str],
+    shares: Mapping[int, str],
+    limit: float | None = None,
+) -> Any:
     """A score against lead time, one line per model, with confidence bands.
 
     Args:
@@ -83,10 +97,11 @@ def lead_curve(rows: pd.DataFrame, labels: style.Labels, *, names: Mapping[str, 
         labels: what is written on it; its unit is that of the score.
         names: model -> what the legend calls it; the order of the lines.
         shares: by lead, the model's share of the gap to the ceiling, written under the axis; empty for none.
+        limit: a score that is marked.
     """
     metric = str(rows["metric"].iloc[0])
-    figure, axes = _panel(labels, x="", y=labels.title.split(",")[0].split(" ")[0])
-    unit_hours = _lead_axis(axes, sorted(rows["lead"].unique().tolist()), shares)
+    figure, axes = panel(labels, x="", y=labels.title.split(",")[0].split(" ")[0])
+    unit_hours = lead_axis(axes, sorted(rows["lead"].unique().tolist()), shares)
     far = [m for m in names if m in style.FAR]
     is_skill = metric.startswith("skill")
     ends = skill_ends(rows[rows["model"].isin([m for m in names if m not in far])], floor=LEAST_SKILL if far else -1.05)
@@ -100,7 +115,9 @@ def lead_curve(rows: pd.DataFrame, labels: style.Labels, *, names: Mapping[str, 
             line = line.assign(**{c: line[c].where(near) for c in ("value", "ci_low", "ci_high")})
         _model_line(axes, line.assign(x=line["lead"] / unit_hours), name, style.looks(list(names))[model])
         drawn.append(line)
-    values = pd.concat(drawn)[["value", "ci_low", "ci_high"]].to_numpy(float)
+    values = np.array(
+        [0.0, *(v for line in drawn for v in line[["value", "ci_low", "ci_high"]].to_numpy(float).ravel())]
+    )
     if metric in ("acc", "pearson"):
         axes.axhline(0.0, color=style.MUTED, linewidth=0.9)
         axes.set_ylim(min(-0.1, np.nanmin(values) - 0.05), 1.0)
@@ -111,6 +128,8 @@ def lead_curve(rows: pd.DataFrame, labels: style.Labels, *, names: Mapping[str, 
         _mark_beyond(axes, rows[rows["model"].isin(list(names))], ends, unit_hours=unit_hours)
     else:
         axes.set_ylim(0, np.nanmax(values) * 1.25)
+    if limit is not None:
+        axes.axhline(limit, color=style.MUTED, linewidth=1.1, dashes=(5, 3), zorder=2)
     _legend(figure, axes, more=0.16 if shares else 0.0)
     return figure
 
@@ -118,7 +137,7 @@ def lead_curve(rows: pd.DataFrame, labels: style.Labels, *, names: Mapping[str, 
 def _model_line(axes: Any, line: pd.DataFrame, name: str, look: style.Look) -> None:
     """The scores of one model against `x`, with their band."""
     x, value, low, high = (line[c].to_numpy(float) for c in ("x", "value", "ci_low", "ci_high"))
-    network = look not in style.LOOKS.values()
+    network = look not in style.LOOKS.values() and not look.dashes
     size: Any = {"markersize": 5, "linewidth": 2.2, "zorder": 4} if network else {**_MARKED, "zorder": 3}
     axes.plot(x, value, color=look.colour, label=name, dashes=look.dashes, **{**size, "marker": "o"})
     if np.isfinite(low).all():
@@ -161,7 +180,7 @@ def spectrum(power: xr.DataArray, labels: style.Labels, *, model: str) -> Any:
         labels: what is written on it; its unit is that of the power.
         model: ours.
     """
-    figure, axes = _panel(labels, x="zonal wavenumber", y="power")
+    figure, axes = panel(labels, x="zonal wavenumber", y="power")
     k = power["zonal_wavenumber"].values[1:]
     truth = power.sel(spectrum_model="truth").mean("lead").values[1:]
     others = [m for m in ("ceiling", "climatology") if m in power["spectrum_model"].values]
@@ -202,7 +221,7 @@ def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any:
     """Training and validation loss against the step; `note` is what the data are called."""
     labels = style.Labels("Training loss", "weighted mean squared error of normalised anomalies", note, "1")
-    figure, axes = _panel(labels, x="step", y="loss")
+    figure, axes = panel(labels, x="step", y="loss")
     steps, loss = train["step"].to_numpy(float), train["loss"].to_numpy(float)
     window = max(1, len(loss) // 40)
     axes.plot(steps, loss, color="#c5ccd6", linewidth=0.8, label="each batch")
@@ -222,7 +241,7 @@ def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any
 def training_skill(validation: pd.DataFrame, *, note: str) -> Any:
     """Skill on the validation pairs at each lead against the step; `note` is what the data are called."""
     labels = style.Labels("Validation skill", "all channels together, against climatology", note, "1")
-    figure, axes = _panel(labels, x="step", y="skill")
+    figure, axes = panel(labels, x="step", y="skill")
     leads = list(validation["leads"].iloc[0])
     for shade, lead in zip(style.shades(len(leads)), leads, strict=True):
         skill = [record.get(lead, {}).get("skill", np.nan) for record in validation["leads"]]

@@ -22,6 +22,7 @@ from evaluate.report import style
 from evaluate.report.cases import CASE_PANELS, Case, Stores, case_panel, case_scale
 from evaluate.report.ceiling import Ceiling
 from evaluate.report.gallery import MAP_TITLES, Gallery
+from evaluate.report.leads import mapped
 from evaluate.report.maps import Globe
 from evaluate.report.results import Results
 from evaluate.scoring import wanted
@@ -131,7 +132,8 @@ def _draw_score(
     own = model == scores.own
     ceiling = scores.ceiling if own else None
     every = scores.facts.lead_hours
-    leads = [h for h in every if h in (config.evaluation.map_lead_hours or every) or h == lead]
+    shown = mapped(every, chosen=config.evaluation.map_lead_hours)
+    leads = [h for h in every if h in shown or h == lead]
     gallery = Gallery(
         Results(scores.table, model, [channel], every, ceiling=ceiling),
         scores.maps,

@@ -17,9 +17,12 @@ from evaluate.report import headline, heat_tables, style
 from evaluate.report.ceiling import read_common
 from evaluate.report.free_run import FreeRunSection
 from evaluate.report.gallery import Picture, PictureGroup
+from evaluate.report.heat_tables import HeatTable
+from evaluate.report.horizon import LIMIT, horizon
 from evaluate.report.results import Results
 from evaluate.report.sentences import findings
 from evaluate.scoring.facts import ScoreFacts
+from evaluate.scoring.harm import BELOW_TITLE
 from evaluate.scoring.regions import TITLES
 from pipeline import config as configuration
 from pipeline import provenance
@@ -40,7 +43,7 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of the page by section.
+    """The figures of the page by section, and the tables that lie beside them.
 
     Args:
         typical: init time of the single forecast that the report chooses itself: the one with the median error.
@@ -50,11 +53,17 @@ class Figures:
 
     typical: np.datetime64
     typical_error: str
+    headline: list[Picture] = field(default_factory=list)
     overview: Picture | None = None
     curves: list[PictureGroup] = field(default_factory=list)
     maps: list[PictureGroup] = field(default_factory=list)
     cases: list[PictureGroup] = field(default_factory=list)
     spectra: list[Picture] = field(default_factory=list)
+    power: list[Picture] = field(default_factory=list)
+    calibration: Picture | None = None
+    edges: list[HeatTable] = field(default_factory=list)
+    tropics: HeatTable | None = None
+    tropics_sentence: str = ""
     training: list[Picture] = field(default_factory=list)
     free_run: FreeRunSection | None = None
     film: Path | None = None
@@ -70,7 +79,10 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
     return environment.get_template("report.html.j2").render(
         config=config,
         label=data_name(facts.label),
-        leads=text.join([text.lead_title(h) for h in results.leads]),
+        leads=text.lead_titles(results.leads),
+        horizon=horizon(results),
+        useful=f"{LIMIT:g}",
+        below=BELOW_TITLE,
         facts=facts,
         counted=counted,
         results=results,

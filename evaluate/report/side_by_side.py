@@ -15,8 +15,10 @@ from typing import Any, Literal
 from evaluate.report.gallery import Gallery, Picture, PictureGroup
 from evaluate.scoring.workers import child_processes, given
 
-Section = Literal["overview", "curves", "score_maps", "spectra"]
-"""Methods of a gallery; all but the first return a list with an entry for each of its channels."""
+Section = Literal["headline", "overview", "curves", "score_maps", "spectra"]
+"""Methods of a gallery."""
+OF_ONE = ("headline", "overview")
+"""Those about the first channel, or all of them together; the others return a list with an entry for each channel."""
 
 
 class SideBySide:
@@ -47,7 +49,7 @@ class SideBySide:
         gallery = self._gallery
         if self._pool is None:
             return lambda: getattr(gallery, section)()
-        channels: list[str | None] = [None] if section == "overview" else [*gallery.channels]
+        channels: list[str | None] = [None] if section in OF_ONE else [*gallery.channels]
         waiting = [self._pool.submit(_draw, section, channel) for channel in channels]
 
         def finish() -> Any:
@@ -56,7 +58,7 @@ class SideBySide:
                 parts.append(future.result())
                 for _ in range(_num_pictures(parts[-1])):
                     gallery.tick()
-            return parts[0] if section == "overview" else [entry for part in parts for entry in part]
+            return parts[0] if section in OF_ONE else [entry for part in parts for entry in part]
 
         return finish
 

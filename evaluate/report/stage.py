@@ -17,12 +17,13 @@ import xarray as xr
 from rich.console import Console
 
 from evaluate.complete import complete_report, scores_digest
-from evaluate.report import style
+from evaluate.report import diagnostics, style
 from evaluate.report.animation import run_animate
 from evaluate.report.cases import Stores, triptychs
 from evaluate.report.ceiling import Ceiling
 from evaluate.report.free_run import free_run_section
 from evaluate.report.gallery import Gallery
+from evaluate.report.leads import mapped, of_cases
 from evaluate.report.page import Figures, render
 from evaluate.report.results import Results
 from evaluate.report.side_by_side import Section, SideBySide
@@ -51,24 +52,34 @@ def run_report(config: WeatherConfig) -> None:
     if done := complete_report(config):
         console.print(done, markup=False)
         return
-    facts = ScoreFacts.from_json(provenance.read_receipt(config, stage="score")["facts"])
-    table, maps = read_scores(paths.scores)
+    gallery, facts = open_gallery(config)
     drawn = scores_digest(paths.scores)
-    ceiling = Ceiling.read(paths.scores, table, maps, facts)
-    baselines = [m for m in table.models if m in style.BASELINES]
-    results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
-    map_leads = [h for h in facts.lead_hours if h in (config.evaluation.map_lead_hours or facts.lead_hours)]
-    gallery = Gallery(results, maps, facts, paths.figures, map_leads)
     size = _draw_and_write(config, gallery, facts, console)
     written = {"bytes": size, "label": facts.label, "scores": drawn}
     provenance.write_receipt(config, stage="report", outputs=[paths.report, paths.figures], facts=written)
     console.print(f"report: {paths.report} ({size / 1e6:.1f} MB)", markup=False)
 
 
+def open_gallery(config: WeatherConfig) -> tuple[Gallery, ScoreFacts]:
+    """What draws the figures of an experiment, and the facts of its scores.
+
+    Raises:
+        ValueError: the scores are missing.
+    """
+    paths = config.paths
+    facts = ScoreFacts.from_json(provenance.read_receipt(config, stage="score")["facts"])
+    table, maps = read_scores(paths.scores)
+    ceiling = Ceiling.read(paths.scores, table, maps, facts)
+    baselines = [m for m in table.models if m in style.BASELINES]
+    results = Results(table, facts.model, config.evaluation.variables, facts.lead_hours, baselines, ceiling)
+    map_leads = mapped(facts.lead_hours, chosen=config.evaluation.map_lead_hours)
+    return Gallery(results, maps, facts, paths.figures, map_leads), facts
+
+
 def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, console: Console) -> int:
     """Draw every figure and write the page; returns its bytes."""
     paths, channels = config.paths, gallery.channels[:_NUM_CASE_CHANNELS]
-    leads = sorted({gallery.leads[0], gallery.leads[-1]})
+    leads = of_cases(gallery.leads)
     twin = paths.twins.get(CEILING) if gallery.ceiling else None
     stores = Stores(
         open_store(paths.forecast, stage="python -m pipeline forecast"),
@@ -83,7 +94,7 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
     with ExitStack() as stack:
         stack.enter_context(files.lock(paths.scores / "report.lock"))
         side_by_side = SideBySide(gallery, workers=config.evaluation.workers, stack=stack)
-        sections: tuple[Section, ...] = ("score_maps", "overview", "curves", "spectra")
+        sections: tuple[Section, ...] = ("score_maps", "headline", "overview", "curves", "spectra")
         drawn = {section: side_by_side.start(section) for section in sections}
         film = run_animate(config, channel=channels[-1], lead=leads[0]) if moves else None
         progress = stack.enter_context(terminal_progress("figures", on=console))
@@ -94,10 +105,16 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
             cases=[
                 g for t in (typical, *chosen) for g in triptychs(gallery, stores, t, channels=channels, leads=leads)
             ],
+            headline=drawn["headline"](),
             overview=drawn["overview"](),
             curves=drawn["curves"](),
             maps=drawn["score_maps"](),
             spectra=drawn["spectra"](),
+            power=diagnostics.power_pictures(gallery),
+            calibration=diagnostics.calibration_picture(gallery, stores.forecast),
+            edges=diagnostics.edge_tables(paths.scores / "edges.csv"),
+            tropics=diagnostics.tropics_table(gallery),
+            tropics_sentence=diagnostics.tropics_sentence(gallery),
             training=gallery.training(paths.metrics),
             free_run=free_run_section(config),
             typical=typical,

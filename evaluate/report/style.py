@@ -24,6 +24,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
+from evaluate.scoring.facts import UNCALIBRATED, uncalibrated_name
 from pipeline import files
 
 DPI = 170
@@ -137,9 +138,12 @@ def write_labels(figure: Any, labels: Labels, *, height: float = PANEL[1]) -> No
 
 
 def looks(models: Sequence[str]) -> dict[str, Look]:
-    """The look of every model."""
-    others = [m for m in models if m not in LOOKS]
-    return {**LOOKS, **{m: Look(COLOURS[i % len(COLOURS)], m) for i, m in enumerate(others)}}
+    """The look of every model; forecasts as they were before calibration have their model's colour."""
+    as_they_were = {uncalibrated_name(m): m for m in models}
+    others = [m for m in models if m not in LOOKS and m not in as_they_were]
+    found = {**LOOKS, **{m: Look(COLOURS[i % len(COLOURS)], m) for i, m in enumerate(others)}}
+    raw = {name: Look(found[m].colour, UNCALIBRATED, (1.5, 1.2)) for name, m in as_they_were.items() if name in models}
+    return found | raw
 
 
 def shades(count: int) -> Any:

@@ -17,6 +17,7 @@ from evaluate.baselines import simple
 from evaluate.reading import align, weatherbench
 from evaluate.reading.align import Alignment
 from evaluate.reading.faults import ComparisonError, Fault
+from evaluate.scoring.facts import uncalibrated_name
 from pipeline import store
 from pipeline.grid import Grid
 from pipeline.weather.climatology import Normals
@@ -35,8 +36,8 @@ def open_models(config: WeatherConfig) -> dict[str, xr.Dataset]:
     ours = store.open_store(config.paths.forecast, stage="python -m pipeline forecast")
     name = str(ours.attrs["contract"]["model"])
     models = {name: ours}
-    for suffix, path in config.paths.uncalibrated.items():
-        models[f"{name} {suffix}"] = store.open_store(path, stage="python -m pipeline forecast")
+    for path in config.paths.uncalibrated.values():
+        models[uncalibrated_name(name)] = store.open_store(path, stage="python -m pipeline forecast")
     taken = sorted(set(models) & set(config.paths.network_forecasts))
     if taken:
         raise ValueError(f"model names must differ from the baselines', got {taken}; rename the experiment")

@@ -15,6 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from evaluate.scoring import bootstrap
 from pipeline.words import counted
 
+UNCALIBRATED = "uncalibrated"
+
+
+def uncalibrated_name(model: str) -> str:
+    """What the forecasts of a model are called as they were before their calibration."""
+    return f"{model} {UNCALIBRATED}"
+
 
 @dataclass(frozen=True)
 class Climatology:

@@ -9,8 +9,9 @@ References that are too expensive for every init time (evaluation.twins) do not 
 `scores_common.csv` compares all models on the init times that the twins have, and `scores.csv` holds the twins' rows
 from there, with their number of init times in n_init. `differences.csv` has RMSE and ACC of the model minus those of
 every other one, with paired intervals. Where there is a ceiling, `shares.csv` says how much of the gap between
-climatology and ceiling every model closes, on those same init times. Forecasts from elsewhere that were replaced under
-the same path are scored again.
+climatology and ceiling every model closes, on those same init times. `power.csv` has the power of every model by zonal
+wavenumber over the truth's, `tropics.csv` the share of the tropics where skill is negative, `edges.csv` the jumps at
+the edges of a network's patches. Forecasts from elsewhere that were replaced under the same path are scored again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from evaluate.complete import compared_fingerprints, complete_score
 from evaluate.scoring import compare, tables
 from evaluate.scoring.ceiling_share import CEILING, share_table
 from evaluate.scoring.facts import Climatology, Intervals, SampleFacts, ScoreFacts, TwinFacts
+from evaluate.scoring.harm import tropics_table
+from evaluate.scoring.patch_edges import edge_table
+from evaluate.scoring.power import power_table
 from evaluate.scoring.stores import Scored, ScoringOptions, land_sea_mask, score_stores
 from pipeline import files, provenance
 from pipeline.console import data_name
@@ -50,6 +54,7 @@ class Result:
     """The scores of one sample of init times, and what they were computed from."""
 
     config: WeatherConfig
+    forecasts: Mapping[str, xr.Dataset]
     truth: xr.Dataset
     normals: Normals
     scored: Scored
@@ -84,6 +89,11 @@ class Result:
         """The sums with the bootstrap's draws."""
         return tables.Sample(self.scored.sums, self.facts.bootstrap.block_init_times)
 
+    @cached_property
+    def maps(self) -> xr.Dataset:
+        """Maps and spectra."""
+        return tables.map_scores(self.scored.sums)
+
     @property
     def units(self) -> dict[str, str]:
         """Unit of each channel."""
@@ -98,6 +108,19 @@ class Result:
         others = against or [m for m in self.scored.sums.models if m != model]
         return tables.difference_table(self.sample, model=model, against=others, units=self.units)
 
+    def power(self, models: Sequence[str] = ()) -> pd.DataFrame:
+        """Rows of power.csv of some models, all of them when none is named."""
+        frame = power_table(self.maps["spectrum"], n_init=self.facts.n_init)
+        return frame[frame["model"].isin(models)] if models else frame
+
+    def edges(self, model: str) -> pd.DataFrame | None:
+        """Rows of edges.csv; None for a network without patches that have an inside."""
+        network, alignment = self.config.model, self.scored.alignment
+        if network.architecture != "dchag" or network.patch < 2:
+            return None
+        channels, ds = self.config.evaluation.variables, self.forecasts[model]
+        return edge_table(ds, self.truth, self.normals, alignment=alignment, channels=channels, patch=network.patch)
+
     def as_twins(self, models: Sequence[str], *, table: str, of: int) -> TwinFacts:
         """The facts of a smaller sample, beside those of one of `of` init times."""
         facts = self.facts
@@ -106,7 +129,7 @@ class Result:
 
     def write_maps(self, path: Path, facts: SampleFacts) -> None:
         """Write maps and spectra."""
-        ds = tables.map_scores(self.scored.sums)
+        ds = self.maps.copy()
         mask = land_sea_mask(self.truth)
         if mask is not None:
             ds["land_sea_mask"] = (("latitude", "longitude"), mask.astype(np.float32))
@@ -168,7 +191,7 @@ def score_now(config: WeatherConfig, *, leads: Sequence[int], channels: Sequence
     normals = Normals.open(paths.normals)
     drawn = config.evaluation.model_copy(update={"variables": list(channels)})
     scored = score_stores(models, truth, normals, options)
-    return Result(config.model_copy(update={"evaluation": drawn}), truth, normals, scored)
+    return Result(config.model_copy(update={"evaluation": drawn}), models, truth, normals, scored)
 
 
 def _options(
@@ -199,10 +222,10 @@ def _write_scores(
 
     def score(forecasts: dict[str, xr.Dataset], sums: str) -> Result:
         scored = score_stores(forecasts, truth, normals, options, checkpoint=paths.scores / sums)
-        return Result(config, truth, normals, scored)
+        return Result(config, forecasts, truth, normals, scored)
 
     result = score(models, "sums.nc")
-    rows, differences = [result.table()], [result.differences(name)]
+    rows, differences, power = [result.table()], [result.differences(name)], [result.power()]
     beside_ceiling = result if CEILING in models else None
     twin_facts = None
     if twins:
@@ -212,6 +235,7 @@ def _write_scores(
         common.write_maps(paths.scores / COMMON[1], common.facts)
         rows.append(frame[frame["model"].isin(twins)])
         differences.append(common.differences(name, against=list(twins)))
+        power.append(common.power(list(twins)))
         twin_facts = common.as_twins(list(twins), table=COMMON[0], of=result.facts.n_init)
         beside_ceiling = common if CEILING in twins else None
     contracts = {m: contract_digest(ds.attrs.get("contract", {})) for m, ds in models.items()}
@@ -223,14 +247,20 @@ def _write_scores(
         models={m: {"init_times": result.facts.n_init, "contract": digest} for m, digest in contracts.items()},
         twins=twin_facts,
     )
-    outputs = ["scores.csv", "differences.csv", "scores.nc", "sums.nc", *(COMMON if twins else ())]
-    if beside_ceiling is not None:
-        _write_csv(paths.scores / "shares.csv", share_table(beside_ceiling.sample))
-        outputs.append("shares.csv")
-    _write_csv(paths.scores / "differences.csv", pd.concat(differences))
-    _write_csv(paths.scores / "scores.csv", pd.concat(rows))
+    written = {
+        "shares.csv": None if beside_ceiling is None else share_table(beside_ceiling.sample),
+        "power.csv": pd.concat(power),
+        "tropics.csv": tropics_table(result.maps["skill"]),
+        "edges.csv": result.edges(name),
+        "differences.csv": pd.concat(differences),
+        "scores.csv": pd.concat(rows),
+    }
+    frames = {file: frame for file, frame in written.items() if frame is not None}
+    for file, frame in frames.items():
+        _write_csv(paths.scores / file, frame)
     result.write_maps(paths.scores / "scores.nc", facts)
-    return facts, [paths.scores / name for name in outputs]
+    outputs = [*frames, "scores.nc", "sums.nc", *(COMMON if twins else ())]
+    return facts, [paths.scores / file for file in outputs]
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ Letters: N init times, E leads, V predicted channels, H/W grid.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,14 @@ class Calibration:
         factors: (E, V, H), between 0.01 and 1.
         lead_hours: E leads [h].
         channels: V names.
+        latitude: H [degrees].
         init_times: of the fit.
     """
 
     factors: list[list[list[float]]]
     lead_hours: list[int]
     channels: list[str]
+    latitude: list[float]
     init_times: list[str]
 
     @property
@@ -86,17 +89,10 @@ def calibrate(config: WeatherConfig, job: Job, folder: Path, *, console: Console
         ValueError: the validation periods are too short for some lead.
     """
     leads, whole = config.forecast.lead_hours, job.predictor.whole
-    about: dict[str, Any] = {
-        "model": job.digest,
-        "leads": leads,
-        "steps": list(job.steps),
-        "reach": REACH,
-        "periods": [p.model_dump(mode="json") for p in config.splits.validation],
-    }
-    path = folder / f"calibration-{contract_digest(about)[:8]}.json"
+    about = _about(config, model=job.digest, steps=job.steps)
+    path = _path(folder, about)
     if launch.from_main(path.exists()):
-        stored = files.read_json(path)
-        return Calibration(**{key: stored[key] for key in Calibration.__dataclass_fields__})
+        return _read(path)
     try:
         pairs = find_pairs(
             whole.times,
@@ -112,11 +108,41 @@ def calibrate(config: WeatherConfig, job: Job, folder: Path, *, console: Console
         fit(config, job, init, console=console),
         list(leads),
         list(whole.channels),
+        whole.coords["latitude"].values.tolist(),
         np.datetime_as_string(whole.times[init], unit="h").tolist(),
     )
     if launch.is_main():
         files.write_json(path, json.loads(json.dumps(about | asdict(found))))
     return found
+
+
+def stored(config: WeatherConfig, folder: Path, *, model: str, steps: Sequence[int]) -> Calibration | None:
+    """The factors that forecasts of a model were issued with; None where there are none.
+
+    Args:
+        config: the experiment.
+        folder: of the training.
+        model: digest of the weights.
+        steps: with which forecasts are rolled out [h].
+    """
+    path = _path(folder, _about(config, model=model, steps=steps))
+    return _read(path) if config.calibrates and path.exists() else None
+
+
+def _about(config: WeatherConfig, *, model: str, steps: Sequence[int]) -> dict[str, Any]:
+    """What factors belong to."""
+    periods = [p.model_dump(mode="json") for p in config.splits.validation]
+    leads = config.forecast.lead_hours
+    return {"model": model, "leads": leads, "steps": list(steps), "reach": REACH, "periods": periods}
+
+
+def _path(folder: Path, about: dict[str, Any]) -> Path:
+    return folder / f"calibration-{contract_digest(about)[:8]}.json"
+
+
+def _read(path: Path) -> Calibration:
+    content = files.read_json(path)
+    return Calibration(**{key: content[key] for key in Calibration.__dataclass_fields__})
 
 
 def fit(config: WeatherConfig, job: Job, init: NDArray[np.int64], *, console: Console) -> list[list[list[float]]]:

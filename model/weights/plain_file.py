@@ -2,7 +2,8 @@
 
 Contract: a safetensors file with the weights that forecasts use (averaged ones where training kept them) under their
 names in the network, the means and standard deviations that inputs are normalised with and outputs are in, and, as
-text, the architecture and what it was trained on. It is read without running anything from it, on any number of ranks'
+text, the architecture and what it was trained on. Where forecasts are calibrated, the factors of their anomalies go
+along, once `forecast` has fitted them. It is read without running anything from it, on any number of ranks'
 checkpoint alike. Source of the format: https://github.com/huggingface/safetensors.
 """
 
@@ -24,6 +25,9 @@ from model.network.cut import Network
 from model.training import checkpoint
 from model.training.learner import weights_of
 from model.weather.architecture import network_from_dict
+from model.weather.calibration import Calibration, stored
+from model.weather.job import ways
+from model.weather.predict import weights_digest
 from model.weather.stepping import trained_steps
 from pipeline import files
 from pipeline.weather.climatology import Normals
@@ -31,6 +35,8 @@ from pipeline.weather.config import WeatherConfig
 
 FORMAT = "chagcast model 1"
 """First entry of the text; another is refused."""
+_LABELS = ("lead_hours", "channels", "latitude", "init_times")
+"""Of the calibration: those of its tensor's axes, and what it was fitted on."""
 _SCALES = ("mean", "std", "anomaly_std", "static_mean", "static_std")
 
 
@@ -50,6 +56,8 @@ class PlainModel:
         normals: digest of the normals it was trained with; their climatology is not part of the file.
         splits: the periods of training, validation and test.
         step: training steps done.
+        calibration: by what to multiply the anomaly from the climatology at each lead, channel and latitude; None where
+            forecasts are not calibrated.
     """
 
     model: Network
@@ -61,6 +69,7 @@ class PlainModel:
     normals: str
     splits: dict[str, Any]
     step: int
+    calibration: Calibration | None = None
 
 
 def run_export(config: WeatherConfig) -> None:
@@ -75,17 +84,20 @@ def run_export(config: WeatherConfig) -> None:
             f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
         )
     normals = Normals.open(config.paths.normals)
-    target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals)
-    Console(stderr=True).print(f"export: {found.name} in {target}", soft_wrap=True)
+    target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals, config=config)
+    lacking = config.calibrates and read_plain(target).calibration is None
+    note = ", without calibration: python -m pipeline forecast fits it" if lacking else ""
+    Console(stderr=True).print(f"export: {found.name} in {target}{note}", soft_wrap=True)
 
 
-def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
+def write_plain(source: Path, target: Path, *, normals: Normals, config: WeatherConfig | None = None) -> Path:
     """Write a checkpoint as one file.
 
     Args:
         source: a checkpoint's folder, written on any number of ranks.
         target: the file, replaced if it exists.
         normals: those it was trained with.
+        config: the experiment whose forecasts of this model may have been calibrated.
 
     Returns:
         `target`.
@@ -105,6 +117,12 @@ def write_plain(source: Path, target: Path, *, normals: Normals) -> Path:
         scales["normals.change_std"] = torch.from_numpy(change)
     kept = ("model", "network_input", "stepping", "contract", "normals", "splits", "step")
     about = {key: description[key] for key in kept if key in description}
+    if config is not None and config.calibrates:
+        ways_used = ways(config, steps, direct=None)
+        fitted = stored(config, config.paths.train, model=weights_digest(parameters), steps=ways_used)
+        if fitted is not None:
+            scales["calibration.factors"] = torch.tensor(fitted.factors, dtype=torch.float64)
+            about["calibration"] = {key: getattr(fitted, key) for key in _LABELS}
     text = {"format": FORMAT, "description": json.dumps(about)}
     tensors = {f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales
     with files.replacing(target) as temporary:
@@ -139,6 +157,15 @@ def read_plain(path: Path) -> PlainModel:
     expected = (*_SCALES, "change_std") if predicts == "change" else _SCALES
     scales = {name: tensors.pop(f"normals.{name}", None) for name in expected}
     lines += [f"  normals.{name}: absent" for name, found in scales.items() if found is None]
+    calibration = None
+    if labels := description.get("calibration"):
+        factors = tensors.pop("calibration.factors", None)
+        shape = tuple(len(labels[axis]) for axis in ("lead_hours", "channels", "latitude"))
+        if factors is None or factors.shape != shape:
+            got = "absent" if factors is None else tuple(factors.shape)
+            lines.append(f"  calibration.factors: {got}, not {shape}")
+        else:
+            calibration = Calibration(factors.tolist(), **labels)
     lines += [f"  {name}: unknown" for name in tensors]
     if lines:
         raise ValueError(f"model file must hold this model's tensors, got in {path}:\n" + "\n".join(lines))
@@ -152,4 +179,5 @@ def read_plain(path: Path) -> PlainModel:
         normals=description["normals"],
         splits=description["splits"],
         step=description["step"],
+        calibration=calibration,
     )

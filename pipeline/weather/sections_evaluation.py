@@ -94,7 +94,7 @@ class Evaluation(Section):
     channels: list[str] = []
     """Channels that are scored; empty means all. A comparison with a model of fewer channels names them here."""
     map_lead_hours: list[Positive] = []
-    """Leads that get maps; empty means all of forecast.lead_hours."""
+    """Leads that get maps; empty means forecast.lead_hours, or five spread over them where there are more."""
     baselines: list[Baseline] = list(get_args(Baseline))
     """Scored beside the model on the same init times; the last two are fitted on the training periods."""
     trained_baselines: list[Literal["resnet", "unet"]] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 import xarray as xr
 
 from evaluate.report import ceiling, headline, heat_tables, line_charts, style
+from evaluate.report.gallery import Gallery
 from evaluate.report.results import Results
 from evaluate.scoring.facts import Climatology, Intervals, ScoreFacts, TwinFacts
 from evaluate.scoring.score_table import Score, ScoreTable
+from pipeline.weather.variables import parse_channel
 
 SKILL = {"mine": 0.06, "climatology": 0.0, "persistence": -0.6, "linear": 0.07, "coarse": 0.3, "ceiling": 0.6}
 INTERVALS = Intervals("moving block", 0.95, 5, 5.0, 1000, "given")
@@ -135,7 +138,7 @@ def test_tiles_claim_only_what_is_significant(tmp_path: Path) -> None:
     leads = list(range(24, 24 * 12, 24))
     many = pd.concat([skill.assign(lead=h) for h in leads])
     shown = [t.lead for t in headline.tiles(results(many, leads=leads))]
-    assert (shown[0], shown[-1], len(shown)) == ("1 day", "11 days", 4)
+    assert (shown[0], shown[-1], len(shown)) == ("1 day", "11 days", 5)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,21 @@ def test_skill_panel_is_scaled_to_what_is_near() -> None:
     far = frame(214, "skill", mine=-0.9)
     assert line_charts.skill_ends(far, floor=line_charts.LEAST_SKILL)[0] == line_charts.LEAST_SKILL
     assert set(style.FAR) == {"coarse", "ceiling"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_forecast_that_is_the_climatology_has_no_acc() -> None:
+    """Nothing to draw, and no warning either: catches the smallest of no values, in a curve and in a map's text."""
+    rows = frame(214).assign(value=np.nan, ci_low=np.nan, ci_high=np.nan)
+    labels = style.Labels("ACC, globe", "Geopotential at 500 hPa", "made-up data", "1")
+    figure = line_charts.lead_curve(rows, labels, names={"mine": "model", "climatology": "climatology"}, shares={})
+    assert figure.axes[0].get_ylim() == (-0.1, 1.0)
+    style.plt.close(figure)
+    drawn = SimpleNamespace(note="made-up data")
+    said = Gallery.map_alt(
+        cast(Any, drawn), "Anomaly correlation", parse_channel("z500"), 168, np.full((2, 3), np.nan), ""
+    )
+    assert said.endswith("at 7 days, made-up data. Undefined at every cell.")
 
 
 def test_note_says_on_how_many_init_times() -> None:

@@ -52,6 +52,18 @@ def test_claims_need_an_interval_off_zero() -> None:
     assert found.tone == "good"
 
 
+def test_many_leads_are_one_sentence() -> None:
+    """Catches seven intervals in a row, and the skill of another lead than the one it is given for."""
+    found = sentence(
+        {24 * d: (0.9 - d / 20, 0.85 - d / 20, 0.95 - d / 20) for d in (1, 3, 5, 7, 10)} | {720: (0, -1, 1)}
+    )
+    assert found.text == (
+        "Geopotential at 500 hPa: beats climatology at 1, 3, 5, 7 and 10 days (skill 0.85 [0.80, 0.90] at 1 day, skill "
+        "0.40 [0.35, 0.45] at 10 days); does not differ significantly from climatology at 30 days (skill 0.00 [−1.00, "
+        "1.00]). Its RMSE is below persistence's at every lead."
+    )
+
+
 def test_certain_but_tiny_is_level() -> None:
     """A skill of 0.001 with a narrow interval is no victory."""
     assert "is on a par with climatology at 30 days" in sentence({720: (0.001, 0.0005, 0.0015)}).text

@@ -18,7 +18,7 @@ from pipeline.config import Config
 
 pytestmark = pytest.mark.slow
 
-SECTIONS = ("score_maps", "overview", "curves", "spectra")
+SECTIONS = ("score_maps", "headline", "overview", "curves", "spectra")
 
 
 def small_gallery(config: Config, folder: Path) -> Gallery:
@@ -52,4 +52,4 @@ def test_two_processes_draw_what_one_draws(reported: Config, tmp_path: Path) -> 
         files.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".png", ".csv")})
     assert drawn[0] == drawn[1]
     assert files[0] == files[1]
-    assert ticks[0] == ticks[1] == 2 * (1 + 3 + 1) + 1
+    assert ticks[0] == ticks[1] == 2 * (1 + 3 + 1) + 1 + 2

@@ -88,7 +88,7 @@ def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported
     """Every figure but those of the training has a caption with the ceiling, on the init times that it has, and the
     headline table its row; shares of the page are those of shares.csv. Catches a kind of figure left without."""
     figures = re.findall(r"<figure.*?</figure>", page[: page.index('id="training"')], flags=re.S)
-    assert len(figures) == 1 + 2 * (3 + 4 * 2) + 2 * 2 * 2 * 3 + 2
+    assert len(figures) == 2 + 1 + 2 * (3 + 4 * 2) + 2 * 2 * 2 * 3 + 2 * 2
     for figure in figures:
         caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.S)
         assert caption, figure[-300:]
@@ -104,6 +104,13 @@ def test_every_figure_stands_between_climatology_and_ceiling(page: str, reported
     assert "of the ceiling</th>" in page
     with xr.open_dataset(reported.paths.figures / "spectra" / "z500.nc") as ds:
         assert ds["spectrum_model"].values.tolist() == ["tiny", "truth", "ceiling", "climatology"]
+    with xr.open_dataset(reported.paths.figures / "power" / "z500.nc") as ds:
+        assert ds["spectrum_model"].values.tolist() == ["tiny", "ceiling"]
+    power = pd.read_csv(reported.paths.scores / "power.csv").groupby("model")["n_init"].unique()
+    assert set(power.index) > {"tiny", "linear", "ceiling"}
+    assert (power["ceiling"].tolist(), power["tiny"].item() > 12) == ([12], True)
+    assert set(pd.read_csv(reported.paths.scores / "edges.csv")["patch"]) == {2}
+    assert set(pd.read_csv(reported.paths.scores / "tropics.csv")["model"]) >= {"tiny", "persistence"}
 
 
 def test_typical_case_is_one_that_the_ceiling_has(reported: Config, page: str) -> None:
@@ -158,6 +165,9 @@ def test_figures_are_written_as_png_and_pdf(reported: Config) -> None:
     assert all((reported.paths.figures / f"{p}{s}").stat().st_size > 0 for p in png for s in (".csv", ".nc"))
     wanted = {
         "skill_maps",
+        "headline_acc",
+        "headline_skill",
+        "power/t2m",
         "maps/z500_skill_168h",
         "curves/t2m_acc",
         "spectra/z500",

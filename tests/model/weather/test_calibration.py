@@ -60,7 +60,9 @@ def test_factors_are_the_regression_on_validation_forecasts(experiment: Make, mo
         truth = open_store(config.paths.store)["state"].sel(time=valid.ravel()).values
         climate = whole.normals.climatology_at(valid)
         anomaly = truth.reshape(climate.shape) - climate
-        noise = random.standard_normal(anomaly.shape) * np.cos(np.deg2rad(whole.coords["latitude"].values))[:, None] ** 4
+        noise = (
+            random.standard_normal(anomaly.shape) * np.cos(np.deg2rad(whole.coords["latitude"].values))[:, None] ** 4
+        )
         made.append((anomaly, share[None, :, :, None, None] * anomaly + noise))
         return (climate + made[-1][1]).astype(np.float32)
 
@@ -225,6 +227,6 @@ def test_a_checkpoint_of_the_other_kind_is_refused(experiment: Make) -> None:
 
 def test_calibration_is_a_share_of_the_anomaly() -> None:
     """Catches a factor that scales the climatology."""
-    factors = Calibration([[[0.5, 0.0], [1.0, 0.25]]], [24], ["a", "b"], [])
+    factors = Calibration([[[0.5, 0.0], [1.0, 0.25]]], [24], ["a", "b"], [-10.0, 10.0], [])
     state, climate = np.full((1, 1, 2, 2, 1), 6.0, np.float32), np.full((1, 1, 2, 2, 1), 2.0, np.float32)
     assert factors.applied(state, climate)[0, 0, :, :, 0].tolist() == [[4.0, 2.0], [6.0, 3.0]]

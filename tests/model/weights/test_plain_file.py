@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from model.training import checkpoint
 from model.weather.fields import Fields
+from model.weather.forecast import run_forecast
 from model.weather.predict import load_model
 from model.weather.train import run_train
 from model.weights.plain_file import FORMAT, read_plain, write_plain
 from pipeline.config import Config, dump
+from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from tests.model.weather.trainers import with_steps
 
@@ -64,6 +68,42 @@ def test_a_model_of_changes_comes_with_their_scale(experiment: Callable[..., Con
     assert plain.scales["change_std"][1].tolist() == normals.change_std(24).tolist()
 
 
+def test_calibration_goes_along(experiment: Callable[..., Config], tmp_path: Path) -> None:
+    """Catches factors of another model or another list of leads, axes exchanged, digits lost, and a file that says
+    nothing of a tensor that is missing."""
+    config = with_steps(experiment, steps=2, forecast={"lead_hours": [24, 72]})
+    run_train(config)
+    normals, source = Normals.open(config.paths.normals), checkpoint.best_or_last(config.paths.checkpoints)
+    target = tmp_path / "model.safetensors"
+    assert source is not None
+    assert read_plain(write_plain(source, target, normals=normals, config=config)).calibration is None
+    run_forecast(config)
+    plain = read_plain(write_plain(source, target, normals=normals, config=config))
+    assert plain.calibration is not None
+    issued, raw = open_store(config.paths.forecast), open_store(config.paths.uncalibrated["uncalibrated"])
+    assert plain.calibration.lead_hours == config.forecast.lead_hours
+    assert plain.calibration.channels == issued["channel"].values.tolist()
+    assert np.array_equal(plain.calibration.array, issued["calibration"].values)
+    climatology = normals.climatology_at(raw["init_time"].values[:, None] + raw["lead_time"].values)
+    assert np.allclose(plain.calibration.applied(raw["state"].values, climatology), issued["state"].values, atol=1e-4)
+    (kept,) = config.paths.train.glob("calibration-*.json")
+    assert plain.calibration.factors == json.loads(kept.read_text())["factors"]
+    assert read_plain(write_plain(source, tmp_path / "plain", normals=normals)).calibration is None
+    other = with_steps(experiment, steps=2, forecast={"lead_hours": [24, 48, 72]})
+    assert read_plain(write_plain(source, tmp_path / "other", normals=normals, config=other)).calibration is None
+    tensors = load_file(target)
+    with safe_open(target, framework="pt") as file:
+        text = file.metadata()
+    tensors["calibration.factors"] = tensors["calibration.factors"].transpose(0, 1).contiguous()
+    save_file(tensors, target, metadata=text)
+    with pytest.raises(ValueError, match=r"calibration.factors: \(3, 2, 6\), not \(2, 3, 6\)"):
+        read_plain(target)
+    del tensors["calibration.factors"]
+    save_file(tensors, target, metadata=text)
+    with pytest.raises(ValueError, match=r"calibration.factors: absent"):
+        read_plain(target)
+
+
 def test_the_command_writes_it(trained: Config, tmp_path: Path, root: Path) -> None:
     """Catches a command that names no file, and one that leaves a user without training with a traceback."""
     path = tmp_path / "experiment.yaml"
@@ -107,8 +147,6 @@ def test_wrong_files_are_named(trained: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=FORMAT):
         read_plain(bad)
     tensors = load_file(target)
-    from safetensors import safe_open
-
     with safe_open(target, framework="pt") as file:
         text = file.metadata()
     del tensors["model.position"], tensors["normals.std"]
