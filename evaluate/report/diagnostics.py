@@ -27,7 +27,7 @@ from evaluate.report.heat_tables import HeatCell, HeatTable, painted
 from evaluate.report.maps import colour_bar
 from evaluate.scoring.ceiling_share import CEILING
 from evaluate.scoring.facts import uncalibrated_name
-from evaluate.scoring.harm import BELOW, BELOW_TITLE, negative_area
+from evaluate.scoring.harm import BELOW, BELOW_TITLE, TROPICS, negative_area
 from evaluate.scoring.kernel import SPECTRUM_BAND
 from evaluate.scoring.power import power_ratios
 from pipeline import files
@@ -37,8 +37,6 @@ POWER_END = 3.0
 """Ends of the colour scale of power: a factor of two to this power."""
 REST = 0.01
 """Share of the truth's power that lies in wavenumbers above the dotted line."""
-TROPICS = 20.0
-"""Latitude at which the tropics end [degrees]."""
 BANDS = ("outside the tropics", "in the tropics")
 EDGE_END = 1.0
 """End of the colour scale of edges: twice the truth's ratio, its logarithm to base 2."""
@@ -131,8 +129,8 @@ def calibration_picture(gallery: Gallery, forecast: xr.Dataset) -> Picture | Non
     factors = forecast["calibration"].sel(channel=list(gallery.channels)).drop_vars(["variable", "level", "unit"])
     hours = [int(h) for h in forecast["lead_time"].values / np.timedelta64(1, "h")]
     factors = factors.assign_coords(lead_time=hours).rename(lead_time="lead").load()
-    inside = np.abs(factors["latitude"]) < TROPICS
-    area = np.cos(np.deg2rad(factors["latitude"]))
+    inside = (factors["latitude"] >= TROPICS.south) & (factors["latitude"] <= TROPICS.north)
+    area: xr.DataArray = np.cos(np.deg2rad(factors["latitude"]))
     bands = [factors.where(where).weighted(area).mean("latitude") for where in (~inside, inside)]
     values = xr.concat(bands, pd.Index(BANDS, name="band")).transpose("channel", "band", "lead")
     figure = draw_calibration(values, gallery.labels("Calibration", "factor of the departure from climatology", "1"))

@@ -84,9 +84,7 @@ def test_the_first_stage_of_a_fresh_clone_does_not_wait_for_torch(installed: Pat
     assert first < fresh.index("pipeline settings") < begun < fresh.rindex("snakemake -s")
     assert fresh.count("-m pip install") == 2
     assert "--until" not in shown_by_make(installed)
-    assert shown_by_make(tmp_path / "fresh", "ARGS=--until train").count("--until") == 1, (
-        "begun without the user's word"
-    )
+    assert shown_by_make(tmp_path / "fresh", "ARGS=--until train").count("--until") == 1, "begun unasked"
 
 
 def test_the_first_stage_does_without_what_is_installed_later() -> None:
