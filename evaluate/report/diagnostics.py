@@ -130,7 +130,7 @@ def calibration_picture(gallery: Gallery, forecast: xr.Dataset) -> Picture | Non
     hours = [int(h) for h in forecast["lead_time"].values / np.timedelta64(1, "h")]
     factors = factors.assign_coords(lead_time=hours).rename(lead_time="lead").load()
     inside = (factors["latitude"] >= TROPICS.south) & (factors["latitude"] <= TROPICS.north)
-    area: xr.DataArray = np.cos(np.deg2rad(factors["latitude"]))
+    area = xr.DataArray(np.cos(np.deg2rad(factors["latitude"].values)), dims="latitude")
     bands = [factors.where(where).weighted(area).mean("latitude") for where in (~inside, inside)]
     values = xr.concat(bands, pd.Index(BANDS, name="band")).transpose("channel", "band", "lead")
     figure = draw_calibration(values, gallery.labels("Calibration", "factor of the departure from climatology", "1"))
