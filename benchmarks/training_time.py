@@ -37,7 +37,8 @@ LONGER = [
     "training.rollout=[[0, 1], [0.35, 2], [0.55, 3], [0.7, 4]]",
     "training.validate_every=2000",
     "training.checkpoint_every=500",
-    "training.ema_decay=0.999",
+    "training.learning_rate=2.0e-3",
+    "training.ema_decay=0.995",
     "evaluation.twins.models=[]",
 ]
 """The demo's test months, seven more years to train on, and more steps in a row."""
@@ -86,7 +87,9 @@ def entry(config: Any, *, rate: float) -> dict[str, Any]:
 
 def main() -> None:
     command = parser(__doc__)
-    command.add_argument("--minutes", nargs="+", type=float, default=[15.0, 60.0])
+    lengths = command.add_mutually_exclusive_group()
+    lengths.add_argument("--minutes", nargs="+", type=float, default=[15.0, 60.0])
+    lengths.add_argument("--steps", nargs="+", type=int, help="instead of minutes")
     command.add_argument("--directory", default=str(ROOT / "results" / "longer"))
     command.add_argument("--threads", type=int, default=torch.get_num_threads())
     command.add_argument("--demo", nargs="*", default=[], help="settings of the demo that is the reference")
@@ -96,12 +99,12 @@ def main() -> None:
         run(stage, settings, threads=given.threads)
     rate = steps_per_second(settings, threads=given.threads)
     rows = [entry(load(DEMO, given.demo), rate=rate)]
-    for minutes in given.minutes:
-        longer = [*settings, f"training.steps={int(60 * minutes * rate)}"]
+    for steps in given.steps or [int(60 * minutes * rate) for minutes in given.minutes]:
+        longer = [*settings, f"training.steps={steps}"]
         for stage in ("train", "forecast", "score"):
             run(stage, longer, threads=given.threads)
         rows.append(entry(load(DEMO, longer), rate=rate))
-        print(rows[-1])
+        print(rows[-1], flush=True)
     references = {name: scores(load(DEMO, given.demo), name) for name in ("ceiling", "coarse", "linear", "persistence")}
     about = {"threads": given.threads, "steps_per_second": round(rate, 3)}
     print(write("training_time", {**about, "rows": rows, "references": references}))
