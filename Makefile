@@ -27,7 +27,8 @@ LIST = import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["proj
 INSTALL = python -c '$(LIST)' $(1) | $(or $(2),cat) | python -m pip install --no-compile --disable-pip-version-check \
 	-c constraints.txt -r /dev/stdin | { grep -v '^Requirement already satisfied' || true; }
 # Needed by the model and the report only: the first stage of a fresh clone runs while they are installed.
-WITHOUT_LATER = grep -vE '^(cartopy|matplotlib|safetensors|torch)'
+# torch needs a newer setuptools than that of a new environment: nothing may be replaced beside a running stage.
+WITHOUT_LATER = { grep -vE '^(cartopy|matplotlib|safetensors|torch)'; echo setuptools; }
 STAGES = import importlib, os; from pipeline.config import load, split_settings; \
 	stages = load(os.environ["CONFIG"], split_settings(os.environ["SET"])).stages
 FIRST = $(STAGES); print(stages[0].name)

@@ -73,6 +73,8 @@ def stage_row(config: WeatherConfig, stage: str, root: Path) -> dict[str, Any]:
     """Beginning and end of a stage [s since 1970], its seconds, and the mean number of processors that it used."""
     receipt, benchmark = records(config, stage, root)
     provenance = json.loads(receipt.read_text())["provenance"]
+    if "processor_seconds" not in provenance:
+        raise SystemExit(f"error: {receipt} must say what processor time the stage took, got one of an earlier version")
     with benchmark.open() as file:
         seconds = float(next(csv.DictReader(file, delimiter="\t"))["s"])
     processor, end = provenance["processor_seconds"], dt.datetime.fromisoformat(provenance["written"]).timestamp()

@@ -7,6 +7,7 @@ files and page do not depend on the number of processes. These end with the repo
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
@@ -36,9 +37,7 @@ class SideBySide:
         if workers > 1:
             import cloudpickle
 
-            silent = copy.copy(gallery)
-            silent.tick = _nothing
-            self._pool = child_processes(workers, cloudpickle.dumps(silent), stack)
+            self._pool = child_processes(workers, cloudpickle.dumps(_to_send(gallery)), stack)
 
     def start(self, section: Section) -> Callable[[], Any]:
         """Begin a section, in the order of the calls.
@@ -61,6 +60,17 @@ class SideBySide:
             return parts[0] if section in OF_ONE else [entry for part in parts for entry in part]
 
         return finish
+
+
+def _to_send(gallery: Gallery) -> Gallery:
+    """The same gallery without a progress bar, and with the scores of its own channels only."""
+    results, ceiling = gallery.results, gallery.ceiling
+    if ceiling is not None:
+        ceiling = dataclasses.replace(ceiling, table=ceiling.table.only(gallery.channels))
+    sent = copy.copy(gallery)
+    sent.results = dataclasses.replace(results, table=results.table.only(gallery.channels), ceiling=ceiling)
+    sent.ceiling, sent.tick = ceiling, _nothing
+    return sent
 
 
 def _draw(section: Section, channel: str | None) -> Any:

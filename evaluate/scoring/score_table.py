@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -44,10 +46,25 @@ class ScoreTable:
     frame: pd.DataFrame = field(repr=False)
 
     @cached_property
-    def _scores(self) -> dict[Any, Score]:
-        keys = zip(*(self.frame[c] for c in ("variable", "level", "region", "model", "lead", "metric")))
-        values = zip(*(self.frame[c].astype(float) for c in ("value", "ci_low", "ci_high")))
-        return dict(zip(keys, map(Score._make, values)))
+    def _places(self) -> Any:
+        """Positions of the rows of each channel, by variable and level."""
+        return self.frame.groupby(["variable", "level"], sort=False).indices
+
+    @cached_property
+    def _known(self) -> dict[str, dict[Any, Score]]:
+        """Scores of the channels that were asked for: a table has half a million, a page shows a few thousand."""
+        return {}
+
+    def _channel(self, name: str) -> pd.DataFrame:
+        return self.frame.iloc[self._places.get(_split(name), [])]
+
+    def _scores(self, channel: str) -> dict[Any, Score]:
+        if channel not in self._known:
+            frame = self._channel(channel)
+            keys = zip(*(frame[c] for c in ("region", "model", "lead", "metric")))
+            values = zip(*(frame[c].astype(float) for c in ("value", "ci_low", "ci_high")))
+            self._known[channel] = dict(zip(keys, map(Score._make, values)))
+        return self._known[channel]
 
     @classmethod
     def read(cls, path: Path) -> ScoreTable:
@@ -62,14 +79,17 @@ class ScoreTable:
 
     def score(self, model: str, channel: str, lead: int, metric: str, *, region: str = "globe") -> Score:
         """One score; NaN when it is not there."""
-        variable, level = _split(channel)
-        return self._scores.get((variable, level, region, model, lead, metric), NO_SCORE)
+        return self._scores(channel).get((region, model, lead, metric), NO_SCORE)
 
     def rows(self, channel: str, *, region: str = "globe") -> pd.DataFrame:
         """All rows of one channel and region."""
-        variable, level = _split(channel)
-        frame = self.frame
-        return frame[(frame["variable"] == variable) & (frame["level"] == level) & (frame["region"] == region)]
+        frame = self._channel(channel)
+        return frame[frame["region"] == region]
+
+    def only(self, channels: Sequence[str]) -> ScoreTable:
+        """The rows of some channels, in their order."""
+        places = [self._places.get(_split(name), []) for name in channels]
+        return ScoreTable(self.frame.iloc[np.sort(np.concatenate(places)).astype(np.intp)])
 
 
 def _split(channel: str) -> tuple[str, str]:
