@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from evaluate import text
 from evaluate.report.gallery import Gallery

@@ -121,9 +121,9 @@ def page(rows: list[Row], *, budget: str, threads: int) -> str:
     for name, runs in variants.items():
         settings = ", ".join(f"`{item}`" for item in runs[0]["set"]) or f"the {name}'s"
         week = " | ".join(cell(runs, "168", channel) for channel in SHOWN)
-        against = mean(runs, "168", "z500") - mean(base, "168", "z500") if base else np.nan
+        gain = f"{mean(runs, '168', 'z500') - mean(base, '168', 'z500'):+.3f}" if base else ""
         known = f"{len(runs)} | {runs[0]['steps']} | {runs[0]['parameters'] / 1e6:.1f} | {cell(runs, '72', 'z500')}"
-        lines.append(f"| {name} | {settings} | {known} | {week} | {against:+.3f} |")
+        lines.append(f"| {name} | {settings} | {known} | {week} | {gain} |")
     return "\n".join(lines) + "\n"
 
 

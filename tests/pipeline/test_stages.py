@@ -40,9 +40,9 @@ def test_paths_are_those_of_the_table() -> None:
     assert annotated == {name for stage in workloads.stages("forecast") for name in stage.outputs}
 
 
-def changed(setting: str, value: str, *, of: str = "demo") -> set[str]:
-    """Stages whose receipts have another name after a change of one setting of the demo, or of another experiment."""
-    demo = Path(f"workflows/config/{of}.yaml")
+def changed(setting: str, value: str) -> set[str]:
+    """Stages whose receipts have another name after a change of one setting of the demo."""
+    demo = Path("workflows/config/demo.yaml")
     before, after = load(demo), load(demo, [f"{setting}={value}"])
     return {s.name for s in workloads.stages("forecast") if before.paths.receipt(s.name) != after.paths.receipt(s.name)}
 
@@ -86,8 +86,8 @@ def test_a_setting_moves_what_depends_on_it(
 def test_a_free_run_is_a_stage_of_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches forecasts that are issued again because a free run was asked for, and a page without it."""
     monkeypatch.chdir(root)
-    assert changed("forecast.free_run_days", "30", of="demo_steps") == {"free_run", "report"}
-    demo = Path("workflows/config/demo_steps.yaml")
+    assert changed("forecast.free_run_days", "30") == {"free_run", "report"}
+    demo = Path("workflows/config/demo.yaml")
     stages = [[stage.name for stage in load(demo, more).stages] for more in ([], ["forecast.free_run_days=30"])]
     assert set(stages[1]) - set(stages[0]) == {"free_run"}
 
