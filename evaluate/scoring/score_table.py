@@ -56,7 +56,8 @@ class ScoreTable:
         return {}
 
     def _channel(self, name: str) -> pd.DataFrame:
-        return self.frame.iloc[self._places.get(_split(name), [])]
+        rows: pd.DataFrame = self.frame.iloc[self._places.get(_split(name), [])]
+        return rows
 
     def _scores(self, channel: str) -> dict[Any, Score]:
         if channel not in self._known:
