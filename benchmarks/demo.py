@@ -38,7 +38,7 @@ def main() -> None:
     given.add_argument("--set", action="append", default=[])
     given.add_argument("--fresh", type=Path, help="folder, not there yet, of a clone of this commit")
     options = given.parse_args()
-    before = product_seconds()
+    products = [product_seconds()] if options.fresh else []
     place = ROOT
     if options.fresh:
         place = options.fresh.resolve()
@@ -56,7 +56,10 @@ def main() -> None:
         return
     stages = [stage_row(config, stage.name, root) for stage in config.stages]
     content = {"experiment": config.name, **whole(stages, place / ".venv"), "stages": stages}
-    content["matrix_product"] = {"size": SIZE, "seconds": sorted({before, product_seconds()})}
+    first = min(row["began"] for row in stages)
+    for row in stages:
+        row |= {"began": row["began"] - first, "ended": row["ended"] - first}
+    content["matrix_product"] = {"size": SIZE, "seconds": [*products, product_seconds()]}
     for row in [*stages, {"stage": "whole", **content}]:
         print("  ".join(f"{key} {value}" for key, value in row.items() if not isinstance(value, (list, dict))))
     print(f"product of two matrices of {SIZE} x {SIZE}: {content['matrix_product']['seconds']} s")
