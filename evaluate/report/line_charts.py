@@ -155,13 +155,15 @@ def skill_ends(rows: pd.DataFrame, *, floor: float) -> tuple[float, float]:
 
 
 def _mark_beyond(axes: Any, rows: pd.DataFrame, ends: tuple[float, float], *, unit_hours: float) -> None:
-    """An arrow and the value at the edge where a line leaves the axes; those of one lead, or of many, in rows."""
+    """An arrow and the value at the edge where a line leaves the axes, of many leads at the first; each in its row."""
     looks = style.looks(rows["model"].unique().tolist())
     beyond = rows[(rows["value"] > ends[1]) | (rows["value"] < ends[0])]
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
     font: Any = {"fontsize": 7.4, "fontweight": "bold", "va": "center", "zorder": 6, "bbox": box}
     place: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
     many, written = logarithmic(sorted(rows["lead"].unique().tolist())), {True: 0, False: 0}
+    if many:  # where each line leaves; what follows would lie on it
+        beyond = beyond.sort_values("lead").drop_duplicates("model")
     for (_, above), group in beyond.groupby([beyond["lead"], beyond["value"] > ends[1]]):
         lead = float(group["lead"].iloc[0])
         last = lead == rows["lead"].max()
