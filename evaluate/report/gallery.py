@@ -43,12 +43,14 @@ MAP_TITLES = {
     "skill": "Skill against climatology",
 }
 OVERVIEW_CAPTION = (
-    "Under each map: skill of model and ceiling over the globe on {}, and the model's share of the ceiling's ACC, "
+    "Under each map: skill over the globe on {}, and the model's share of the ceiling's ACC, "
     "where that is significant. The ceiling is a single run that is not damped: beyond the limit of predictability its "
     "skill is below climatology's even where its ACC is higher than the model's."
 )
 CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatology"}
 
+MOST_LONG_NOTES = 3
+"""Small maps side by side that have room for a long note below."""
 HEADLINE = ("acc", "skill")
 """Scores of the first screen."""
 
@@ -179,8 +181,11 @@ class Gallery:
             return ""
         skill, acc = (self.ceiling.compare(channel, lead, metric) for metric in ("skill", "acc"))
         insignificant = not np.isfinite(acc.share.value) or acc.share.low < 0 < acc.share.high
-        share = "not significant" if insignificant else f"{text.percent(acc.share.value)} of ceiling's"
-        return f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · ACC {share}"
+        share = "not significant" if insignificant else f"{text.percent(acc.share.value)} of ceiling"
+        if len(self.leads) > MOST_LONG_NOTES:
+            return f"skill {skill.number(skill.model)} · {share}"
+        owned = share if insignificant else f"{share}'s"
+        return f"skill {skill.number(skill.model)}, ceiling {skill.number(skill.ceiling)} · ACC {owned}"
 
     def score_maps(self) -> list[PictureGroup]:
         """Maps of RMSE, ACC, bias and skill by variable, score and lead."""

@@ -130,7 +130,7 @@ def lead_curve(
         axes.set_ylim(0, np.nanmax(values) * 1.25)
     if limit is not None:
         axes.axhline(limit, color=style.MUTED, linewidth=1.1, dashes=(5, 3), zorder=2)
-    _legend(figure, axes, more=0.16 if shares else 0.0)
+    _legend(figure, axes, more=0.22 if shares else 0.0)
     return figure
 
 
@@ -155,18 +155,23 @@ def skill_ends(rows: pd.DataFrame, *, floor: float) -> tuple[float, float]:
 
 
 def _mark_beyond(axes: Any, rows: pd.DataFrame, ends: tuple[float, float], *, unit_hours: float) -> None:
-    """An arrow and the value at the edge where a line leaves the axes; several at one place stand side by side."""
+    """An arrow and the value at the edge where a line leaves the axes, of many leads at the first; each in its row."""
     looks = style.looks(rows["model"].unique().tolist())
     beyond = rows[(rows["value"] > ends[1]) | (rows["value"] < ends[0])]
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
     font: Any = {"fontsize": 7.4, "fontweight": "bold", "va": "center", "zorder": 6, "bbox": box}
     place: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    many, written = logarithmic(sorted(rows["lead"].unique().tolist())), {True: 0, False: 0}
+    if many:  # where each line leaves; what follows would lie on it
+        beyond = beyond.sort_values("lead").drop_duplicates("model")
     for (_, above), group in beyond.groupby([beyond["lead"], beyond["value"] > ends[1]]):
         lead = float(group["lead"].iloc[0])
         last = lead == rows["lead"].max()
         place |= {"ha": "right" if last else "left", "xy": (lead / unit_hours, 1.0 if above else 0.0)}
         for i, (model, value) in enumerate(zip(group["model"], group["value"], strict=True)):
-            place["xytext"] = (2 if last else -2, (7 + 10 * i) * (-1 if above else 1))
+            line = written[bool(above)] if many else i
+            written[bool(above)] += 1
+            place["xytext"] = (2 if last else -2, (7 + 10 * line) * (-1 if above else 1))
             axes.annotate(f"{text.score(value)} {'▲' if above else '▼'}", color=looks[model].colour, **place, **font)
 
 

@@ -274,7 +274,7 @@ class Globe:
                 axes = figure.add_axes(place, projection=self.projection)
                 mesh = self.paint(axes, small.values, scale, doubtful=small.doubtful)
                 middle = left + (j + 0.5) * wide, low + 0.5 * line / height
-                figure.text(*middle, small.note, fontsize=8.8, color=style.MUTED, **centred)
+                figure.text(*middle, small.note, fontsize=min(8.8, 37 / len(columns)), color=style.MUTED, **centred)
         figure.text(0.015, 1 - 0.26 / height, labels.title, fontsize=15, fontweight="bold", va="center")
         figure.text(0.015, 1 - 0.52 / height, labels.subtitle, fontsize=10, color=style.MUTED, va="center")
         place = (0.27, 0.47 / height, 0.5, 0.13 / height)
