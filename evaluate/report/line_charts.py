@@ -155,23 +155,20 @@ def skill_ends(rows: pd.DataFrame, *, floor: float) -> tuple[float, float]:
 
 
 def _mark_beyond(axes: Any, rows: pd.DataFrame, ends: tuple[float, float], *, unit_hours: float) -> None:
-    """An arrow and the value at the edge where a line leaves the axes, of many leads at the first; each in its row."""
+    """An arrow and the value at the edge where a line leaves the axes, of many leads at the first; several in rows."""
     looks = style.looks(rows["model"].unique().tolist())
     beyond = rows[(rows["value"] > ends[1]) | (rows["value"] < ends[0])]
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
     font: Any = {"fontsize": 7.4, "fontweight": "bold", "va": "center", "zorder": 6, "bbox": box}
     place: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-    many, written = logarithmic(sorted(rows["lead"].unique().tolist())), {True: 0, False: 0}
-    if many:  # where each line leaves; what follows would lie on it
+    if logarithmic(sorted(rows["lead"].unique().tolist())):  # where each line leaves; what follows would lie on it
         beyond = beyond.sort_values("lead").drop_duplicates("model")
     for (_, above), group in beyond.groupby([beyond["lead"], beyond["value"] > ends[1]]):
         lead = float(group["lead"].iloc[0])
         last = lead == rows["lead"].max()
         place |= {"ha": "right" if last else "left", "xy": (lead / unit_hours, 1.0 if above else 0.0)}
         for i, (model, value) in enumerate(zip(group["model"], group["value"], strict=True)):
-            line = written[bool(above)] if many else i
-            written[bool(above)] += 1
-            place["xytext"] = (2 if last else -2, (7 + 10 * line) * (-1 if above else 1))
+            place["xytext"] = (2 if last else -2, (7 + 10 * i) * (-1 if above else 1))
             axes.annotate(f"{text.score(value)} {'▲' if above else '▼'}", color=looks[model].colour, **place, **font)
 
 
