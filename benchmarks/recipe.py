@@ -47,7 +47,6 @@ VARIANTS: dict[str, list[str]] = {
     "direct": [],
     "one step only": ["training.rollout=[[0, 1]]"],
     "up to two steps": ["training.rollout=[[0, 1], [0.5, 2]]"],
-    "up to three steps": ["training.rollout=[[0, 1], [0.5, 2], [0.75, 3]]"],
     "four steps, from 40%": ["training.rollout=[[0, 1], [0.4, 2], [0.6, 3], [0.8, 4]]"],
     "up to five steps": ["training.rollout=[[0, 1], [0.3, 2], [0.5, 3], [0.7, 4], [0.85, 5]]"],
     "four steps early": ["training.rollout=[[0, 1], [0.25, 2], [0.45, 3], [0.65, 4]]"],
