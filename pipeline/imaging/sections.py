@@ -73,9 +73,9 @@ class References(Section):
     """Images of the scanner's own dark signal and of a white panel, for raw counts."""
 
     dark: str
-    """File of the dark reference."""
+    """File of the dark reference; {folder} and {name} in it stand for those of the image, where each has its own."""
     white: str
-    """File of the white reference."""
+    """File of the white reference, spelled in the same way."""
     white_reflectance: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Reflectance of the panel."""
 
@@ -99,7 +99,16 @@ class ImagesSource(Section):
     references: References | None = None
     """Dark and white references: reflectance is (raw - dark) / (white - dark)."""
     saturation: float | None = None
-    """Values of the files from which on a pixel is saturated and masked; None takes what headers say, or nothing."""
+    """Value of the files from which on a pixel is saturated and masked; None takes the largest one of an integer type,
+    and none for other numbers."""
+    ignore: float | None = None
+    """Value of the files that means no data; None takes what headers say."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ImagesSource:
+        if self.references is not None and self.scale is not None:
+            raise ValueError("scale must be absent where references are given, which make reflectance of raw counts")
+        return self
 
 
 Source = Annotated[SimulationSource | ImagesSource, Field(discriminator="kind")]
