@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-RISE, FALL = 0.42, 1.15
-"""Powers of the outline: broadest at 0.27 of the length and drawn out into a tip, as in black poplars."""
-_BROADEST = (RISE / (RISE + FALL)) ** RISE * (FALL / (RISE + FALL)) ** FALL
+FALL = 1.2
+"""Power of the outline towards the tip; above 1 the tip is drawn out, as poplars have it."""
 MIDRIB, VEIN = 2.2, 0.9
 """mm; width of the light tissue along the midrib at the base and along a lateral vein where it leaves the midrib."""
 
@@ -30,6 +29,8 @@ class Blade:
         direction: of the midrib at the base in radians, from x towards y.
         length: from base to tip.
         width: of the whole blade over its length.
+        base_power: of the outline near the base: 0.5 is nearly straight as in black poplars, 0.8 egg-shaped as in
+            balsam poplars.
         bend: how far the tip lies beside the straight midrib, over the length.
         height: of the middle of the blade.
         rise: slope of the midrib at the base; positive is upwards.
@@ -43,6 +44,7 @@ class Blade:
     direction: float
     length: float
     width: float
+    base_power: float
     bend: float
     height: float
     rise: float
@@ -61,7 +63,9 @@ class Blade:
     def half_width(self, along: Array) -> Array:
         """Half of the blade's width in mm; 0 beyond its ends."""
         inside = np.clip(along, 0, 1)
-        smooth = 0.5 * self.width * self.length / _BROADEST * inside**RISE * (1 - inside) ** FALL
+        power, whole = self.base_power, self.base_power + FALL
+        largest = (power / whole) ** power * (FALL / whole) ** FALL
+        smooth = 0.5 * self.width * self.length / largest * inside**power * (1 - inside) ** FALL
         return smooth * (1 + 0.03 * np.sin(2 * np.pi * self.teeth * inside))
 
     def cover(self, x: Array, y: Array, *, soft: float) -> Array:
@@ -69,7 +73,7 @@ class Blade:
         along, off = self.coordinates(x, y)
         inner = np.clip(along, 0.02, 0.98)
         half = self.half_width(along)
-        slope = self.half_width(inner) / self.length * (RISE / inner - FALL / (1 - inner))
+        slope = self.half_width(inner) / self.length * (self.base_power / inner - FALL / (1 - inner))
         beside = (half - np.abs(off)) / np.sqrt(1 + slope**2)
         beyond = np.maximum(-along, along - 1) * self.length
         return np.clip(0.5 + np.minimum(beside, -beyond) / soft, 0, 1)

@@ -26,16 +26,19 @@ LIMITS = {
 }
 """What occurs in living and dying leaves; everything is clipped to it."""
 
+YOUNG = {"chlorophyll": 0.45, "carotenoids": 0.55, "anthocyanins": 1.0, "water": 1.0, "dry_matter": 0.65,
+         "structure": 0.88, "brown": 1.0}  # fmt: skip
+"""Factors on the traits of a full-grown leaf, for one that has just unfolded."""
 VEIN = {"chlorophyll": 0.35, "carotenoids": 0.45, "anthocyanins": 1.0, "water": 1.7, "dry_matter": 1.7,
         "structure": 1.3, "brown": 1.0}  # fmt: skip
 """Factors on the traits of the tissue between veins, for tissue along them: little pigment, much water and wood."""
 YELLOW = {"chlorophyll": 0.06, "carotenoids": 0.6, "anthocyanins": 1.0, "water": 0.75, "dry_matter": 0.9,
           "structure": 1.1, "brown": 1.0}  # fmt: skip
 """Factors where senescence is complete: chlorophyll is taken back first, carotenoids stay and colour the leaf."""
-DEAD = {"chlorophyll": 0.03, "carotenoids": 0.25, "anthocyanins": 0.5, "water": 0.2, "dry_matter": 0.85,
+DEAD = {"chlorophyll": 0.03, "carotenoids": 0.45, "anthocyanins": 0.5, "water": 0.2, "dry_matter": 0.85,
         "structure": 1.35, "brown": 1.0}  # fmt: skip
 """Factors in the middle of a dead spot, which also gains `DEAD_BROWN`."""
-DEAD_BROWN = 1.8
+DEAD_BROWN = 2.6
 """Brown pigments of a dead spot, in the units of PROSPECT."""
 
 
@@ -86,24 +89,24 @@ class Tissue:
         dead, halo = np.zeros_like(along), np.zeros_like(along)
         for at, beside, radius, severity in self.spots:
             distance = np.hypot((along - at) * length, off - beside * length) / radius
-            dead = np.maximum(dead, severity * _smooth_step(1.5 - distance))
+            dead = np.maximum(dead, severity * _smooth_step(1.7 - 1.4 * distance))
             halo = np.maximum(halo, severity * _smooth_step((2.4 - distance) / 1.4))
         return dead, halo
 
 
-def leaf_tissue(rng: np.random.Generator, *, mature: Array, redness: float, age: float, senescent: bool) -> Tissue:
+def leaf_tissue(mature: Array, *, rng: np.random.Generator, redness: float, age: float, senescent: bool) -> Tissue:
     """The tissue of one leaf of a plant.
 
     Args:
         mature: (trait,) of the plant's full-grown leaves.
+        rng: of the plants.
         redness: anthocyanins that its youngest leaves have in addition, ug cm-2.
         age: 0 for the youngest leaf of the plant, 1 for its oldest.
         senescent: the plant is losing its oldest leaves.
     """
     grown = float(_smooth_step(np.float64(0.15 + 1.6 * age)))
-    scale = {"chlorophyll": 0.4 + 0.6 * grown, "carotenoids": 0.55 + 0.45 * grown, "anthocyanins": 1.0,
-             "water": 1.0, "dry_matter": 0.65 + 0.35 * grown, "structure": 0.88 + 0.12 * grown, "brown": 1.0}  # fmt: skip
-    traits = mature * np.array([scale[name] for name in TRAITS]) * np.exp(0.06 * rng.standard_normal(len(TRAITS)))
+    youth = np.array([YOUNG[name] for name in TRAITS])
+    traits = mature * (youth + (1 - youth) * grown) * np.exp(0.06 * rng.standard_normal(len(TRAITS)))
     traits[list(TRAITS).index("anthocyanins")] += redness * (1 - grown) ** 2
     oldness = max(0.0, (age - 0.45) / 0.55)
     senescence = oldness * rng.uniform(0.3, 1.0) if senescent else 0.0
