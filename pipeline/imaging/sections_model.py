@@ -83,6 +83,8 @@ class Masking(Section):
 class Reconstruct(Section):
     """What the trained network reconstructs."""
 
+    FREE = frozenset({"image", "image_bands"})
+
     split: Literal["test", "validation", "train"] = "test"
     """Images of which split."""
     repeats: Positive = 1
@@ -93,6 +95,8 @@ class Reconstruct(Section):
     """Also keep what the encoder gives for every tile without a mask, and the same before training."""
     image: str | None = None
     """Reconstruct this file instead of the split. The same as --image."""
+    image_bands: Literal["same", "nearest", "averaged"] = "same"
+    """How that file's bands become those of the model: same refuses other ones, the others are as data.bands.method."""
 
 
 class Evaluation(Section):
@@ -119,6 +123,3 @@ class Evaluation(Section):
         return [self.images_shown, self.pixels_shown]
 
     FREE = frozenset({"images_shown", "pixels_shown"})
-
-
-__all__ = ["BandWindows", "Decoder", "Evaluation", "Groups", "Masking", "Model", "Reconstruct", "TraitName"]
