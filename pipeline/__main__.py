@@ -218,7 +218,7 @@ def reconstruct(
 def _run_given(
     name: str, config: Path, overrides: list[str], log: Path | None, *, option: str, module: str, verify: bool
 ) -> None:
-    """Run a stage; on the user's own data, of which `prepare_<option>` makes a store first, where its section names some."""
+    """Run a stage; on the store that `prepare_<option>` makes of the user's own data where its section names some."""
     settings = _settings(config, overrides)
     _stage(name, settings)
     if getattr(getattr(settings, name), option) is None:

@@ -26,13 +26,12 @@ from preprocess.imaging.picture import Picture
 from preprocess.imaging.writing import Arrays, Content, fill, image_writer
 
 
-def run_ingest(config: ImagingConfig, *, verify: bool = False, command: str = "python -m pipeline ingest") -> None:
+def run_ingest(config: ImagingConfig, *, verify: bool = False) -> None:
     """Read all images and write the store; resumes after a kill.
 
     Args:
         config: the experiment.
         verify: where the store is there, compare every slab with its digest; damaged ones are written again.
-        command: that a user runs to have this store written.
 
     Raises:
         ValueError: the images are simulated, or cannot be used; see `collect`.
@@ -45,10 +44,21 @@ def run_ingest(config: ImagingConfig, *, verify: bool = False, command: str = "p
         say(done)
         return
     collection = collect(config)
-    images = [picture.size for picture in collection.pictures]
-    assign([image.name for image in images], config.data.splits)  # refused now rather than after an hour
+    assign([picture.name for picture in collection.pictures], config.data.splits)  # refused now, not after an hour
+    write_collection(config, collection, command="python -m pipeline ingest")
+
+
+def write_collection(config: ImagingConfig, collection: Collection, *, command: str) -> None:
+    """Write the store of checked images, and the receipt.
+
+    Args:
+        config: the experiment.
+        collection: its images.
+        command: that a user runs to have this store written.
+    """
     _report(collection)
-    source = {"label": config.source.label, "kind": "images"}
+    images = [picture.size for picture in collection.pictures]
+    source = {"label": collection.label, "kind": "images"}
     content = Content(images, collection.wavelengths, source, (), collection.fwhm, collection.left_out)
     writer = image_writer(config, content, command=command)
     facts = describe(collection, config)
