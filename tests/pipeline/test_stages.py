@@ -95,7 +95,7 @@ def test_a_free_run_is_a_stage_of_its_own(root: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("task", ["forcast", 3, None])
 def test_an_unknown_task_is_one_message(task: Any) -> None:
     """Catches a traceback, or a file of one workload read as another's."""
-    with pytest.raises(ValueError, match=r"task must be one of forecast, got") as error:
+    with pytest.raises(ValueError, match=r"task must be one of forecast, reconstruct, got") as error:
         parse({**RAW, "task": task})
     assert len(str(error.value).splitlines()) == 1
 
