@@ -5,8 +5,8 @@ units, zero before training. A patch that is not visible is neither tokenised no
 reads, tokenises and predicts its own bands: it holds the rows of the output layer that belong to them, and the gradient
 that enters the decoder is the sum over ranks (`Network.spread`). Source: He et al. 2022, arXiv 2111.06377.
 
-Letters: B batch, K bands of this rank, H/W pixels of a tile, L patches, M visible patches, Q patches predicted, P pixels
-of a patch, D width of the encoder, E width of the decoder.
+Letters: B batch, K bands of this rank, H/W pixels of a tile, L patches, M visible, Q predicted, P pixels of a patch, D
+width of the encoder, E width of the decoder.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ Letters: B batch, K bands of this rank, C of all ranks, Q patches predicted, P p
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 

@@ -1,8 +1,8 @@
 """What is hidden from the network: patches of every sample, and ranges of bands.
 
 Contract: what is hidden follows from (seed, number of the sample) alone, so every rank of the channel axis draws the
-same, and a training that is resumed draws what one that was not would have drawn. A patch is hidden in all bands. Ranges
-of bands are contiguous, since single bands are nearly copies of their neighbours and teach nothing.
+same, and a training that is resumed draws what one that was not would have drawn. A patch is hidden in all bands.
+Ranges of bands are contiguous, since single bands are nearly copies of their neighbours and teach nothing.
 
 Letters: N samples, L patches of a sample, M visible, C bands.
 """
@@ -43,12 +43,13 @@ class Hiding:
 
 
 def hidden_count(hiding: Hiding, *, patches: int) -> int:
-    """How many of L patches are hidden: the share, rounded, so that one at least is visible.
+    """How many of L patches are hidden: the share, rounded; one at least is visible, and one hidden unless it is zero.
 
-    >>> hidden_count(Hiding(0.75), patches=64), hidden_count(Hiding(0.99), patches=4)
-    (48, 3)
+    >>> [hidden_count(Hiding(share), patches=8) for share in (0.75, 0.99, 0.01, 0.0)]
+    [6, 7, 1, 0]
     """
-    return min(round(hiding.patches * patches), patches - 1)
+    least = 1 if hiding.patches else 0
+    return min(max(round(hiding.patches * patches), least), patches - 1)
 
 
 def visible_patches(hiding: Hiding, numbers: Index, *, patches: int) -> tuple[Index, Index]:
@@ -71,7 +72,8 @@ def visible_patches(hiding: Hiding, numbers: Index, *, patches: int) -> tuple[In
 def band_windows(hiding: Hiding, number: int, *, wavelengths: Sequence[float]) -> Windows:
     """Ranges of bands hidden from a sample; none where the draw says so.
 
-    A range starts at any band from which it fits into the wavelengths there are.
+    A range starts at any band from which it fits into the wavelengths there are. Where no patches are hidden, every
+    sample has ranges.
 
     Args:
         hiding: how much.
@@ -82,7 +84,8 @@ def band_windows(hiding: Hiding, number: int, *, wavelengths: Sequence[float]) -
         ValueError: ranges as wide as all bands together.
     """
     random = np.random.default_rng([hiding.seed, _BANDS, number])
-    if hiding.share == 0.0 or random.random() >= hiding.share:
+    share = 1.0 if hiding.share and not hiding.patches else hiding.share
+    if random.random() >= share:
         return ()
     require_fits(hiding, wavelengths=wavelengths)
     known = np.asarray(wavelengths, dtype=np.float64)

@@ -1,7 +1,7 @@
 """Samples: tiles of images with what is hidden from each, as tensors.
 
-Contract: all samples of a batch have as many visible patches, and the same bands hidden: a range of bands is drawn for a
-whole step of the training, so that every rank reads the same channels in one pass.
+Contract: all samples of a batch have as many visible patches, and the same bands hidden: ranges of bands are drawn for
+a whole step of the training, so that a pass reads the same channels of all its samples.
 
 Letters: B batch, K bands of this rank, Y/X pixels of a tile, L patches, M visible, Q predicted, P pixels of a patch.
 """

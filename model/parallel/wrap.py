@@ -16,8 +16,9 @@ follows the one gather is, by `Placement.trunk`:
 
 So in every layout the gather's backward keeps the own slice and adds nothing, and a parameter held by several
 channel ranks gets one and the same gradient on all of them. Where a network predicts only the channels it holds, it
-says so by `spread`, after which gradients are those of a rank's own outputs and are summed over the ranks. On the data axis: FSDP2 cuts every parameter by rows,
-or DDP replicates; gradients are the mean over data ranks of the gradients of their losses.
+says so by `spread`: what follows has the gradients of a rank's own outputs, and they are summed over ranks before it.
+On the data axis: FSDP2 cuts every parameter by rows, or DDP replicates; gradients are the mean over data ranks of the
+gradients of their losses.
 
 Letters: R ranks of the channel axis.
 """

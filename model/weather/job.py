@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from model.parallel import launch, wrap
 from model.parallel.mesh import CHANNEL, DATA, DeviceMesh, axis_size, build_mesh, channel_rank, data_rank
 from model.training import checkpoint
+from model.training.memory import MEMORY_SHARE, available_memory
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
 from model.weather.names import history_hours
 from model.weather.predict import Predictor, divide, load_model, own_channels
 from model.weather.stepping import Stepper, Units, trained_steps
-from model.weather.training_data import MEMORY_SHARE, available_memory
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import init_times

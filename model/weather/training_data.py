@@ -7,22 +7,18 @@ bits.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from model.training.memory import MEMORY_SHARE, available_memory
 from model.weather.fields import Fields
 from model.weather.samples import Batch, Items, Order, fixed_items, make_batch
 from model.weather.trajectories import Trajectories, make_trajectories
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Pairs, find_pairs
-
-MEMORY_SHARE = 0.6
-"""Of the free memory that the store's fields may take."""
 
 
 class TrainingData:
@@ -129,25 +125,3 @@ class TrainingData:
         """The samples of a step's global batch, as messages name them."""
         items = self.order.batch(step, size=self.batch_size)
         return ", ".join(self.pairs.describe(s, e) for s, e in zip(items.start.tolist(), items.lead.tolist()))
-
-
-def available_memory() -> int:
-    """Bytes that could be allocated now without swapping, 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):
-            return 0
-    try:  # a container's own limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        cache = next(
-            int(x.split()[1]) for x in (group / "memory.stat").read_text().splitlines() if x.startswith("file ")
-        )
-        free = min(free, limit - used + cache)
-    except (OSError, ValueError, StopIteration):
-        pass
-    return max(free, 0)
