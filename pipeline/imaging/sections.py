@@ -93,14 +93,9 @@ class References(Section):
     """Reflectance of the panel."""
 
 
-class ImagesSource(Section):
-    """Files of hyperspectral images: ENVI, MATLAB, NetCDF or Zarr."""
+class ImageWords(Section):
+    """What files of images do not say themselves."""
 
-    kind: Literal["images"]
-    files: list[str] = Field(min_length=1)
-    """Files or glob patterns, relative to the working directory: ENVI headers (.hdr), .mat, .nc and .zarr."""
-    label: str = "images"
-    """What the data are called in every store, figure and table."""
     variable: str | None = None
     """Name of the image inside .mat, .nc and .zarr files; None takes the only array that can be one."""
     shape: tuple[Positive, Positive] | None = None
@@ -118,10 +113,20 @@ class ImagesSource(Section):
     """Value of the files that means no data; None takes what headers say."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> ImagesSource:
+    def _one_way(self) -> ImageWords:
         if self.references is not None and self.scale is not None:
             raise ValueError("scale must be absent where references are given, which make reflectance of raw counts")
         return self
+
+
+class ImagesSource(ImageWords):
+    """Files of hyperspectral images: ENVI, MATLAB, NetCDF or Zarr."""
+
+    kind: Literal["images"]
+    files: list[str] = Field(min_length=1)
+    """Files or glob patterns, relative to the working directory: ENVI headers (.hdr), .mat, .nc and .zarr."""
+    label: str = "images"
+    """What the data are called in every store, figure and table."""
 
 
 Source = Annotated[SimulationSource | ImagesSource, Field(discriminator="kind")]

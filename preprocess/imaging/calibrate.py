@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.sections import ImagesSource
+from pipeline.imaging.sections import ImageWords
 from preprocess.imaging.readers.opening import read_file
 from preprocess.imaging.readers.raw_image import RawImage
 
@@ -77,7 +77,7 @@ class Calibration:
         return np.asarray(valid)
 
 
-def calibration(raw: RawImage, source: ImagesSource) -> Calibration:
+def calibration(raw: RawImage, source: ImageWords) -> Calibration:
     """The calibration of an image.
 
     Raises:
@@ -100,7 +100,7 @@ def calibration(raw: RawImage, source: ImagesSource) -> Calibration:
     return Calibration(ignore=plain.ignore, ceiling=plain.ceiling, dark=dark, gain=gain)
 
 
-def _ceiling(raw: RawImage, source: ImagesSource) -> float | None:
+def _ceiling(raw: RawImage, source: ImageWords) -> float | None:
     """The value from which on a pixel is saturated: the largest of an integer type if nothing else is known."""
     if source.saturation is not None:
         return source.saturation
@@ -112,7 +112,7 @@ def reference_path(raw: RawImage, name: str) -> Path:
     return Path(name.replace("{folder}", str(raw.path.parent)).replace("{name}", raw.path.stem)).expanduser()
 
 
-def _reference(raw: RawImage, name: str, source: ImagesSource) -> Line:
+def _reference(raw: RawImage, name: str, source: ImageWords) -> Line:
     """(band, column) mean over the lines of a reference."""
     path = reference_path(raw, name)
     if not path.exists():
@@ -130,9 +130,9 @@ def _reference(raw: RawImage, name: str, source: ImagesSource) -> Line:
 @lru_cache(maxsize=8)
 def _mean_line(path: Path, saturation: float | None, ignore: float | None, variable: str | None) -> Line:
     """The same for every image that has this reference; NaN where no line counts."""
-    source = ImagesSource(kind="images", files=[str(path)], variable=variable, saturation=saturation, ignore=ignore)
-    raw = read_file(path, source)
-    counts = Calibration(ignore=raw.ignore if ignore is None else ignore, ceiling=_ceiling(raw, source)).counts
+    words = ImageWords(variable=variable, saturation=saturation, ignore=ignore)
+    raw = read_file(path, words)
+    counts = Calibration(ignore=raw.ignore if ignore is None else ignore, ceiling=_ceiling(raw, words)).counts
     total, number = np.zeros((raw.bands, raw.columns)), np.zeros((raw.bands, raw.columns))
     for first in range(0, raw.rows, _LINES):
         values = raw.window(slice(first, min(first + _LINES, raw.rows)), slice(0, raw.columns), range(raw.bands))

@@ -23,7 +23,7 @@ from preprocess.imaging.picture import Picture
 from preprocess.imaging.readers.opening import find_images, open_image
 from preprocess.imaging.readers.raw_image import RawImage
 
-_SAME_NM = 0.05
+SAME_NM = 0.05
 """Wavelengths of two files that differ by less are the same [nm]."""
 _LOWEST, _HIGHEST = -1.0, 2.0
 """Between these lie all but a few per cent of reflectances: a gloss exceeds 1, noise falls below 0."""
@@ -38,6 +38,7 @@ class Collection:
         pictures: in the order of the store.
         wavelengths: of the store's bands [nm].
         fwhm: widths of the bands [nm]; None where they are not known.
+        label: what the data are called.
         left_out: bands of the files that are not used, each with wavelength [nm] and reason.
         empty: blocks that are left out, with the reason.
         files: number of files.
@@ -46,6 +47,7 @@ class Collection:
     pictures: list[Picture]
     wavelengths: Wavelengths
     fwhm: Wavelengths | None
+    label: str
     left_out: list[dict[str, Any]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     files: int = 0
@@ -92,6 +94,7 @@ def collect(config: ImagingConfig) -> Collection:
         pictures,
         resamplings[0].wavelengths,
         widths[list(resamplings[0].used)] if widths is not None and whole else None,
+        source.label,
         _left_out(raws),
         empty,
         len(paths),
@@ -154,7 +157,7 @@ def _wavelengths(raw: RawImage) -> NDArray[np.float64]:
 
 def _require_same(raw: RawImage, first: RawImage) -> None:
     ours, theirs = _wavelengths(raw), _wavelengths(first)
-    if ours.size == theirs.size and np.abs(ours - theirs).max() < _SAME_NM:
+    if ours.size == theirs.size and np.abs(ours - theirs).max() < SAME_NM:
         return
     spans = [
         f"{w.size} bands, {w[0]:g} .. {w[-1]:g} nm, in {image.path}" for w, image in ((ours, raw), (theirs, first))

@@ -26,13 +26,12 @@ from preprocess.imaging.picture import Picture
 from preprocess.imaging.writing import Arrays, Content, fill, image_writer
 
 
-def run_ingest(config: ImagingConfig, *, verify: bool = False, command: str = "python -m pipeline ingest") -> None:
+def run_ingest(config: ImagingConfig, *, verify: bool = False) -> None:
     """Read all images and write the store; resumes after a kill.
 
     Args:
         config: the experiment.
         verify: where the store is there, compare every slab with its digest; damaged ones are written again.
-        command: that a user runs to have this store written.
 
     Raises:
         ValueError: the images are simulated, or cannot be used; see `collect`.
@@ -45,15 +44,26 @@ def run_ingest(config: ImagingConfig, *, verify: bool = False, command: str = "p
         say(done)
         return
     collection = collect(config)
-    images = [picture.size for picture in collection.pictures]
-    assign([image.name for image in images], config.data.splits)  # refused now rather than after an hour
+    assign([picture.name for picture in collection.pictures], config.data.splits)  # refused now, not after an hour
+    write_collection(config, collection, command="python -m pipeline ingest")
+
+
+def write_collection(config: ImagingConfig, collection: Collection, *, command: str) -> None:
+    """Write the store of checked images, and the receipt.
+
+    Args:
+        config: the experiment.
+        collection: its images.
+        command: that a user runs to have this store written.
+    """
     _report(collection)
-    source = {"label": config.source.label, "kind": "images"}
+    images = [picture.size for picture in collection.pictures]
+    source = {"label": collection.label, "kind": "images"}
     content = Content(images, collection.wavelengths, source, (), collection.fwhm, collection.left_out)
     writer = image_writer(config, content, command=command)
     facts = describe(collection, config)
     with writer.held():
-        maker = _Maker(collection.pictures, tile_places(images, tile=config.data.tile), tile=config.data.tile)
+        maker = Maker(collection.pictures, tile_places(images, tile=config.data.tile), tile=config.data.tile)
         fill(writer, maker, stage="ingest", facts=facts, workers=config.compute.threads)
     provenance.write_receipt(config, stage="ingest", outputs=[writer.path], facts=facts)
     tiles = counted(writer.length, "tile")
@@ -61,14 +71,21 @@ def run_ingest(config: ImagingConfig, *, verify: bool = False, command: str = "p
     say(f"ingest: {counted(len(images), 'image')}, {tiles} of {bands}, written to {writer.path}")
 
 
-class _Maker:
-    """Makes the arrays of a slab."""
+class Maker:
+    """Makes the arrays of a slab.
+
+    Args:
+        pictures: the images.
+        places: all tiles, in the order of the store.
+        tile: rows and columns of a tile, pixels.
+    """
 
     def __init__(self, pictures: Sequence[Picture], places: Sequence[TilePlace], *, tile: int) -> None:
         self.pictures = {picture.name: picture for picture in pictures}
         self.places, self.tile = places, tile
 
     def __call__(self, slab: Slab) -> Arrays:
+        """All arrays of some tiles."""
         chosen = self.places[slab.start : slab.stop]
         tiles = [self.pictures[p.image].tile(p.row, p.column, size=self.tile) for p in chosen]
         return {

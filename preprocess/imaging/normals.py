@@ -104,9 +104,8 @@ def run_normals(config: ImagingConfig) -> None:
             digest = _write(folder, contract, images, sums, total)
     facts = {"train_images": len(splits.train), "digest": digest, "values": int(total.count.sum())}
     provenance.write_receipt(config, stage="normals", outputs=[path], facts=facts)
-    say(
-        f"normals: {counted(len(splits.train), 'training image')}, {counted(len(images.bands), 'band')}, written to {path}"
-    )
+    counts = f"{counted(len(splits.train), 'training image')}, {counted(len(images.bands), 'band')}"
+    say(f"normals: {counts}, written to {path}")
 
 
 def image_sums(images: ImageStore, names: Sequence[str]) -> list[BandSums]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files
-from pipeline.imaging.sections import ImagesSource
+from pipeline.imaging.sections import ImageWords
 from preprocess.imaging.readers.raw_image import RawImage
 
 ENDINGS = (".hdr", ".mat", ".nc", ".nc4", ".zarr")
@@ -41,7 +41,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def open_image(path: Path, source: ImagesSource) -> RawImage:
+def open_image(path: Path, source: ImageWords) -> RawImage:
     """Open one image, with wavelengths.
 
     Raises:
@@ -62,7 +62,7 @@ def open_image(path: Path, source: ImagesSource) -> RawImage:
     return replace(raw, wavelengths=given)
 
 
-def given_wavelengths(source: ImagesSource) -> NDArray[np.float64] | None:
+def given_wavelengths(source: ImageWords) -> NDArray[np.float64] | None:
     """The wavelengths of the configuration [nm], listed or in a text file; None where it gives none.
 
     Raises:
@@ -80,7 +80,7 @@ def given_wavelengths(source: ImagesSource) -> NDArray[np.float64] | None:
         raise ValueError(f"{path} must hold wavelengths [nm] and nothing else, got {error}") from None
 
 
-def read_file(path: Path, source: ImagesSource) -> RawImage:
+def read_file(path: Path, source: ImageWords) -> RawImage:
     """Open a file by the ending of its name, with or without wavelengths.
 
     Raises:
