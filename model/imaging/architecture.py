@@ -6,6 +6,7 @@ Contract: the network's channels are the bands of the store, in its order; nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,8 @@ def hiding_of(masking: Masking, *, seed: int | None = None) -> Hiding:
         masking: the configuration's block.
         seed: instead of the block's.
     """
-    seed = masking.seed if seed is None else seed
+    hiding = Hiding(masking.patches, seed=masking.seed if seed is None else seed, predicted=masking.predicted)
     if masking.bands is None:
-        return Hiding(masking.patches, seed=seed)
+        return hiding
     bands = masking.bands
-    return Hiding(masking.patches, share=bands.share, windows=bands.windows, nanometres=bands.nanometres, seed=seed)
+    return replace(hiding, share=bands.share, windows=bands.windows, nanometres=bands.nanometres)

@@ -1,8 +1,9 @@
 """The loss: squared errors of what is hidden and valid.
 
-Contract: the sum over the bands of all ranks, divided by the number of hidden values, valid or not: a constant, so that
-the loss of a batch is the same however samples and bands are divided, and every valid value counts the same. An invalid
-value adds nothing. What is hidden: all bands of a hidden patch, and the hidden bands of a visible one.
+Contract: of each sample, the sum over the bands of all ranks divided by the number of values that are hidden and
+predicted, valid or not; then the mean over samples. No rank needs to know how many values of the others are valid, the
+loss of a batch is the same however samples and bands are divided, and an invalid value adds nothing. What is hidden: all
+bands of a hidden patch, and the hidden bands of a visible one.
 
 Letters: B batch, K bands of this rank, C of all ranks, Q patches predicted, P pixels of a patch.
 """
@@ -37,9 +38,9 @@ def hidden_loss(
     squares_BQKP = (y_BQKP.to(target_BQKP.dtype) - target_BQKP).square() * counts_BQKP
     if weight_K is not None:
         squares_BQKP = squares_BQKP * weight_K.unsqueeze(1)
-    hidden = hidden_values(batch, patch=patch, bands=bands)
+    count_B = hidden_values(batch, patch=patch, bands=bands)
     assert isinstance(group, dist.ProcessGroup)
-    return sum_forward_keep_backward(squares_BQKP.sum() / hidden, group=group)
+    return sum_forward_keep_backward((squares_BQKP.sum(dim=(1, 2, 3)) / count_B).mean(), group=group)
 
 
 def targets_of(batch: Tiles, *, patch: int, by_patch: bool) -> tuple[Tensor, Tensor]:
@@ -63,8 +64,7 @@ def targets_of(batch: Tiles, *, patch: int, by_patch: bool) -> tuple[Tensor, Ten
     return target_BQKP, valid_BQKP
 
 
-def hidden_values(batch: Tiles, *, patch: int, bands: int) -> int:
-    """How many values are hidden from a batch, in all bands of all ranks."""
-    hidden_patches = batch.x.shape[2] * batch.x.shape[3] // patch**2 - batch.visible.shape[1]
-    per_sample = hidden_patches * bands + batch.visible.shape[1] * len(batch.hidden)
-    return len(batch) * per_sample * patch**2
+def hidden_values(batch: Tiles, *, patch: int, bands: int) -> Tensor:
+    """How many values are hidden from each sample of a batch and predicted, in all bands of all ranks; (B,)."""
+    hidden_B = batch.hides.sum(dim=1)
+    return (hidden_B * bands + (batch.hides.shape[1] - hidden_B) * len(batch.hidden)) * patch**2

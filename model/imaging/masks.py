@@ -19,7 +19,7 @@ Index = NDArray[np.int64]
 Windows = tuple[tuple[float, float], ...]
 """Ranges of hidden wavelengths [nm], both ends included."""
 
-_PATCHES, _BANDS = 0, 1
+_PATCHES, _BANDS, _PREDICTED = 0, 1, 2
 """Which stream of random numbers."""
 
 
@@ -33,6 +33,7 @@ class Hiding:
         windows: ranges hidden in such a sample.
         nanometres: width of a range.
         seed: another seed, other masks.
+        predicted: share of the patches wanted that a step of the training predicts, in (0, 1].
     """
 
     patches: float
@@ -40,6 +41,7 @@ class Hiding:
     windows: int = 1
     nanometres: float = 0.0
     seed: int = 0
+    predicted: float = 1.0
 
 
 def hidden_count(hiding: Hiding, *, patches: int) -> int:
@@ -67,6 +69,29 @@ def visible_patches(hiding: Hiding, numbers: Index, *, patches: int) -> tuple[In
     orders = [np.random.default_rng([hiding.seed, _PATCHES, int(n)]).permutation(patches) for n in numbers]
     drawn = np.stack(orders).astype(np.int64)
     return np.sort(drawn[:, hidden:], axis=1), np.sort(drawn[:, :hidden], axis=1)
+
+
+def predicted_count(hiding: Hiding, *, wanted: int) -> int:
+    """How many of the patches that could be predicted a step of the training predicts: at least one."""
+    return max(1, round(hiding.predicted * wanted))
+
+
+def some_of(hiding: Hiding, numbers: Index, wanted: Index) -> Index:
+    """The patches that a step of the training predicts.
+
+    Args:
+        hiding: how many.
+        numbers: (N,) of the samples.
+        wanted: (N, Q) positions that could be predicted.
+
+    Returns:
+        (N, fewer) of them, increasing in each sample.
+    """
+    count = predicted_count(hiding, wanted=wanted.shape[1])
+    if count == wanted.shape[1]:
+        return wanted
+    orders = [np.random.default_rng([hiding.seed, _PREDICTED, int(n)]).permutation(wanted.shape[1]) for n in numbers]
+    return np.stack([np.sort(places[order[:count]]) for places, order in zip(wanted, orders, strict=True)])
 
 
 def band_windows(hiding: Hiding, number: int, *, wavelengths: Sequence[float]) -> Windows:

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.imaging.architecture import hiding_of, network_config, planned_network
 from model.imaging.autoencoder import AutoencoderConfig
 from model.imaging.loss import hidden_loss
-from model.imaging.masks import hidden_count, require_fits
+from model.imaging.masks import hidden_count, predicted_count, require_fits
 from model.imaging.tiles import Tiles
 from model.imaging.training_data import ImagingData
 from model.network.cut import Network
@@ -75,7 +75,7 @@ class Autoencoding:
         hiding = hiding_of(config.masking)
         visible = patches - hidden_count(hiding, patches=patches)
         hidden = frozenset(network.channels[:1]) if hiding.share else frozenset[str]()
-        predicted = patches if hidden else patches - visible
+        predicted = predicted_count(hiding, wanted=patches if hidden else patches - visible)
         shape = (samples, len(channels), *network.image)
         positions = torch.arange(patches, device=device)
         return Tiles(

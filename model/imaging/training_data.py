@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.imaging.architecture import hiding_of
-from model.imaging.masks import Hiding, Index, Windows, band_windows, in_windows, visible_patches
+from model.imaging.masks import Hiding, Index, Windows, band_windows, in_windows, some_of, visible_patches
 from model.imaging.passes import Pass, passes
 from model.imaging.tiles import Tiles
 from model.training.memory import MEMORY_SHARE, available_memory
@@ -190,7 +190,7 @@ class ImagingData:
         numbers = np.arange(part) + step * self.options.batch_size + self.rank * part
         ways = ways_of(numbers, seed=self.options.seed)
         x, valid = self.reflectance.read(self.order.samples(numbers), ways=ways)
-        made = self.maker.tiles(x, valid, numbers=numbers, windows=self.maker.windows(step))
+        made = self.maker.tiles(x, valid, numbers=numbers, windows=self.maker.windows(step), training=True)
         return made.pinned() if self.pin else made
 
     def fixed_passes(self, *, at_once: int) -> list[Pass]:
@@ -231,7 +231,7 @@ class SampleMaker:
         """Ranges of wavelengths hidden from a sample, or from a step [nm]."""
         return band_windows(self.hiding, number, wavelengths=self.wavelengths)
 
-    def tiles(self, x: Tensor, valid: Tensor, *, numbers: Index, windows: Windows) -> Tiles:
+    def tiles(self, x: Tensor, valid: Tensor, *, numbers: Index, windows: Windows, training: bool = False) -> Tiles:
         """Samples with their masks.
 
         Args:
@@ -239,13 +239,14 @@ class SampleMaker:
             valid: likewise.
             numbers: (N,) of the samples, which decide the patches hidden.
             windows: ranges of wavelengths hidden from all of them [nm].
+            training: predict some of what is hidden only, where the configuration says so.
         """
         visible, hidden = visible_patches(self.hiding, numbers, patches=self.patches)
         names = frozenset(np.array(self._bands)[in_windows(self.wavelengths, windows)].tolist())
         predicted = np.tile(np.arange(self.patches), (len(numbers), 1)) if names else hidden
-        hides = np.ones(predicted.shape, dtype=bool)
-        if names:
-            np.put_along_axis(hides, visible, False, axis=1)
+        if training:
+            predicted = some_of(self.hiding, numbers, predicted)
+        hides = (predicted[:, :, None] != visible[:, None]).all(axis=2)
         return Tiles(
             x=x,
             valid=valid,

@@ -63,9 +63,7 @@ def load_model(
     """
     expected = {"contract": fields.trained_on, "normals": fields.normals.digest}
     config = network_from_dict(checkpoint.describe(path)["model"])
-    return load_network(
-        path, config, expected=expected, device=device, weights=weights, mesh=mesh, placement=placement
-    )
+    return load_network(path, config, expected=expected, device=device, weights=weights, mesh=mesh, placement=placement)
 
 
 @dataclass(frozen=True)

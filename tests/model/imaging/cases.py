@@ -22,7 +22,7 @@ from pipeline.imaging.config import ImagingConfig
 
 BANDS = ("b0400.0", "b0410.0", "b0420.0", "b0430.0", "b0440.0", "b0450.0", "b0460.0")
 GROUPS = [[*BANDS[:3]], [BANDS[3]], [*BANDS[4:6]], [BANDS[6]]]
-HIDDEN: list[set[str]] = [set(), {BANDS[3]}, {BANDS[5], BANDS[6]}]
+HIDDEN: list[set[str]] = [set(), {BANDS[3]}, {BANDS[5], BANDS[6]}, set()]
 """Bands hidden in each step."""
 
 
@@ -83,8 +83,7 @@ def few_steps(cases: list[dict[str, Any]]) -> list[list[tuple[float, float]]]:
         part = options.batch_size // axis_size(mesh, DATA)
         rows = slice(data_rank(mesh) * part, (data_rank(mesh) + 1) * part)
         results = []
-        for step in range(2 * len(HIDDEN)):
-            hidden = HIDDEN[step % len(HIDDEN)]
+        for step, hidden in enumerate(HIDDEN):
             batch = tiles_of_step(step, channels=channels, rows=rows, hidden=hidden)
             done = training_step(learner, task, batch, step=step)
             results.append((done.loss, done.gradient_norm))

@@ -12,7 +12,7 @@ from model.imaging.task import Autoencoding
 from model.parallel.launch import process_group
 from model.parallel.mesh import build_mesh
 from model.parallel.pretend import pretended_ranks
-from model.parallel.wrap import distribute
+from model.parallel.wrap import Placement, distribute
 from tests.model.imaging.cases import BANDS, few_steps, imaging_config
 from tests.model.parallel.harness import run_distributed
 
@@ -23,18 +23,20 @@ MODELS: dict[str, dict[str, Any]] = {
     "L": {"unit": "L", "tree": "Tree2"},
     "tokens": {"tree": "none", "channel_stage": "reference"},
 }
-TWO: list[dict[str, Any]] = [
-    {"layout": {"data": 2}, "micro_batch": 1},
-    {"layout": {"data": 2, "sharding": "fsdp"}},
-    {"layout": {"channel": 2}, "recompute": True},
-    {"layout": {"channel": 2, "trunk": "tensor"}},
-    {"layout": {"channel": 2, "trunk": "sequence"}},
+TWO: list[tuple[str, dict[str, Any]]] = [
+    ("C", {"layout": {"data": 2}, "micro_batch": 1}),
+    ("C", {"layout": {"data": 2, "sharding": "fsdp"}}),
+    ("C", {"layout": {"channel": 2}, "recompute": True}),
+    ("L", {"layout": {"channel": 2, "trunk": "tensor"}}),
+    ("tokens", {"layout": {"channel": 2, "trunk": "sequence"}}),
 ]
-FOUR: list[dict[str, Any]] = [
-    {"layout": {"channel": 4}},
-    {"layout": {"channel": 4, "trunk": "sequence"}},
-    {"layout": {"data": 2, "channel": 2, "trunk": "tensor", "sharding": "fsdp"}, "recompute": True},
+FOUR: list[tuple[str, dict[str, Any]]] = [
+    ("C", {"layout": {"channel": 4}}),
+    ("tokens", {"layout": {"channel": 4}}),
+    ("L", {"layout": {"channel": 4, "trunk": "sequence"}}),
+    ("C", {"layout": {"data": 2, "channel": 2, "trunk": "tensor", "sharding": "fsdp"}, "recompute": True}),
 ]
+"""Models, and how they are trained."""
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +46,15 @@ def of_one_rank() -> dict[str, list[tuple[float, float]]]:
         return dict(zip(MODELS, few_steps([{"model": model} for model in MODELS.values()]), strict=True))
 
 
-@pytest.mark.parametrize(("ranks", "layouts"), [(2, TWO), (4, FOUR)], ids=["2", "4"])
+@pytest.mark.parametrize(("ranks", "cases"), [(2, TWO), (4, FOUR)], ids=["2", "4"])
 def test_losses_and_gradients_are_those_of_one_rank(
-    ranks: int, layouts: list[dict[str, Any]], of_one_rank: dict[str, list[tuple[float, float]]]
+    ranks: int, cases: list[tuple[str, dict[str, Any]]], of_one_rank: dict[str, list[tuple[float, float]]]
 ) -> None:
     """Catches a gradient of the decoder that is a rank's own part, rows of the output layer of other bands, a loss
     that depends on how samples are divided, and a rank whose bands are all hidden that sends nothing or still counts.
     """
-    cases = [(name, training) for training in layouts for name in MODELS]
-    found = run_distributed(few_steps, ranks, [{"model": MODELS[name], "training": t} for name, t in cases])
+    settings = [{"model": MODELS[name], "training": training} for name, training in cases]
+    found = run_distributed(few_steps, ranks, settings, timeout=600.0)
     for results in found:
         for (name, training), steps in zip(cases, results, strict=True):
             for ours, theirs in zip(steps, of_one_rank[name], strict=True):
@@ -75,8 +77,6 @@ def test_a_decoder_whose_heads_the_ranks_do_not_divide_is_refused() -> None:
         channels=BANDS, image=(8, 8), width=16, heads=4, depth=1, groups=2, decoder_width=12, decoder_heads=3
     )
     with pretended_ranks(rank=0, world_size=2), pytest.raises(ValueError, match="decoder heads"):
-        from model.parallel.wrap import Placement
-
         distribute(config, mesh=build_mesh(channel=2), placement=Placement(trunk="tensor"))
 
 
