@@ -1,9 +1,9 @@
 """The loss: squared errors of what is hidden and valid.
 
 Contract: of each sample, the sum over the bands of all ranks divided by the number of values that are hidden and
-predicted, valid or not; then the mean over samples. No rank needs to know how many values of the others are valid, the
-loss of a batch is the same however samples and bands are divided, and an invalid value adds nothing. What is hidden: all
-bands of a hidden patch, and the hidden bands of a visible one.
+predicted, valid or not; then the mean over samples. An invalid value adds nothing. So no rank needs to know how many
+values of the others are valid, and the loss of a batch is the same however samples and bands are divided. What is
+hidden: all bands of a hidden patch, and the hidden bands of a visible one.
 
 Letters: B batch, K bands of this rank, C of all ranks, Q patches predicted, P pixels of a patch.
 """

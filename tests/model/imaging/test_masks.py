@@ -58,7 +58,7 @@ def test_without_hidden_patches_every_sample_has_a_window() -> None:
 def test_windows_that_could_hide_every_band_are_refused() -> None:
     """Catches a step in which nothing is read."""
     with pytest.raises(
-        ValueError, match="masking.bands must leave bands that are read, got 4 x 50 nm hidden of 200 nm"
+        ValueError, match=r"masking\.bands must leave bands that are read, got 4 x 50 nm hidden of 200 nm"
     ):
         band_windows(Hiding(0.0, share=1.0, windows=4, nanometres=50.0), 0, wavelengths=WAVELENGTHS)
 
