@@ -33,6 +33,11 @@ def network_config(model: Model, *, bands: Sequence[str], wavelengths: Sequence[
     Raises:
         ValueError: a rule of the architecture that the block breaks.
     """
+    if tile == model.patch:
+        raise ValueError(
+            f"data.tile must hold several patches, of which some are hidden, got tiles and patches of {tile} pixels; "
+            "choose a smaller model.patch"
+        )
     return AutoencoderConfig(
         channels=tuple(bands),
         image=(tile, tile),
