@@ -138,13 +138,13 @@ def bands_of(raws: Sequence[RawImage], wanted: Bands | None) -> list[Resampling]
     found: list[Resampling] = []
     for raw in raws:
         given = _wavelengths(raw)
-        if wanted is None:
-            _require_same(raw, raws[0])
         left_out = bad if wanted is None else set(raw.bad)
         good = [i for i in range(raw.bands) if i not in left_out]
         if not good:
             raise ValueError(f"{raw.path} must have a good band, got {raw.bands} that headers mark as bad")
         require_increasing(given[good], origin=str(raw.path))
+        if wanted is None:
+            _require_same(raw, raws[0])
         part = resampling(given[good], wanted, origin=str(raw.path))
         found.append(Resampling(part.wavelengths, tuple(tuple(good[i] for i in m) for m in part.members)))
     return found

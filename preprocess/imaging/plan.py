@@ -1,8 +1,8 @@
 """The plan of the stage that makes the store of images: what it will read, write and need, before it starts.
 
 Contract: bytes, memory and disk come from headers and settings, modelled; the disk that compression saves and the time
-are scaled from one tile that is made, compressed and thrown away, and say so. Nothing is written but the plan itself, as
-JSON beside the receipts.
+are scaled from one tile that is made, compressed and thrown away, and say so. Nothing is written but the plan itself,
+as JSON beside the receipts.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _tiles_left(config: ImagingConfig, places: Sequence[TilePlace]) -> int:
 
 
 def _memory(config: ImagingConfig, tile_bytes: int, *, workers: int) -> int:
-    """Libraries, the slabs that are made, one that is written and its copy read back, three tiles of doubles a thread."""
+    """Libraries, the slabs being made, the one being written and its copy, three tiles of doubles a thread."""
     slab = config.data.slab_tiles * tile_bytes
     return _LIBRARIES + (workers + 2) * slab + workers * 3 * 2 * tile_bytes
 
