@@ -45,6 +45,7 @@ def network_config(model: Model, *, bands: Sequence[str], wavelengths: Sequence[
         decoder_width=model.decoder.width,
         decoder_depth=model.decoder.depth,
         decoder_heads=model.decoder.heads,
+        starts_from=model.starts_from,
         **model.model_dump(include=set(sections.Encoder.model_fields)),
     )
 

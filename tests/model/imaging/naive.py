@@ -5,6 +5,8 @@ Letters: B batch, C bands, H/W pixels, P pixels of a patch, D width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -46,12 +48,43 @@ def naive_forward(
                 )
             everything.append(token + model.decoder.position[position])
         decoded = naive_trunk(model.decoder.trunk, torch.stack(everything).unsqueeze(0))[0]
-        bands = [
-            torch.stack([model.output.weight[c] @ token + model.output.bias[c] for c in range(x_BCHW.shape[1])])
-            for token in decoded
-        ]
+        bands = []
+        for token in decoded:
+            values = []
+            for c in range(x_BCHW.shape[1]):
+                source = model.unread(token) if c in hidden and model.unread is not None else token
+                values.append(model.output.weight[c] @ source + model.output.bias[c])
+            bands.append(torch.stack(values))
         images.append(torch.stack(bands))
-    return torch.stack(images)
+    if model.config.starts_from == "mean":
+        return torch.stack(images)
+    return torch.stack(images) + naive_interpolation(x_BCHW, visible, hidden, patch=patch, columns=columns)
+
+
+def naive_interpolation(
+    x_BCHW: Tensor, visible: list[list[int]], hidden: list[int], *, patch: int, columns: int
+) -> Tensor:
+    """Kriging of every pixel from the visible pixels, one by one: (B, L, C, P).
+
+    For patches of up to 4 x 4 pixels, whose blocks are single pixels.
+    """
+    B, C, H, W = x_BCHW.shape
+    out = torch.zeros(B, (H // patch) * columns, C, patch**2, dtype=x_BCHW.dtype)
+    for b, positions in enumerate(visible):
+        seen = [(y, x) for y in range(H) for x in range(W) if (y // patch) * columns + x // patch in positions]
+        own = torch.tensor([[_falls(p, q, patch) + 0.05 * (p == q) for q in seen] for p in seen], dtype=x_BCHW.dtype)
+        for c in (c for c in range(C) if c not in hidden):
+            weights = torch.linalg.solve(own, torch.stack([x_BCHW[b, c, y, x] for y, x in seen]))
+            for y in range(H):
+                for x in range(W):
+                    near = torch.tensor([_falls((y, x), p, patch) for p in seen], dtype=x_BCHW.dtype)
+                    place = (y // patch) * columns + x // patch
+                    out[b, place, c, (y % patch) * patch + x % patch] = near @ weights
+    return out
+
+
+def _falls(p: tuple[int, int], q: tuple[int, int], patch: int) -> float:
+    return math.exp(-math.dist(p, q) / (0.75 * patch))
 
 
 def naive_trunk(trunk: nn.Module, x_BLD: Tensor) -> Tensor:

@@ -22,16 +22,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "C": {},
     "L": {"unit": "L", "tree": "Tree2"},
     "tokens": {"tree": "none", "channel_stage": "reference"},
+    "interpolation": {"starts_from": "interpolation"},
 }
 TWO: list[tuple[str, dict[str, Any]]] = [
     ("C", {"layout": {"data": 2}, "micro_batch": 1}),
-    ("C", {"layout": {"data": 2, "sharding": "fsdp"}}),
+    ("interpolation", {"layout": {"data": 2, "sharding": "fsdp"}}),
     ("C", {"layout": {"channel": 2}, "recompute": True}),
     ("L", {"layout": {"channel": 2, "trunk": "tensor"}}),
     ("tokens", {"layout": {"channel": 2, "trunk": "sequence"}}),
 ]
 FOUR: list[tuple[str, dict[str, Any]]] = [
-    ("C", {"layout": {"channel": 4}}),
+    ("interpolation", {"layout": {"channel": 4}}),
     ("tokens", {"layout": {"channel": 4}}),
     ("L", {"layout": {"channel": 4, "trunk": "sequence"}}),
     ("C", {"layout": {"data": 2, "channel": 2, "trunk": "tensor", "sharding": "fsdp"}, "recompute": True}),
