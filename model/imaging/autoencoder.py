@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.imaging.interpolation import interpolated
+from model.imaging.interpolation import bridged, interpolated
 from model.network.cut import CutRows, Stack, Unit
 from model.network.encoder import Encoder, EncoderConfig, interpolate_position
 from model.network.initialise import draw_layers, draw_normal, sincos_2d
@@ -37,7 +37,7 @@ class AutoencoderConfig(EncoderConfig):
         decoder_depth: blocks of the decoder.
         decoder_heads: attention heads of the decoder.
         starts_from: what predictions are added to: "mean", the zero that is the mean of the band; "interpolation" of
-            the visible patches (`model.imaging.interpolation`), but for bands that are hidden.
+            what is visible (`model.imaging.interpolation`).
 
     See `EncoderConfig` for the others; channels are bands.
     """
@@ -84,9 +84,8 @@ class Autoencoder(Encoder):
         """The decoder and the output layer."""
         config = self.config
         self.decoder = Decoder(config, patches=self.grid[0] * self.grid[1])
-        bands, width = len(self.held_tree.channels), config.decoder_width
-        self.unread = nn.Linear(width, width) if config.starts_from == "interpolation" else None
-        self.output = BandOutput(bands=bands, pixels=config.patch**2, width=width)
+        bands = len(self.held_tree.channels)
+        self.output = BandOutput(bands=bands, pixels=config.patch**2, width=config.decoder_width)
 
     def forward(
         self,
@@ -101,7 +100,7 @@ class Autoencoder(Encoder):
         Args:
             x_BKHW: normalised reflectance of `channels_held` (of all bands on one rank), zero where invalid.
             visible_BM: the patches read, by position row by row.
-            predicted_BQ: the patches predicted; None for all.
+            predicted_BQ: the patches predicted, no visible ones unless bands are hidden; None for all.
             hidden: bands of all ranks that are not read, see `Encoder.encode`; they are predicted like the others.
 
         Returns:
@@ -114,19 +113,16 @@ class Autoencoder(Encoder):
         patch = self.config.patch
         grid = (x_BKHW.shape[2] // patch, x_BKHW.shape[3] // patch)
         tokens_BQE = self.decoder(tokens_BMD, visible_BM, grid=grid, trained=self.grid, predicted_BQ=predicted_BQ)
-        if self.unread is None:
-            out_BQKP: Tensor = self.output(self.spread(tokens_BQE))
+        out_BQKP: Tensor = self.output(self.spread(tokens_BQE))
+        if self.config.starts_from == "mean":
             return out_BQKP
-        absent = [i for i, name in enumerate(self.channels_held) if name in hidden]
-        if hidden:  # the same on every rank, whichever holds the bands
-            both = self.spread(torch.cat([tokens_BQE, self.unread(tokens_BQE)], dim=1))
-            out_BQKP = self.output(*both.chunk(2, dim=1), absent=absent)
-        else:
-            out_BQKP = self.output(self.spread(tokens_BQE))
-        wanted_BQ = predicted_BQ
-        if wanted_BQ is None:
-            wanted_BQ = torch.arange(grid[0] * grid[1], device=x_BKHW.device).expand(len(x_BKHW), -1)
-        return out_BQKP + interpolated(x_BKHW, visible_BM, wanted_BQ, patch=patch, absent=absent)
+        if hidden:
+            names = {"held": self.channels_held, "channels": self.tree.channels}
+            x_BKHW = bridged(x_BKHW, hidden, **names, total=self.total)
+        some_visible = bool(hidden) or predicted_BQ is None
+        if predicted_BQ is None:
+            predicted_BQ = torch.arange(grid[0] * grid[1], device=x_BKHW.device).expand(len(x_BKHW), -1)
+        return out_BQKP + interpolated(x_BKHW, visible_BM, predicted_BQ, patch=patch, some_visible=some_visible)
 
     def reset_parameters(self, *, seed: int) -> None:
         """Set every parameter to its start: a function of the seed and of the parameter's name alone."""
@@ -137,8 +133,6 @@ class Autoencoder(Encoder):
             draw_layers(decoder.trunk, seed=seed, name="decoder/trunk")
             decoder.query.copy_(draw_normal(decoder.query, seed, "decoder/query") * _MASK)
             decoder.position.copy_(sincos_2d(self.grid, self.config.decoder_width))
-            if self.unread is not None:
-                draw_layers(self.unread, seed=seed, name="unread")
             self.output.weight.zero_()
             self.output.bias.zero_()
 
@@ -225,18 +219,7 @@ class BandOutput(nn.Module):
         self.weight = nn.Parameter(torch.empty(bands, pixels, width))
         self.bias = nn.Parameter(torch.empty(bands, pixels))
 
-    def forward(self, tokens_BQE: Tensor, unread_BQE: Tensor | None = None, *, absent: Sequence[int] = ()) -> Tensor:
-        """(B, Q, E) to (B, Q, K, P).
-
-        Args:
-            tokens_BQE: of the decoder.
-            unread_BQE: other tokens, which the bands of `absent` are predicted from.
-            absent: which of the bands held.
-        """
+    def forward(self, tokens_BQE: Tensor) -> Tensor:
+        """(B, Q, E) to (B, Q, K, P)."""
         flat = F.linear(tokens_BQE, self.weight.flatten(0, 1), self.bias.flatten())
-        out_BQKP = flat.unflatten(2, self.bias.shape)
-        if unread_BQE is None or not absent:
-            return out_BQKP
-        weight, bias = self.weight[list(absent)], self.bias[list(absent)]
-        others = F.linear(unread_BQE, weight.flatten(0, 1), bias.flatten()).unflatten(2, bias.shape)
-        return out_BQKP.index_copy(2, torch.tensor(absent, device=flat.device), others)
+        return flat.unflatten(2, self.bias.shape)

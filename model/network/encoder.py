@@ -152,6 +152,7 @@ class Encoder(Network):
     config: EncoderConfig
     gather: Callable[[Tensor], Tensor]
     spread: Callable[[Tensor], Tensor]
+    total: Callable[[Tensor], Tensor]
 
     def __init__(self, config: EncoderConfig, *, groups: Sequence[int] | None = None, seed: int | None = 0) -> None:
         super().__init__()
@@ -182,7 +183,7 @@ class Encoder(Network):
             modulated=config.conditioning == "adaptive_norm",
         )
         self.gather = _identity
-        self.spread = _identity
+        self.spread = self.total = _identity
         self._subsets: dict[object, Present] = {}
         self.build_head()
         if seed is not None:

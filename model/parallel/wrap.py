@@ -55,6 +55,7 @@ from model.parallel.collectives import (
     gather_forward_slice_backward,
     keep_forward_sum_backward,
     local_tensor,
+    sum_forward_keep_backward,
 )
 from model.parallel.mesh import CHANNEL, DATA, axis_size, channel_rank
 
@@ -133,6 +134,7 @@ def cut(model: Network, *, plan: ChannelPlan, mesh: DeviceMesh, placement: Place
     if axis_size(mesh, CHANNEL) > 1:
         model.gather = ChannelGather(plan, mesh.get_group(CHANNEL))
         model.spread = partial(keep_forward_sum_backward, group=mesh.get_group(CHANNEL))
+        model.total = partial(sum_forward_keep_backward, group=mesh.get_group(CHANNEL))
     if placement.trunk != "replicated":
         for stack in model.stacks():
             _cut_stack(stack, mesh[CHANNEL], sequence=placement.trunk == "sequence")

@@ -48,8 +48,8 @@ class Model(sections.Encoder):
     groups: Groups = Groups()
     decoder: Decoder = Decoder()
     starts_from: Literal["mean", "interpolation"] = "mean"
-    """What the network's predictions are added to: mean of the band; or interpolation of the visible patches, which a
-    short training then has only to improve on. Bands that are hidden start from their mean either way."""
+    """What the network's predictions are added to: mean of the band; or interpolation of what is visible, in space and
+    over hidden bands, on which a short training then has only to improve."""
     targets: Literal["reflectance", "normalised", "patch"] = "normalised"
     """What the loss compares: reflectance; normalised by mean and standard deviation of each band; or patch,
     normalised by those of the patch itself, band by band."""

@@ -52,8 +52,7 @@ def naive_forward(
         for token in decoded:
             values = []
             for c in range(x_BCHW.shape[1]):
-                source = model.unread(token) if c in hidden and model.unread is not None else token
-                values.append(model.output.weight[c] @ source + model.output.bias[c])
+                values.append(model.output.weight[c] @ token + model.output.bias[c])
             bands.append(torch.stack(values))
         images.append(torch.stack(bands))
     if model.config.starts_from == "mean":
@@ -64,22 +63,32 @@ def naive_forward(
 def naive_interpolation(
     x_BCHW: Tensor, visible: list[list[int]], hidden: list[int], *, patch: int, columns: int
 ) -> Tensor:
-    """Kriging of every pixel from the visible pixels, one by one: (B, L, C, P).
+    """Visible pixels as they are, hidden bands on straight lines, hidden pixels by kriging, one by one: (B, L, C, P).
 
     For patches of up to 4 x 4 pixels, whose blocks are single pixels.
     """
     B, C, H, W = x_BCHW.shape
     out = torch.zeros(B, (H // patch) * columns, C, patch**2, dtype=x_BCHW.dtype)
+    left = [c for c in range(C) if c not in hidden]
     for b, positions in enumerate(visible):
+        image = x_BCHW[b].clone()
+        for c in hidden:
+            below, above = [k for k in left if k < c][-1:], [k for k in left if k > c][:1]
+            if below and above:
+                far = above[0] - below[0]
+                image[c] = ((above[0] - c) * image[below[0]] + (c - below[0]) * image[above[0]]) / far
+            else:
+                image[c] = image[(below or above)[0]]
         seen = [(y, x) for y in range(H) for x in range(W) if (y // patch) * columns + x // patch in positions]
         own = torch.tensor([[_falls(p, q, patch) + 0.05 * (p == q) for q in seen] for p in seen], dtype=x_BCHW.dtype)
-        for c in (c for c in range(C) if c not in hidden):
-            weights = torch.linalg.solve(own, torch.stack([x_BCHW[b, c, y, x] for y, x in seen]))
-            for y in range(H):
-                for x in range(W):
-                    near = torch.tensor([_falls((y, x), p, patch) for p in seen], dtype=x_BCHW.dtype)
-                    place = (y // patch) * columns + x // patch
-                    out[b, place, c, (y % patch) * patch + x % patch] = near @ weights
+        values = torch.stack([image[:, y, x] for y, x in seen])
+        weights = torch.linalg.solve(own, values)
+        for y in range(H):
+            for x in range(W):
+                near = torch.tensor([_falls((y, x), p, patch) for p in seen], dtype=x_BCHW.dtype)
+                place = (y // patch) * columns + x // patch
+                value = image[:, y, x] if (y, x) in seen else near @ weights
+                out[b, place, :, (y % patch) * patch + x % patch] = value
     return out
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from model.imaging.interpolation import interpolated
+from model.imaging.interpolation import bridged, interpolated
 from model.imaging.tiles import cut_patches
 
 VISIBLE, WANTED = torch.tensor([[1, 3]]), torch.tensor([[0, 2, 3, 4, 5]])
@@ -36,18 +37,37 @@ def test_a_patch_of_eight_pixels_is_read_in_blocks_of_two() -> None:
 
 
 def test_what_is_hidden_is_not_read() -> None:
-    """Catches the answer among the sources: another hidden patch or band must change nothing."""
+    """Catches the answer among the sources: another hidden patch must change nothing, and a visible one is itself."""
     x, other = tile(), tile()
     other[:, :, :8, :8] = 99.0  # patch 0
-    other[:, 1] = -5.0
-    a, b = (interpolated(values, VISIBLE, WANTED, patch=8, absent=[1]) for values in (x, other))
+    every = torch.arange(6).unsqueeze(0)
+    a, b = (interpolated(values, VISIBLE, every, patch=8) for values in (x, other))
     assert torch.equal(a, b)
-    assert (a[:, :, 1] == 0).all()
+    assert torch.equal(a[:, 3], cut_patches(x, patch=8, wanted_BQ=torch.tensor([[3]]))[:, 0])
 
 
-def test_it_comes_near_to_what_it_was_made_from() -> None:
-    """Catches weights of other blocks: where a smooth field is visible, it is found again."""
-    row, column = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
-    x = torch.sin(row / 9 + column / 7).expand(1, 2, -1, -1).double()
-    found = interpolated(x, VISIBLE, VISIBLE, patch=8)
-    assert (found - cut_patches(x, patch=8, wanted_BQ=VISIBLE)).abs().max() < 0.2
+@pytest.mark.parametrize(
+    ("hidden", "wanted"),
+    [
+        ({"b2", "b3"}, [0, 1, 6, 11, 16, 25]),
+        ({"b0"}, [1, 1, 4, 9, 16, 25]),
+        ({"b5"}, [0, 1, 4, 9, 16, 16]),
+    ],
+)
+def test_hidden_bands_lie_on_straight_lines(hidden: set[str], wanted: list[float]) -> None:
+    """Catches lines to other bands, and hidden values that are read; on two ranks that hold three bands each."""
+    channels, x = [f"b{i}" for i in range(6)], torch.arange(6.0).square().view(1, 6, 1, 1)
+    parts: list[torch.Tensor] = []
+
+    def note(part: torch.Tensor) -> torch.Tensor:
+        parts.append(part)
+        return part
+
+    def of_both(_part: torch.Tensor) -> torch.Tensor:
+        return parts[0] + parts[1]
+
+    found = []
+    for total in (note, of_both):
+        halves = (slice(0, 3), slice(3, 6))
+        found = [bridged(x[:, h], hidden, held=channels[h], channels=channels, total=total) for h in halves]
+    assert torch.cat(found, dim=1).flatten().tolist() == pytest.approx(wanted)
