@@ -1,7 +1,8 @@
 """The stores that the reconstruct stage writes: what they hold, and what makes each that store.
 
-Contract: see `model.imaging.reconstruct`. `tile` is the number of a tile in the store of images; with several repeats
-each number comes as often, all tiles of the first repeat before those of the second.
+Contract: see `model.imaging.reconstruct`; where several ranges of bands are hidden from a tile, `band_window` is (tile,
+window, bound). `tile` is the number of a tile in the store of images; with several repeats each number comes as often,
+all tiles of the first repeat before those of the second.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ def reconstruction_store(job: Job) -> SlabStore:
     count, bands, side = len(job.tiles), job.store.bands, job.store.tile
     grid = job.network.grid
     coords = _places(job, job.tiles)
-    bounds = [windows[0] if windows else (np.nan, np.nan) for windows in job.windows(slice(None))]
+    hidden = job.config.masking.bands
+    bounds = np.full((count, 1 if hidden is None else hidden.windows, 2), np.nan)
+    for row, windows in enumerate(job.windows(slice(None))):
+        bounds[row, : len(windows)] = np.reshape(windows, (-1, 2))
+    dims = ("tile", "window", "bound") if bounds.shape[1] > 1 else ("tile", "bound")
     coords = coords.assign(
         repeat=("tile", job.repeats),
-        band_window=(("tile", "bound"), np.array(bounds, dtype=np.float64).reshape(count, 2), {"units": "nm"}),
+        band_window=(dims, bounds if bounds.shape[1] > 1 else bounds[:, 0], {"units": "nm"}),
         wavelength=("band", job.store.wavelengths, {"units": "nm"}),
     )
     coords = coords.assign_coords(band=("band", np.array(bands)), bound=["low", "high"])
