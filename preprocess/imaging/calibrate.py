@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.sections import ImageWords
+from pipeline.imaging.sections import ImageWords, References
 from preprocess.imaging.readers.opening import read_file
 from preprocess.imaging.readers.raw_image import RawImage
 
@@ -117,7 +117,7 @@ def calibration(raw: RawImage, source: ImageWords) -> Calibration:
         raise ValueError(
             f"source.references must be absent for images of reflectance, got a reflectance scale factor in {raw.path}"
         )
-    dark, white = (_reference_path(raw, name) for name in (given.dark, given.white))
+    dark, white = reference_paths(raw.path, given)
     for path in (dark, white):
         _require_size(raw, path, source)
     panel = Panel(dark, white, given.white_reflectance, source.saturation, source.ignore, source.variable)
@@ -131,9 +131,13 @@ def _ceiling(raw: RawImage, saturation: float | None) -> float | None:
     return float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "iu" else None
 
 
-def _reference_path(raw: RawImage, name: str) -> Path:
-    """The file of a reference: its name may hold {folder} and {name}, those of the image."""
-    return Path(name.replace("{folder}", str(raw.path.parent)).replace("{name}", raw.path.stem)).expanduser()
+def reference_paths(path: Path, references: References) -> tuple[Path, Path]:
+    """Files of the dark and the white reference of an image: their names may hold {folder} and {name}, the image's."""
+    dark, white = (
+        Path(name.replace("{folder}", str(path.parent)).replace("{name}", path.stem)).expanduser()
+        for name in (references.dark, references.white)
+    )
+    return dark, white
 
 
 def _require_size(raw: RawImage, path: Path, source: ImageWords) -> None:

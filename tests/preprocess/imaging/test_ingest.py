@@ -93,10 +93,12 @@ def test_dark_and_white_references(tmp_path: Path) -> None:
     counts = dark + truth / 0.9 * (white - dark)
     write_envi(tmp_path / "d.hdr", dark + noise, data_type=12)
     write_envi(tmp_path / "w.hdr", white + noise, data_type=12, interleave="bip")
-    scans = [write_envi(tmp_path / f"{name}.hdr", counts, data_type=4) for name in "pq"]
+    for name in "pq":
+        write_envi(tmp_path / f"{name}.hdr", counts, data_type=4)
     references = {"dark": "{folder}/d.hdr", "white": str(tmp_path / "w.hdr"), "white_reflectance": 0.9}
-    config = experiment(tmp_path, scans, references=references)
+    config = experiment(tmp_path, [tmp_path / "*.hdr"], references=references)
     run_ingest(config)
+    assert [image.name for image in ImageStore.of(config).images] == ["p", "q"], "references are no images"
     np.testing.assert_allclose(by_image(config.paths.store, "q"), truth, rtol=1e-5)
 
 

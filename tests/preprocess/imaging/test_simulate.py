@@ -40,7 +40,7 @@ def test_the_store_holds_the_simulated_images_and_their_traits(tmp_path: Path) -
 
 def test_bands_are_resampled_as_those_of_files(tmp_path: Path) -> None:
     """Catches data.bands that simulated images pass over."""
-    config = simulation(tmp_path, images=2, data={"bands": {"wavelengths": [500, 700], "method": "averaged"}})
+    config = simulation(tmp_path, data={"bands": {"wavelengths": [500, 700], "method": "averaged"}})
     run_simulate(config)
     full = simulate_image(scene_settings(config.source), index=1).reflectance.astype(np.float64)  # type: ignore[arg-type]
     found = by_image(config.paths.store, "plants0001")
