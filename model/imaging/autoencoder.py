@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         B, _, E = embedded_BME.shape
         hidden_BLE = self.query.to(embedded_BME.dtype).expand(B, grid[0] * grid[1], E)
         all_BLE = hidden_BLE.scatter(1, visible_BM.unsqueeze(2).expand(-1, -1, E), embedded_BME)
-        position_LE = self.position
+        position_LE: Tensor = self.position
         if grid != trained:
             position_LE = interpolate_position(position_LE, source=trained, target=grid)
         tokens_BLE: Tensor = self.trunk(all_BLE + position_LE)
@@ -222,4 +222,4 @@ class BandOutput(nn.Module):
     def forward(self, tokens_BQE: Tensor) -> Tensor:
         """(B, Q, E) to (B, Q, K, P)."""
         flat = F.linear(tokens_BQE, self.weight.flatten(0, 1), self.bias.flatten())
-        return flat.unflatten(2, self.bias.shape)
+        return flat.view(*flat.shape[:2], *self.bias.shape)

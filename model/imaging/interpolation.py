@@ -105,7 +105,7 @@ def _block_means(x_BKHW: Tensor, visible_BM: Tensor, *, patch: int, side: int) -
     """(B, S, K): blocks row by row inside a patch, patch after patch."""
     cut_BMKP = cut_patches(x_BKHW, patch=patch, wanted_BQ=visible_BM)
     many = patch // side
-    blocks = cut_BMKP.unflatten(3, (many, side, many, side)).mean(dim=(4, 6))
+    blocks = cut_BMKP.view(*cut_BMKP.shape[:3], many, side, many, side).mean(dim=(4, 6))
     return blocks.flatten(3).transpose(2, 3).flatten(1, 2)
 
 

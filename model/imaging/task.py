@@ -156,8 +156,8 @@ class AutoencodingTask(Autoencoding):
 
     def data(self, *, channels: Sequence[str], rank: int, ranks: int, pin: bool) -> ImagingData:
         """The tiles of the training images, as one rank reads them."""
-        found = {"store": self.store, "normals": self.normals, "channels": channels}
-        return ImagingData(self.config, **found, rank=rank, ranks=ranks, pin=pin)
+        where = {"rank": rank, "ranks": ranks}
+        return ImagingData(self.config, store=self.store, normals=self.normals, channels=channels, pin=pin, **where)
 
     def validate(self, predict: Predict, data: ImagingData, *, mesh: DeviceMesh, at_once: int) -> dict[str, Any] | None:
         """Mean loss of the fixed tiles, each with the mask and the hidden bands that belong to it."""
