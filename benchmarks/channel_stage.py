@@ -41,7 +41,7 @@ class Stage(nn.Module):
         self.model = model
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.model._aggregate(x_BCHW, None)
+        return self.model._aggregate(x_BCHW, self.model._present(None, ()), None)
 
 
 def build(case: dict[str, Any]) -> nn.Module:

@@ -67,11 +67,17 @@ class Network(nn.Module):
     Attributes:
         config: what it computes.
         gather: called with the tokens of the groups held, (T, N, D), must return those of all groups in group order.
-            The identity unless a wrapper sets it: the only thing that crosses ranks inside a network.
+            The identity unless a wrapper sets it.
+        spread: called with values that all ranks hold and from which each goes on for its own channels alone; gives
+            them back, and sums their gradient over the ranks. The identity unless a wrapper sets it.
+        total: called with values of which each rank has a part; gives their sum. The identity unless a wrapper sets it.
+            Nothing else crosses ranks inside a network.
     """
 
     config: Any
     gather: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
+    total: Callable[[Tensor], Tensor]
 
     @property
     @abstractmethod

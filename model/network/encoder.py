@@ -18,7 +18,7 @@ patch, D width, G groups, N = B * M.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.network.aggregate import CrossAttentionUnits, UnitRows, at_least_float32
-from model.network.channel_stage import ChannelStage, TreeIndex
+from model.network.channel_stage import ChannelStage
 from model.network.cut import CutRows, Network, Stack, Unit
 from model.network.groups import GroupSpec, Tree, TreeSpec, build_tree
 from model.network.initialise import draw_channel_stage, draw_cross_attention, draw_layers, sincos_2d
+from model.network.present import Present, of_named, without
 from model.network.tokenise import Rows
 from model.network.trunk import Trunk
 
@@ -150,6 +151,8 @@ class Encoder(Network):
 
     config: EncoderConfig
     gather: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
+    total: Callable[[Tensor], Tensor]
 
     def __init__(self, config: EncoderConfig, *, groups: Sequence[int] | None = None, seed: int | None = 0) -> None:
         super().__init__()
@@ -180,7 +183,8 @@ class Encoder(Network):
             modulated=config.conditioning == "adaptive_norm",
         )
         self.gather = _identity
-        self._subsets: dict[tuple[str, ...], tuple[TreeIndex, list[int]]] = {}
+        self.spread = self.total = _identity
+        self._subsets: dict[object, Present] = {}
         self.build_head()
         if seed is not None:
             self.reset_parameters(seed=seed)
@@ -200,6 +204,7 @@ class Encoder(Network):
         channels: Sequence[str] | None = None,
         condition_BD: Tensor | None = None,
         patches_BM: Tensor | None = None,
+        hidden: Collection[str] = (),
     ) -> Tensor:
         """One token per patch.
 
@@ -212,6 +217,8 @@ class Encoder(Network):
                 with `conditioning` "adaptive_norm" what modulates the trunk's blocks.
             patches_BM: the patches read, by position row by row, as many of each sample; the others are neither
                 tokenised nor seen. None reads all.
+            hidden: channels of all ranks that are absent although `x_BKHW` holds those of this rank; the same on every
+                rank. Groups that are hidden whole send nothing into the merge.
 
         Returns:
             (B, L, D), or (B, M, D) of the patches read.
@@ -222,11 +229,12 @@ class Encoder(Network):
         modulated = self.config.conditioning == "adaptive_norm"
         if modulated and condition_BD is None:
             raise ValueError("conditioning 'adaptive_norm' needs a condition for every sample, got none")
-        index, x_BKHW = self._present(x_BKHW, channels)
-        self._check_input(x_BKHW, index)
+        present = self._present(channels, hidden)
+        self._check_input(x_BKHW, present, what="held" if channels is None else "named")
+        x_BKHW = present.take(x_BKHW)
         B = x_BKHW.shape[0]
         grid = (x_BKHW.shape[-2] // self.config.patch, x_BKHW.shape[-1] // self.config.patch)
-        tokens_BMD = self._aggregate(x_BKHW, index, patches_BM).view(B, -1, self.config.width)
+        tokens_BMD = self._aggregate(x_BKHW, present, patches_BM).view(B, -1, self.config.width)
         position_LD = self._position(grid)
         tokens_BMD = tokens_BMD + (position_LD if patches_BM is None else position_LD[patches_BM])
         if condition_BD is not None:
@@ -280,13 +288,15 @@ class Encoder(Network):
         merge = () if self.merge is None else (Unit(self.merge, methods=("absorbed", "folded")),)
         return (*map(Unit, self.trunk.blocks), Unit(self.stage, methods=("flat",)), *merge)
 
-    def _aggregate(self, x_BKHW: Tensor, index: TreeIndex | None = None, patches_BM: Tensor | None = None) -> Tensor:
+    def _aggregate(self, x_BKHW: Tensor, present: Present, patches_BM: Tensor | None) -> Tensor:
         """Everything from pixels to one token per patch, (1, N, D)."""
         merge, stage = self.merge, self.stage
         fused = self.config.channel_stage == "fused"
         if merge is not None and not self.tree.levels and fused and self.gather is _identity:
-            return stage.flat(x_BKHW, merge, index, patches_BM)
-        tokens_TND = self.gather(stage(x_BKHW, index, patches_BM))
+            return stage.flat(x_BKHW, merge, present.index, patches_BM)
+        tokens_TND = self.gather(stage(x_BKHW, present.index, patches_BM))
+        if present.tokens is not None:
+            tokens_TND = present.tokens.take(tokens_TND)
         if merge is None:
             return tokens_TND
         run = merge.absorbed if fused else merge  # through its hooks: merge may be cut
@@ -298,25 +308,28 @@ class Encoder(Network):
             return self.position
         return interpolate_position(self.position, source=self.grid, target=grid)
 
-    def _present(self, x_BKHW: Tensor, channels: Sequence[str] | None) -> tuple[TreeIndex | None, Tensor]:
-        if channels is None or tuple(channels) == self.channels_held:
-            return None, x_BKHW
-        if x_BKHW.shape[1] != len(channels):
-            raise ValueError(f"input must have the {len(channels)} channels named, got {x_BKHW.shape[1]}")
-        names = tuple(channels)
-        if names not in self._subsets:
-            small, kept = self.held_tree.keep(names)
-            order = [names.index(name) for name in small.channels]
-            self._subsets[names] = TreeIndex(small, kept, held=self.held_tree), order
-        index, order = self._subsets[names]
-        return index.to(x_BKHW.device), x_BKHW[:, order]
+    def _present(self, channels: Sequence[str] | None, hidden: Collection[str]) -> Present:
+        if channels is not None and hidden:
+            raise ValueError("channels are either named or hidden, got both; name those present with channels=...")
+        key = frozenset(hidden) if channels is None else tuple(channels)
+        if key not in self._subsets:
+            if channels is None:
+                found = without(self.tree, self.held_tree, hidden, alone=self.gather is _identity)
+            else:
+                found = of_named(self.held_tree, channels)
+            self._subsets[key] = found
+        found = self._subsets[key]
+        device = self.position.device
+        for rows in (found.index, found.tokens):
+            if rows is not None:
+                rows.to(device)
+        return found
 
-    def _check_input(self, x_BKHW: Tensor, index: TreeIndex | None) -> None:
+    def _check_input(self, x_BKHW: Tensor, present: Present, *, what: str) -> None:
         _, K, H, W = x_BKHW.shape
-        expected = len(self.channels_held) if index is None else index.channels.count
-        if expected != K:
+        if present.count != K:
             raise ValueError(
-                f"input must have the {expected} channels held, got {K}; name the ones present with channels=..."
+                f"input must have the {present.count} channels {what}, got {K}; name the ones present with channels=..."
             )
         if H % self.config.patch or W % self.config.patch:
             raise ValueError(f"image must be divisible by the patch of {self.config.patch}, got {H} x {W}")

@@ -56,6 +56,39 @@ def slice_forward_sum_backward(states_BVHW: Tensor, *, rows: Tensor, group: dist
     return out
 
 
+def keep_forward_sum_backward(values: Tensor, *, group: dist.ProcessGroup) -> Tensor:
+    """Lets every rank go on for its own channels from values that all hold; their gradients are summed.
+
+    forward: replicated -> replicated, no communication.
+    backward: partial -> replicated, one all-reduce.
+
+    Right before an output layer that is cut by channels: each rank's gradient is that of its own outputs alone. Wrong
+    where every rank computes the same from the values, see `gather_forward_slice_backward`.
+
+    Args:
+        values: the same on every rank.
+        group: ranks of the channel axis.
+    """
+    out: Tensor = _KeepSum.apply(values, group)  # type: ignore[no-untyped-call]
+    return out
+
+
+def sum_forward_keep_backward(values: Tensor, *, group: dist.ProcessGroup) -> Tensor:
+    """The sum over ranks of parts of a loss, each of which depends on its own rank's outputs.
+
+    forward: partial -> replicated, one all-reduce.
+    backward: replicated -> partial, no communication: the whole grows as each part does.
+
+    Args:
+        values: this rank's part.
+        group: ranks of the channel axis.
+    """
+    if dist.get_world_size(group) == 1:
+        return values
+    out: Tensor = _SumKeep.apply(values, group)  # type: ignore[no-untyped-call]
+    return out
+
+
 # renamed in torch 2.13
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
@@ -93,6 +126,31 @@ class _SliceSum(torch.autograd.Function):
         whole_BVHW = gradient_BKHW.new_zeros(ctx.shape).index_add_(1, ctx.rows, gradient_BKHW)
         dist.all_reduce(whole_BVHW, group=ctx.group)
         return whole_BVHW, None, None
+
+
+class _KeepSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed, group=ctx.group)
+        return summed, None
+
+
+class _SumKeep(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed, group=group)
+        return summed
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 def average_gradients_after_backward(module: nn.Module, *, group: dist.ProcessGroup) -> None:

@@ -15,8 +15,10 @@ follows the one gather is, by `Placement.trunk`:
   sample) is computed on every rank, and its gradient summed over ranks in backward.
 
 So in every layout the gather's backward keeps the own slice and adds nothing, and a parameter held by several
-channel ranks gets one and the same gradient on all of them. On the data axis: FSDP2 cuts every parameter by rows,
-or DDP replicates; gradients are the mean over data ranks of the gradients of their losses.
+channel ranks gets one and the same gradient on all of them. Where a network predicts only the channels it holds, it
+says so by `spread`: what follows has the gradients of a rank's own outputs, and they are summed over ranks before it.
+On the data axis: FSDP2 cuts every parameter by rows, or DDP replicates; gradients are the mean over data ranks of the
+gradients of their losses.
 
 Letters: R ranks of the channel axis.
 """
@@ -26,6 +28,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -50,7 +53,9 @@ from model.parallel.collectives import (
     average_gradients_after_backward,
     complete_partial_gradients,
     gather_forward_slice_backward,
+    keep_forward_sum_backward,
     local_tensor,
+    sum_forward_keep_backward,
 )
 from model.parallel.mesh import CHANNEL, DATA, axis_size, channel_rank
 
@@ -128,6 +133,8 @@ def cut(model: Network, *, plan: ChannelPlan, mesh: DeviceMesh, placement: Place
     """Applies a placement, in place, to a network that holds the groups of this rank."""
     if axis_size(mesh, CHANNEL) > 1:
         model.gather = ChannelGather(plan, mesh.get_group(CHANNEL))
+        model.spread = partial(keep_forward_sum_backward, group=mesh.get_group(CHANNEL))
+        model.total = partial(sum_forward_keep_backward, group=mesh.get_group(CHANNEL))
     if placement.trunk != "replicated":
         for stack in model.stacks():
             _cut_stack(stack, mesh[CHANNEL], sequence=placement.trunk == "sequence")

@@ -12,12 +12,10 @@ H/W grid.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +26,7 @@ from model.network.cut import Network, NetworkConfig
 from model.parallel import wrap
 from model.parallel.mesh import CHANNEL, DeviceMesh, axis_size, channel_rank
 from model.training import checkpoint
-from model.training.learner import weights_of
+from model.training.load import Weights, load_network
 from model.training.precision import matmul_precision
 from model.weather.architecture import network_from_dict
 from model.weather.fields import Fields
@@ -36,7 +34,6 @@ from model.weather.stepping import Stepper
 from pipeline.weather.variables import parse_channel, possible_range
 
 Index = NDArray[np.int64]
-Weights = Literal["average", "model"]
 
 
 def load_model(
@@ -65,35 +62,9 @@ def load_model(
     Raises:
         ValueError: the checkpoint belongs to other data.
     """
-    description = checkpoint.describe(path)
     expected = {"contract": fields.trained_on, "normals": fields.normals.digest}
-    prefix = description["weights"] if weights == "average" else "model"
-    config = network_from_dict(description["model"])
-    if mesh is None:
-        network: Network = config.build(seed=None)
-        whole = weights_of(network)
-        checkpoint.load(path, {f"{prefix}.{name}": t for name, t in whole.items()}, expected=expected)
-        return network.to(device).eval(), weights_digest(whole)
-    with torch.device("meta"):
-        shapes = {name: t.shape for name, t in weights_of(config.build(seed=None)).items()}
-    whole = {name: torch.empty(size) for name, size in shapes.items()}
-    checkpoint.load(path, {f"{prefix}.{name}": t for name, t in whole.items()}, expected=expected)
-    digest = weights_digest(whole)
-    del whole
-    network = wrap.distribute(config, mesh=mesh, placement=placement, seed=None, device=device)
-    held = {f"{prefix}.{name}": t for name, t in weights_of(network).items()}
-    checkpoint.load(path, checkpoint.with_rows(held, cut=network.cut_rows()), expected=expected)
-    return network.eval(), digest
-
-
-def weights_digest(parameters: dict[str, Tensor]) -> str:
-    """A short hash of names, shapes and values."""
-    digest = hashlib.sha256()
-    for name in sorted(parameters):
-        values = parameters[name].cpu().contiguous().numpy()
-        digest.update(f"{name}{values.shape}{values.dtype}".encode())
-        digest.update(values.view(np.uint8).data)
-    return digest.hexdigest()[:16]
+    config = network_from_dict(checkpoint.describe(path)["model"])
+    return load_network(path, config, expected=expected, device=device, weights=weights, mesh=mesh, placement=placement)
 
 
 @dataclass(frozen=True)

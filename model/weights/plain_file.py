@@ -9,7 +9,6 @@ checkpoint alike. Source of the format: https://github.com/huggingface/safetenso
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from model.network.cut import Network
 from model.training import checkpoint
 from model.training.learner import weights_of
+from model.training.load import weights_digest
+from model.training.plain_tensors import read_tensors, refuse, take_weights, write_tensors
 from model.weather.architecture import network_from_dict
 from model.weather.calibration import Calibration, stored
 from model.weather.job import ways
-from model.weather.predict import weights_digest
 from model.weather.stepping import trained_steps
-from pipeline import files
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 
@@ -123,11 +120,7 @@ def write_plain(source: Path, target: Path, *, normals: Normals, config: Weather
         if fitted is not None:
             scales["calibration.factors"] = torch.tensor(fitted.factors, dtype=torch.float64)
             about["calibration"] = {key: getattr(fitted, key) for key in _LABELS}
-    text = {"format": FORMAT, "description": json.dumps(about)}
-    tensors = {f"model.{name}": p.contiguous() for name, p in parameters.items()} | scales
-    with files.replacing(target) as temporary:
-        save_file(tensors, temporary, metadata=text)
-    return target
+    return write_tensors(target, parameters, scales, kind=FORMAT, about=about)
 
 
 def read_plain(path: Path) -> PlainModel:
@@ -136,23 +129,9 @@ def read_plain(path: Path) -> PlainModel:
     Raises:
         ValueError: not such a file, cut short, or not this version's tensors, every difference listed.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(f"model file must be a whole safetensors file, got {path}: {error}") from error
-    if text.get("format") != FORMAT:
-        raise ValueError(f"model file must be a {FORMAT!r}, got {text.get('format')!r} in {path}")
-    description = json.loads(text["description"])
+    tensors, description = read_tensors(path, kind=FORMAT)
     model = network_from_dict(description["model"]).build(seed=None)
-    lines = []
-    for name, parameter in weights_of(model).items():
-        found = tensors.pop(f"model.{name}", None)
-        if found is None or found.shape != parameter.shape:
-            lines.append(f"  {name}: {'absent' if found is None else tuple(found.shape)}, not {tuple(parameter.shape)}")
-        else:
-            parameter.copy_(found)
+    lines = take_weights(model, tensors)
     predicts, steps = trained_steps(description)
     expected = (*_SCALES, "change_std") if predicts == "change" else _SCALES
     scales = {name: tensors.pop(f"normals.{name}", None) for name in expected}
@@ -167,8 +146,7 @@ def read_plain(path: Path) -> PlainModel:
         else:
             calibration = Calibration(factors.tolist(), **labels)
     lines += [f"  {name}: unknown" for name in tensors]
-    if lines:
-        raise ValueError(f"model file must hold this model's tensors, got in {path}:\n" + "\n".join(lines))
+    refuse(path, lines)
     return PlainModel(
         model=model.eval(),
         network_input=description["network_input"],

@@ -47,6 +47,9 @@ class Model(sections.Encoder):
     patch: Positive = 8
     groups: Groups = Groups()
     decoder: Decoder = Decoder()
+    starts_from: Literal["mean", "interpolation"] = "mean"
+    """What the network's predictions are added to: mean of the band; or interpolation of what is visible, in space and
+    over hidden bands, on which a short training then has only to improve."""
     targets: Literal["reflectance", "normalised", "patch"] = "normalised"
     """What the loss compares: reflectance; normalised by mean and standard deviation of each band; or patch,
     normalised by those of the patch itself, band by band."""
@@ -68,6 +71,9 @@ class Masking(Section):
 
     patches: Fraction = 0.75
     """Share of the patches that are hidden, in all bands."""
+    predicted: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the hidden patches that a training step predicts, drawn anew for every sample: below 1 a step with many
+    bands takes much less time and still teaches nearly as much (arXiv 2401.14391). Validation predicts all."""
     bands: BandWindows | None = None
     """Ranges of bands that are hidden, in all patches; None hides none."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -133,7 +133,7 @@ def test_tokens_start_with_unit_variance() -> None:
     for settings in ({"groups": "all"}, {"groups": 4, "tree": "Tree4"}, {"groups": 4, "tree": "Tree4", "unit": "L"}):
         names = tuple(f"c{i}x" for i in range(200))
         model = DCHAG(config(channels=names, width=64, **settings))
-        spread = model._aggregate(fields(4, 200, 4, 6).float(), None, None).std(dim=1).mean()
+        spread = model._aggregate(fields(4, 200, 4, 6).float(), model._present(None, ()), None).std(dim=1).mean()
         assert 0.3 < spread < 3, settings
 
 

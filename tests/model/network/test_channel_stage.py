@@ -59,8 +59,8 @@ def images(count: int, *, batch: int = 2, size: tuple[int, int] = (4, 6)) -> Ten
 
 def stage(model: DCHAG, x: Tensor, channels: tuple[str, ...] | None = None) -> Tensor:
     """The channel stage alone, as (B, L, D)."""
-    index, x = model._present(x, channels)
-    return model._aggregate(x, index, None).view(x.shape[0], -1, model.config.width)
+    present = model._present(channels, ())
+    return model._aggregate(present.take(x), present, None).view(x.shape[0], -1, model.config.width)
 
 
 def relative(value: Tensor, right: Tensor) -> float:

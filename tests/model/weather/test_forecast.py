@@ -13,9 +13,10 @@ import zarr
 
 from model.parallel.launch import process_group
 from model.training import checkpoint
+from model.training.load import weights_digest
 from model.weather import forecast
 from model.weather.forecast import run_forecast
-from model.weather.predict import load_model, weights_digest
+from model.weather.predict import load_model
 from model.weather.train import run_train
 from pipeline.provenance import write_receipt
 from pipeline.store import open_store, read_manifest, verify_store
