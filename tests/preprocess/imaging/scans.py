@@ -102,13 +102,17 @@ def simulation(folder: Path, *, data: Any = None, **source: Any) -> ImagingConfi
 
 
 def by_image(path: Path, name: str) -> NDArray[np.float32]:
-    """An image (band, row, column) put together again from the tiles of a store, NaN where it is not valid."""
+    """An image (band, row, column) put together again from the tiles of a store, NaN where it is not valid.
+
+    All of the store must say `valid` where it has a number, and nowhere else.
+    """
     import xarray as xr
 
     with xr.open_zarr(path, chunks=None, consolidated=False) as ds:
         size = next(entry for entry in ds.attrs["contract"]["images"] if entry["name"] == name)
         whole = np.full((ds.sizes["band"], size["rows"], size["columns"]), np.nan, np.float32)
         tile = ds.sizes["y"]
+        np.testing.assert_array_equal(ds["valid"].values, np.isfinite(ds["reflectance"].values))
         for i in np.flatnonzero(ds["image"].values == name):
             row, column = int(ds["row"][i]), int(ds["column"][i])
             height, width = min(tile, size["rows"] - row), min(tile, size["columns"] - column)
