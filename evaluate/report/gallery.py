@@ -6,10 +6,8 @@ and data. Each is written as PNG and PDF with its numbers, and returned with an 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,13 @@ import pandas as pd
 import xarray as xr
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
-from PIL import Image
 
 from evaluate import text
 from evaluate.metrics import METRICS
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture, PictureGroup
 from evaluate.report import line_charts, style
 from evaluate.report.ceiling import Comparison
-from evaluate.report.figure_data import Numbers
 from evaluate.report.gauge import Strip
 from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
@@ -48,35 +46,6 @@ OVERVIEW_CAPTION = (
     "skill is below climatology's even where its ACC is higher than the model's."
 )
 CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatology"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure with its alternative text and caption, ready to be inlined."""
-
-    png: bytes = field(repr=False)
-    alt: str
-    caption: str = ""
-
-    @property
-    def data(self) -> str:
-        """The PNG in base64."""
-        return base64.b64encode(self.png).decode()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return Image.open(io.BytesIO(self.png)).size
-
-
-@dataclass(frozen=True)
-class PictureGroup:
-    """Pictures side by side under one title, or groups of them below one another; the name is for links."""
-
-    title: str
-    pictures: list[Picture] = field(default_factory=list)
-    groups: list[PictureGroup] = field(default_factory=list)
-    name: str = ""
 
 
 @dataclass

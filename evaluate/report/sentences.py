@@ -6,10 +6,9 @@ interval it says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from evaluate.page.cells import Finding
 from evaluate.report.results import Results, tone
 from evaluate.scoring.score_table import Score
 from evaluate.text import join, lead_title, score
@@ -23,14 +22,6 @@ CLAIMS = {
     "unknown": "has skill against climatology {} (too few init times for an interval)",
 }
 """By the tone of the skill."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence, and its tone: "good", "bad" or ""."""
-
-    text: str
-    tone: str = ""
 
 
 def findings(results: Results) -> list[Finding]:
