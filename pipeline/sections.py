@@ -36,38 +36,21 @@ class Section(BaseModel):
         return {key: value for key, value in content.items() if key not in default or value != default[key]}
 
 
-class Groups(Section):
-    """How channels are partitioned before aggregation; part of the architecture, not of the machine."""
-
-    by: Literal["flat", "variable", "level", "contiguous", "list"] = "flat"
-    count: Positive = 1
-    """Number of groups for `contiguous`."""
-    listed: list[list[str]] = []
-    """Channel names of each group for `list`."""
-
-
 class Encoder(Section):
     """The vision transformer and its channel stage."""
-
-    ADDED = frozenset({"conditioning"})
 
     patch: Positive = 2
     width: Positive = 128
     depth: Annotated[int, Field(ge=0)] = 4
     heads: Positive = 4
     mlp_ratio: float = 4.0
-    decoder_depth: Annotated[int, Field(ge=0)] = 2
     dropout: Fraction = 0.0
-    groups: Groups = Groups()
     tree: Literal["none", "Tree0", "Tree2", "Tree4", "Tree8"] | list[int] = "Tree0"
     """Aggregation inside a group: none gathers all tokens, TreeN puts N units in a first layer,
     a list gives the number of units of every level."""
     unit: Literal["C", "L"] = "C"
     """Kind of aggregation unit: C cross-attention with a learned query, L linear over channels."""
     channel_stage: Literal["fused", "reference"] = "fused"
-    conditioning: Literal["token", "adaptive_norm"] = "token"
-    """How the network is told the lead: token adds its embedding to every token; adaptive_norm also lets it shift and
-    scale what the norms of every block give and weigh what the block adds."""
 
     @model_validator(mode="after")
     def _heads(self) -> Encoder:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 DEFAULT = "forecast"
-WORKLOADS = {"forecast": "pipeline.weather"}
+WORKLOADS = {"forecast": "pipeline.weather", "reconstruct": "pipeline.imaging"}
 """Task -> package."""
 
 

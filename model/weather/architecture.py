@@ -14,9 +14,11 @@ from model.network.convolutional import ConvolutionConfig
 from model.weather.names import earlier_name, input_names
 from pipeline import sections
 from pipeline.weather.config import WeatherConfig
-from pipeline.weather.sections_model import Model
+from pipeline.weather.sections_model import Groups, Model
 
 ForecastNetwork = DCHAGConfig | ConvolutionConfig
+_SIZES = ("decoder_depth", "conditioning", "output", "output_margin")
+"""What the configuration says of the network besides its encoder."""
 
 
 def network_config(
@@ -38,7 +40,7 @@ def network_config(
         return ConvolutionConfig(
             architecture=model.architecture, channels=inputs, out_channels=tuple(channels), image=image
         )
-    sizes = model.model_dump(include={*sections.Encoder.model_fields, "output", "output_margin"} - {"groups"})
+    sizes = model.model_dump(include={*sections.Encoder.model_fields, *_SIZES})
     groups = group_spec(model.groups, channels=channels, history_hours=model.history_hours)
     return DCHAGConfig(channels=inputs, out_channels=tuple(channels), image=image, groups=groups, **sizes)
 
@@ -62,7 +64,7 @@ def network_from_dict(values: Mapping[str, Any]) -> ForecastNetwork:
 
 
 def group_spec(
-    groups: sections.Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
+    groups: Groups, *, channels: Sequence[str] = (), history_hours: Sequence[int] = ()
 ) -> str | int | tuple[tuple[str, ...], ...]:
     """The partition of channels as `DCHAGConfig` spells it.
 

@@ -11,15 +11,30 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline import sections
-from pipeline.sections import Fraction, Positive
+from pipeline.sections import Fraction, Positive, Section
 from pipeline.weather.sections import LeadHours
+
+
+class Groups(Section):
+    """How channels are partitioned before aggregation; part of the architecture, not of the machine."""
+
+    by: Literal["flat", "variable", "level", "contiguous", "list"] = "flat"
+    count: Positive = 1
+    """Number of groups for `contiguous`."""
+    listed: list[list[str]] = []
+    """Channel names of each group for `list`."""
 
 
 class Model(sections.Encoder):
     """The forecasting network."""
 
-    ADDED = sections.Encoder.ADDED | {"architecture", "predicts", "output", "output_margin", "features"}
+    ADDED = frozenset({"conditioning", "architecture", "predicts", "output", "output_margin", "features"})
 
+    decoder_depth: Annotated[int, Field(ge=0)] = 2
+    groups: Groups = Groups()
+    conditioning: Literal["token", "adaptive_norm"] = "token"
+    """How the network is told the lead: token adds its embedding to every token; adaptive_norm also lets it shift and
+    scale what the norms of every block give and weigh what the block adds."""
     architecture: Literal["dchag", "resnet", "unet"] = "dchag"
     """dchag: the vision transformer with its channel stage; resnet, unet: climate-learn's convolutional networks, which
     take none of the sizes below."""

@@ -80,7 +80,7 @@ def test_a_setting_moves_what_depends_on_it(
 @pytest.mark.parametrize("task", ["forcast", 3, None])
 def test_an_unknown_task_is_one_message(task: Any) -> None:
     """Catches a traceback, or a file of one workload read as another's."""
-    with pytest.raises(ValueError, match=r"task must be one of forecast, got") as error:
+    with pytest.raises(ValueError, match=r"task must be one of forecast, reconstruct, got") as error:
         parse({**RAW, "task": task})
     assert len(str(error.value).splitlines()) == 1
 

@@ -20,7 +20,6 @@ from model.weather.names import (
     is_feature,
     variable_and_level,
 )
-from pipeline import sections
 from pipeline.weather import sections_model
 from pipeline.weather import variables as catalogue
 
@@ -66,7 +65,7 @@ def test_features_are_channels_between_statics_and_earlier_states() -> None:
     block = sections_model.Model(width=16, heads=2, features=["longitude", "season"], history_hours=[12])
     features = ("sin_season", "cos_season", "sin_longitude", "cos_longitude")
     for by, expected in (("variable", set(features)), ("level", {"lsm", *features})):
-        groups = sections.Groups(by=by)
+        groups = sections_model.Groups(by=by)
         model = block.model_copy(update={"groups": groups})
         config = network_config(model, channels=["z500", "t500"], static_channels=["lsm"], image=(6, 12))
         assert config.channels == ("z500", "t500", "lsm", *features, "z500-12h", "t500-12h")
@@ -77,7 +76,7 @@ def test_features_are_channels_between_statics_and_earlier_states() -> None:
         block.model_copy(update={"architecture": "unet"}), channels=["z500"], static_channels=["lsm"], image=(6, 12)
     )
     assert unet.channels == ("z500", "lsm", *features, "z500-12h")
-    listed = sections_model.Model(groups=sections.Groups(by="list", listed=[["z500"]]), features=["season"])
+    listed = sections_model.Model(groups=sections_model.Groups(by="list", listed=[["z500"]]), features=["season"])
     with pytest.raises(ValueError, match="sin_season"):
         network_config(listed, channels=["z500"], static_channels=[], image=(6, 12))
 
@@ -85,7 +84,7 @@ def test_features_are_channels_between_statics_and_earlier_states() -> None:
 @pytest.mark.parametrize("hours", [[], [12, 24]])
 def test_listed_groups_take_their_earlier_states_along(hours: list[int]) -> None:
     """Catches a listed partition that history makes invalid, and a static field with a past."""
-    groups = sections.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
+    groups = sections_model.Groups(by="list", listed=[["z500", "lsm"], ["t850"]])
     block = sections_model.Model(width=16, heads=2, groups=groups, history_hours=hours)
     config = network_config(block, channels=["z500", "t850"], static_channels=["lsm"], image=(6, 12))
     assert config.out_channels == ("z500", "t850")

@@ -1,0 +1,87 @@
+"""The configuration of an experiment with hyperspectral images, and where its stages write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from pipeline.config import Config
+from pipeline.imaging.sections import Data, SimulationSource, Source
+from pipeline.imaging.sections_model import Evaluation, Masking, Model, Reconstruct
+from pipeline.imaging.stages import STAGES
+from pipeline.stages import Paths
+
+
+class ImagingPaths(Paths):
+    """Every path of an experiment with images; the names follow from `pipeline.imaging.stages`."""
+
+    simulated: Path
+    ingested: Path
+    normals: Path
+    train: Path
+    reconstruct: Path
+    features: Path
+    scores: Path
+    report: Path
+
+    @property
+    def store(self) -> Path:
+        """The store of images, whichever stage writes it."""
+        return self.ingested
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of the model's training."""
+        return self.train / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """What the training logged."""
+        return self.train / "metrics.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        """Of the report."""
+        return self.scores / "figures"
+
+
+class ImagingConfig(Config):
+    """One experiment of masked autoencoding, from images to report."""
+
+    task: Literal["reconstruct"]
+    """Which workload: reconstruct."""
+    source: Source
+    data: Data = Data()
+    model: Model = Model()
+    masking: Masking = Masking()
+    reconstruct: Reconstruct = Reconstruct()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def paths(self) -> ImagingPaths:
+        """Where each stage writes."""
+        return ImagingPaths(self, STAGES)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the images are simulated."""
+        return self.source.kind == "simulation"
+
+    @property
+    def store_stage(self) -> str:
+        """The stage that writes the store of images."""
+        return "simulate" if self.simulated else "ingest"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImagingConfig:
+        tile, patch = self.data.tile, self.model.patch
+        if tile % patch:
+            raise ValueError(f"data.tile must be a multiple of model.patch, got {tile} and {patch} pixels")
+        if isinstance(self.source, SimulationSource) and self.source.size < patch:
+            raise ValueError(f"source.size must be at least model.patch, got {self.source.size} and {patch} pixels")
+        return self
+
+
+CONFIG = ImagingConfig

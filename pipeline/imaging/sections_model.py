@@ -1,0 +1,124 @@
+"""The blocks of the configuration about the masked autoencoder, what is hidden from it, and what is judged.
+
+Contract: as in `pipeline.sections`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline import sections
+from pipeline.imaging.sections import Nanometres, Share
+from pipeline.sections import Fraction, Positive, Section
+
+TraitName = Literal["chlorophyll", "carotenoids", "anthocyanins", "water", "dry_matter", "structure", "brown"]
+
+
+class Groups(Section):
+    """How bands are partitioned before aggregation; part of the architecture, not of the machine."""
+
+    by: Literal["flat", "contiguous", "wavelength", "list"] = "flat"
+    """flat: one group; contiguous: groups of as many bands; wavelength: groups of as many nanometres; list."""
+    count: Positive = 1
+    """Number of groups for `contiguous` and `wavelength`."""
+    listed: list[list[str]] = []
+    """Band names of each group for `list`."""
+
+
+class Decoder(Section):
+    """The transformer that predicts all patches from the visible ones."""
+
+    width: Positive = 64
+    depth: Annotated[int, Field(ge=0)] = 1
+    heads: Positive = 4
+
+    @model_validator(mode="after")
+    def _heads(self) -> Decoder:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width {self.width} and heads {self.heads}")
+        return self
+
+
+class Model(sections.Encoder):
+    """The masked autoencoder."""
+
+    patch: Positive = 8
+    groups: Groups = Groups()
+    decoder: Decoder = Decoder()
+    targets: Literal["reflectance", "normalised", "patch"] = "normalised"
+    """What the loss compares: reflectance; normalised by mean and standard deviation of each band; or patch,
+    normalised by those of the patch itself, band by band."""
+
+
+class BandWindows(Section):
+    """Contiguous ranges of bands that are hidden in the input and predicted at the output."""
+
+    share: Share = 0.5
+    """Share of the samples of which some are hidden."""
+    windows: Positive = 1
+    """Ranges hidden in such a sample."""
+    nanometres: Nanometres = 100.0
+    """Width of a range [nm]."""
+
+
+class Masking(Section):
+    """What the network does not see."""
+
+    patches: Fraction = 0.75
+    """Share of the patches that are hidden, in all bands."""
+    bands: BandWindows | None = None
+    """Ranges of bands that are hidden, in all patches; None hides none."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws what is hidden, together with the number of the sample."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Masking:
+        if self.patches == 0 and self.bands is None:
+            raise ValueError("masking must hide patches or bands, got neither; set patches, e.g. 0.75")
+        return self
+
+
+class Reconstruct(Section):
+    """What the trained network reconstructs."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    """Images of which split."""
+    repeats: Positive = 1
+    """Times that each tile is reconstructed, each with another mask."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the masks, together with the number of the tile."""
+    features: bool = True
+    """Also keep what the encoder gives for every tile without a mask, and the same before training."""
+    image: str | None = None
+    """Reconstruct this file instead of the split. The same as --image."""
+
+
+class Evaluation(Section):
+    """What is scored and drawn."""
+
+    images_shown: Positive = 4
+    """Held-out images in the report."""
+    pixels_shown: Positive = 3
+    """Pixels of each whose spectra are drawn."""
+    traits: list[TraitName] = ["chlorophyll", "carotenoids", "water"]
+    """Traits that are predicted from features, where the images have trait maps."""
+    few_labels: list[Positive] = [5, 10, 50]
+    """Numbers of labelled images with which traits are predicted besides all."""
+    untrained: bool = True
+    """Predict traits from the features of the untrained network too."""
+    bootstrap: Positive = 500
+    """Resamples of the images for intervals."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the resamples and the labelled images."""
+
+    @property
+    def shown(self) -> list[Any]:
+        """The settings that only the report depends on, JSON-ready."""
+        return [self.images_shown, self.pixels_shown]
+
+    FREE = frozenset({"images_shown", "pixels_shown"})
+
+
+__all__ = ["BandWindows", "Decoder", "Evaluation", "Groups", "Masking", "Model", "Reconstruct", "TraitName"]
