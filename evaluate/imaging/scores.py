@@ -72,12 +72,12 @@ def spectral_angle(one: NDArray[np.floating], other: NDArray[np.floating], *, va
         valid: values that count, the same shape.
 
     Returns:
-        Degrees, without the first dim; NaN where a spectrum is zero or nothing is valid.
+        Degrees, without the first dim; NaN where `other` is zero or nothing is valid, 90 where only `one` is zero.
     """
     a, b = (np.where(valid, x, 0.0).astype(np.float64, copy=False) for x in (one, other))
-    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    known = norms > 0
-    cosine = np.divide((a * b).sum(axis=0), norms, out=np.full(norms.shape, np.nan), where=known)
+    power = (b * b).sum(axis=0)
+    norms = np.sqrt((a * a).sum(axis=0) * power)
+    cosine = np.divide((a * b).sum(axis=0), norms, out=np.where(power > 0, 0.0, np.nan), where=norms > 0)
     return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
