@@ -67,7 +67,7 @@ class ScoreFacts:
     window_nanometres: float | None
     value_range: float
     rendering: str
-    power: float
+    power: int
     components: int
     training_tiles: int
     resamples: int

@@ -51,18 +51,6 @@ METRICS = {
 }
 
 
-def region_masks(
-    hidden: NDArray[np.bool_], window: NDArray[np.bool_]
-) -> dict[Region, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Pixels and bands of each region.
-
-    Args:
-        hidden: pixels of hidden patches, shape (y, x).
-        window: hidden bands, shape (band,).
-    """
-    return {"hidden": (hidden, ~window), "window": (~hidden, window), "both": (hidden, window)}
-
-
 def spectral_angle(one: NDArray[np.floating], other: NDArray[np.floating], *, valid: NDArray[np.bool_]) -> Array:
     """Angle between two spectra of each pixel, arccos(<a, b> / |a||b|).
 
@@ -75,9 +63,13 @@ def spectral_angle(one: NDArray[np.floating], other: NDArray[np.floating], *, va
         Degrees, without the first dim; NaN where `other` is zero or nothing is valid, 90 where only `one` is zero.
     """
     a, b = (np.where(valid, x, 0.0).astype(np.float64, copy=False) for x in (one, other))
-    power = (b * b).sum(axis=0)
-    norms = np.sqrt((a * a).sum(axis=0) * power)
-    cosine = np.divide((a * b).sum(axis=0), norms, out=np.where(power > 0, 0.0, np.nan), where=norms > 0)
+    return angle_of_sums((a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0))
+
+
+def angle_of_sums(product: Array, one: Array, other: Array) -> Array:
+    """The spectral angle [degrees] of sums over bands: of a b, of a squared and of b squared; see `spectral_angle`."""
+    norms = np.sqrt(one * other)
+    cosine = np.divide(product, norms, out=np.where(other > 0, 0.0, np.nan), where=norms > 0)
     return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 

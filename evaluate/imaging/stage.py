@@ -2,7 +2,7 @@
 
 Contract: reads the store of images, the normals, the reconstructions and the features; writes `scores.csv` and
 `differences.csv` (tidy), `sums.zarr` (the sums per image from which both follow, and what a killed run resumes from),
-and where the images have trait maps `traits.csv`, `trait_differences.csv` and `trait_patches.nc`. The receipt is
+and where the images have trait maps `traits.csv`, `trait_differences.csv` and `trait_patches.csv`. The receipt is
 written last.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,7 +116,7 @@ def score_traits(config: ImagingConfig, images: ImageStore, normals: ImageNormal
     outputs = [
         _write(folder / "traits.csv", judgement.rows(trials)),
         _write(folder / "trait_differences.csv", judgement.differences(trials)),
-        _write_patches(folder / "trait_patches.nc", predicted_patches(held_out, trials, names=by_number)),
+        _write(folder / "trait_patches.csv", predicted_patches(held_out, trials, names=by_number)),
     ]
     facts = TraitFacts(
         names=names,
@@ -200,11 +199,4 @@ def _facts(
 
 def _write(path: Path, table: pd.DataFrame) -> Path:
     files.write_text(path, table.to_csv(index=False, float_format="%.7g"))
-    return path
-
-
-def _write_patches(path: Path, patches: xr.Dataset) -> Path:
-    encoding: dict[str, Any] = {str(name): {"zlib": True} for name in patches.data_vars}
-    with files.replacing(path) as temporary:
-        patches.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
     return path

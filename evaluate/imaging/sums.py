@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,22 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from evaluate.imaging.baselines.models import NAMES, Baselines, Cube, Seen
+from evaluate.imaging.baselines.models import NAMES, Baselines, Cube, Mask, Seen
 from evaluate.imaging.colour import Rendering
 from evaluate.imaging.reading import Reconstructions, Sample
-from evaluate.imaging.scores import REGIONS, region_masks, spectral_angle, ssim_map
+from evaluate.imaging.scores import REGIONS, angle_of_sums, ssim_map
 from pipeline.store import ArraySpec, SlabStore, open_store
 
 Array = NDArray[np.float64]
+
+Sums = NDArray[Any]
 
 NETWORK = "network"
 MODELS = (NETWORK, *NAMES)
 SLAB_IMAGES = 8
 """Images whose sums are written together: what a killed run computes again, at most."""
+_REGION_PARTS = ((0, 0), (1, 1), (0, 1))
+"""Hidden or visible pixels, visible or hidden bands, of each of REGIONS."""
 _DIMS: dict[str, tuple[str, ...]] = {
     "squared": ("image", "model", "region", "band"),
     "absolute": ("image", "model", "region", "band"),
@@ -57,34 +62,79 @@ class Judge:
     baselines: Baselines
     rendering: Rendering
 
-    def image(self, samples: Iterable[Sample]) -> dict[str, NDArray[Any]]:
+    def image(self, samples: Iterable[Sample]) -> dict[str, Sums]:
         """Sums of an image over its tiles, each without the dim `image`."""
-        total: dict[str, NDArray[Any]] = {}
+        total: dict[str, Sums] = {}
         for sample in samples:
             for name, values in self.tile(sample).items():
                 join = {"smallest": np.fmin, "largest": np.fmax}.get(name, np.add)
                 total[name] = join(total[name], values) if name in total else values
         return total
 
-    def tile(self, sample: Sample) -> dict[str, NDArray[Any]]:
+    def tile(self, sample: Sample) -> dict[str, Sums]:
         """Sums of a tile."""
-        seen = sample.seen
+        seen, truth = sample.seen, Truth.of(sample.seen)
         guesses = {NETWORK: sample.guess, **self.baselines.guess(seen)}
-        found = [tile_sums(seen, guesses[model]) for model in MODELS]
+        found = [truth.errors(guesses[model]) for model in MODELS]
         sums = {name: np.stack([one[name] for one in found]) for name in found[0]}
         sums["similarity"] = similarities(seen, [guesses[model] for model in MODELS], self.rendering)
         valid = seen.truth[seen.valid]
         ends = (valid.min(), valid.max()) if valid.size else (np.nan, np.nan)
-        return sums | tile_counts(seen) | {"smallest": np.asarray(ends[0]), "largest": np.asarray(ends[1])}
+        return sums | truth.counts() | {"smallest": np.asarray(ends[0]), "largest": np.asarray(ends[1])}
 
 
-def tile_counts(seen: Seen) -> dict[str, NDArray[Any]]:
-    """How many values each region of a tile has in each band, and how many pixels with a spectral angle."""
-    counts, pixels = [], []
-    for there, bands in region_masks(seen.hidden, seen.window).values():
-        counts.append((seen.valid & there).sum(axis=(1, 2)) * bands)
-        pixels.append(int(np.isfinite(_angles(seen, seen.truth, there, bands)).sum()))
-    return {"count": np.stack(counts), "pixels": np.asarray(pixels)}
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A tile, its pixels in a row, ready to be compared with several guesses.
+
+    Args:
+        values: reflectance, 0 where it is not valid, shape (band, pixel).
+        valid: shape (band, pixel).
+        sides: 1 for hidden and for visible pixels, shape (pixel, 2).
+        kinds: 1 for visible and for hidden bands, shape (2, band).
+    """
+
+    values: Array
+    valid: Mask
+    sides: Array
+    kinds: Array
+
+    @classmethod
+    def of(cls, seen: Seen) -> Truth:
+        """That of a tile."""
+        bands, hidden = len(seen.window), seen.hidden.ravel()
+        valid = seen.valid.reshape(bands, -1)
+        values = np.where(valid, seen.truth.reshape(bands, -1), 0.0).astype(np.float64)
+        sides, kinds = np.stack([hidden, ~hidden], axis=1), np.stack([~seen.window, seen.window])
+        return cls(values, valid, sides.astype(np.float64), kinds.astype(np.float64))
+
+    @cached_property
+    def power(self) -> Array:
+        """Sum of squares of each pixel over the visible and over the hidden bands, shape (2, pixel)."""
+        return self.kinds @ (self.values * self.values)
+
+    def counts(self) -> dict[str, Sums]:
+        """How many values each region has in each band, and how many pixels with a spectral angle."""
+        valid, known = self.valid @ self.sides, (self.power > 0) @ self.sides
+        count = [valid[:, side] * self.kinds[kind] for side, kind in _REGION_PARTS]
+        return {"count": np.stack(count), "pixels": np.asarray([known[kind, side] for side, kind in _REGION_PARTS])}
+
+    def errors(self, guess: Cube) -> dict[str, Sums]:
+        """Sums of errors of one model.
+
+        Args:
+            guess: shape (band, y, x).
+        """
+        made = np.where(self.valid, guess.reshape(self.valid.shape), 0.0).astype(np.float64)
+        error = made - self.values
+        squared, absolute = (error * error) @ self.sides, np.abs(error) @ self.sides
+        angles = angle_of_sums(self.kinds @ (made * self.values), self.kinds @ (made * made), self.power)
+        total = np.nan_to_num(angles) @ self.sides
+        return {
+            "squared": np.stack([squared[:, side] * self.kinds[kind] for side, kind in _REGION_PARTS]),
+            "absolute": np.stack([absolute[:, side] * self.kinds[kind] for side, kind in _REGION_PARTS]),
+            "angle": np.asarray([total[kind, side] for side, kind in _REGION_PARTS]),
+        }
 
 
 def similarities(seen: Seen, guesses: Sequence[Cube], rendering: Rendering) -> Array:
@@ -96,31 +146,6 @@ def similarities(seen: Seen, guesses: Sequence[Cube], rendering: Rendering) -> A
         completed = np.where(usable[:, :, None], rendering(guess), truth)
         found.append(float(ssim_map(completed, truth)[usable].sum()))
     return np.asarray(found)
-
-
-def tile_sums(seen: Seen, guess: Cube) -> dict[str, NDArray[Any]]:
-    """Sums of errors of one model over one tile."""
-    bands, size = seen.window.size, seen.hidden.size
-    error = np.where(seen.valid, guess - seen.truth, 0.0).reshape(bands, size)
-    sides = np.stack([seen.hidden.ravel(), ~seen.hidden.ravel()], axis=1).astype(np.float64)
-    squared, absolute = (error * error) @ sides, np.abs(error) @ sides
-    masks = region_masks(seen.hidden, seen.window)
-    column = {"hidden": 0, "window": 1, "both": 0}
-    angles = [np.nansum(_angles(seen, guess, there, which)) for there, which in masks.values()]
-    return {
-        "squared": np.stack([squared[:, column[name]] * bands for name, (_, bands) in masks.items()]),
-        "absolute": np.stack([absolute[:, column[name]] * bands for name, (_, bands) in masks.items()]),
-        "angle": np.asarray(angles),
-    }
-
-
-def _angles(seen: Seen, guess: Cube, there: NDArray[np.bool_], bands: NDArray[np.bool_]) -> Array:
-    """Spectral angles of the pixels of a region, shape (pixel,); NaN where the truth has no direction."""
-    if not bands.any() or not there.any():
-        return np.empty(0)
-    which = np.ix_(bands, there.ravel())
-    flat = (x.reshape(len(bands), -1)[which] for x in (guess, seen.truth, seen.valid))
-    return spectral_angle(*flat)
 
 
 def write_sums(

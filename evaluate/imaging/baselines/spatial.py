@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-POWERS = (1.0, 2.0, 3.0, 4.0, 6.0)
+POWERS = (1, 2, 3, 4, 6)
 """Candidates for p, from nearly the mean to nearly the nearest."""
 _ROWS = 4096
 """Hidden pixels at once, so that a large tile needs no large matrix."""
@@ -23,7 +23,7 @@ def positions(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def spread(
-    values: NDArray[np.floating], *, known: NDArray[np.float32], wanted: NDArray[np.float32], powers: Sequence[float]
+    values: NDArray[np.floating], *, known: NDArray[np.float32], wanted: NDArray[np.float32], powers: Sequence[int]
 ) -> NDArray[np.float32]:
     """Weighted means of known values at other positions.
 
@@ -31,7 +31,7 @@ def spread(
         values: shape (known, column).
         known: positions, shape (known, 2), at least one.
         wanted: positions, none of them known, shape (wanted, 2).
-        powers: p of each result.
+        powers: p of each result, increasing.
 
     Returns:
         Shape (power, wanted, column).
@@ -40,9 +40,11 @@ def spread(
     found = np.empty((len(powers), len(wanted), given.shape[1]), np.float32)
     for first in range(0, len(wanted), _ROWS):
         rows = slice(first, first + _ROWS)
-        squared = ((wanted[rows, None, :] - known[None, :, :]) ** 2).sum(axis=-1)
+        nearness = 1 / np.hypot(*(wanted[rows, None, axis] - known[None, :, axis] for axis in (0, 1)))
+        weights, reached = np.ones_like(nearness), 0
         for i, power in enumerate(powers):
-            weights = squared ** np.float32(-power / 2)
-            weights /= weights.sum(axis=1, keepdims=True)
-            found[i, rows] = weights @ given
+            for _ in range(power - reached):
+                weights *= nearness
+            reached = power
+            found[i, rows] = (weights @ given) / weights.sum(axis=1, keepdims=True)
     return found

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
 from evaluate import bootstrap
@@ -196,8 +195,8 @@ def run_trials(
     return trials
 
 
-def predicted_patches(held_out: Patches, trials: Sequence[Trial], *, names: Sequence[str]) -> xr.Dataset:
-    """Truth and predictions with all labels for every held-out patch, along `patch`.
+def predicted_patches(held_out: Patches, trials: Sequence[Trial], *, names: Sequence[str]) -> pd.DataFrame:
+    """Truth and predictions with all labels, one row for each held-out patch.
 
     Args:
         held_out: the patches.
@@ -205,18 +204,12 @@ def predicted_patches(held_out: Patches, trials: Sequence[Trial], *, names: Sequ
         names: of the images, by number.
     """
     most = max(trial.labelled for trial in trials)
-    ds = xr.Dataset(
-        coords={
-            "image": ("patch", [names[i] for i in held_out.image]),
-            "tile": ("patch", held_out.tile),
-            "row": ("patch", held_out.place[:, 0]),
-            "column": ("patch", held_out.place[:, 1]),
-        }
-    )
-    for trait, values in held_out.traits.items():
-        ds[trait] = ("patch", values.astype(np.float32), {"units": TRAIT_UNITS[trait], "long_name": "truth"})
-    for trial in trials:
-        if trial.labelled == most:
-            attrs = {"units": TRAIT_UNITS[trial.trait], "long_name": f"predicted by {trial.method}"}
-            ds[f"{trial.trait}_{trial.method}"] = ("patch", trial.predictions[0].astype(np.float32), attrs)
-    return ds
+    columns: dict[str, Any] = {
+        "image": [names[i] for i in held_out.image],
+        "tile": held_out.tile,
+        "row": held_out.place[:, 0],
+        "column": held_out.place[:, 1],
+        **held_out.traits,
+    }
+    columns |= {f"{t.trait}_{t.method}": t.predictions[0] for t in trials if t.labelled == most}
+    return pd.DataFrame(columns)
