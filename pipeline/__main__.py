@@ -18,12 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import files, workloads
+from pipeline import files, manifest, workloads
 from pipeline.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(
-    help="From ERA5 to a scored global forecast. Every stage reads one configuration file and can be killed and rerun.",
+    help="From ERA5 to a scored global forecast, or from hyperspectral images to a pretrained model. Every stage reads "
+    "one configuration file and can be killed and rerun.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -91,16 +92,23 @@ def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path |
         ValueError: that workload has no such stage.
     """
     settings = _settings(config, overrides)
+    stage = _stage(name, settings)
+    with _logged(log, settings):
+        if not any(options.values()) and _complete(stage, settings):
+            return
+        _function(stage.module, f"run_{name}")(settings, **options)
+
+
+def _stage(name: str, settings: Any) -> Stage:
+    """A stage of the workload that the configuration names.
+
+    Raises:
+        ValueError: that workload has no such stage.
+    """
     known = {stage.name: stage for stage in workloads.stages(settings.task)}
     if name not in known:
         raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
-    with _logged(log, settings):
-        if not any(options.values()) and _complete(known[name], settings):
-            return
-        if options.pop("read_initial", False):
-            prepare = _function("preprocess.ingest.initial_states", "prepare_initial")
-            options["initial"] = prepare(settings, verify=options["verify"])
-        _function(known[name].module, f"run_{name}")(settings, **options)
+    return known[name]
 
 
 def _complete(stage: Stage, settings: Any) -> bool:
@@ -139,14 +147,13 @@ def _plain_command(name: str) -> None:
     ) -> None:
         _run_stage(name, config, set_, log, verify=verify)
 
-    app.command(name, help=STAGES[name].summary)(with_verify if STAGES[name].verifies else command)
+    app.command(name, help=workloads.summary(name))(with_verify if STAGES[name].verifies else command)
 
 
 STAGES = workloads.all_stages()
-_WITH_OPTIONS = ("forecast", "score")
+_WITH_OPTIONS = ("forecast", "reconstruct", "score")
 Planned = StrEnum("Planned", sorted({n for task in workloads.WORKLOADS for n in workloads.plans(task)}))  # type: ignore[misc]
 Format = StrEnum("Format", sorted({n for task in workloads.WORKLOADS for n in workloads.exports(task)}))  # type: ignore[misc]
-_PLAN, _FORMAT = Planned("preprocess"), Format("climax")
 for _name in STAGES:
     if _name not in _WITH_OPTIONS:
         _plain_command(_name)
@@ -177,7 +184,7 @@ def options(
     """Options before a command."""
 
 
-@app.command(help=STAGES["forecast"].summary)
+@app.command(help=workloads.summary("forecast"))
 def forecast(
     config: ConfigOption,
     set_: SetOption = None,
@@ -189,12 +196,40 @@ def forecast(
 ) -> None:
     """See the table of stages."""
     overrides = [*(set_ or []), *([f"forecast.initial={initial}"] if initial else [])]
+    _run_given(
+        "forecast", config, overrides, log, option="initial", module="preprocess.ingest.initial_states", verify=verify
+    )
+
+
+@app.command(help=workloads.summary("reconstruct"))
+def reconstruct(
+    config: ConfigOption,
+    set_: SetOption = None,
+    log: LogOption = None,
+    image: Annotated[Path | None, typer.Option("--image", help="Reconstruct this file instead of the split.")] = None,
+    verify: VerifyOption = False,
+) -> None:
+    """See the table of stages."""
+    overrides = [*(set_ or []), *([f"reconstruct.image={image}"] if image else [])]
+    module = "preprocess.imaging.one_image"
+    _run_given("reconstruct", config, overrides, log, option="image", module=module, verify=verify)
+
+
+def _run_given(
+    name: str, config: Path, overrides: list[str], log: Path | None, *, option: str, module: str, verify: bool
+) -> None:
+    """Run a stage; on the store that `prepare_<option>` makes of the user's own data where its section names some."""
     settings = _settings(config, overrides)
-    read_initial = settings.forecast.initial is not None
-    _run_stage("forecast", config, overrides, log, read_initial=read_initial, verify=verify)
+    _stage(name, settings)
+    if getattr(getattr(settings, name), option) is None:
+        _run_stage(name, config, overrides, log, verify=verify)
+        return
+    with _logged(log, settings):
+        given = _function(module, f"prepare_{option}")(settings, verify=verify)
+        _function(_stage(name, settings).module, f"run_{name}")(settings, verify=verify, **{option: given})
 
 
-@app.command(help=f"{STAGES['score'].summary} With --lead or --variable, print some scores.")
+@app.command(help=f"{workloads.summary('score')} With --lead or --variable, print some scores.")
 def score(
     config: ConfigOption,
     set_: SetOption = None,
@@ -207,8 +242,9 @@ def score(
     if lead is None and variable is None:
         _run_stage("score", config, set_, log)
     else:
-        module = "evaluate.scoring.print_scores"
-        _run(_settings(config, set_), module, "run_print_scores", log, lead=lead, variable=variable, region=region)
+        settings = _settings(config, set_)
+        module = workloads.command(settings.task, "score --lead")
+        _run(settings, module, "run_print_scores", log, lead=lead, variable=variable, region=region)
 
 
 @app.command()
@@ -216,7 +252,9 @@ def plan(
     config: ConfigOption,
     set_: SetOption = None,
     log: LogOption = None,
-    stage: Annotated[Planned, typer.Option("--stage", help="What to look ahead at.")] = _PLAN,
+    stage: Annotated[
+        Planned | None, typer.Option("--stage", help="What to look ahead at; making the store when absent.")
+    ] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="Of one rank, e.g. 16GB (train).")] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
@@ -225,9 +263,12 @@ def plan(
     """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
     given = {name: value for name, value in (("memory", memory), ("device", device)) if value is not None}
     if given and stage != "train":
-        raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got --stage {stage}")
+        got = f"--stage {stage}" if stage else "no --stage"
+        raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got {got}")
     settings = _settings(config, set_)
-    _run(settings, _choice(workloads.plans(settings.task), "stage", stage, settings.task), "run_plan", log, **given)
+    known = workloads.plans(settings.task)
+    module = _choice(known, "stage", stage or next(iter(known)), settings.task)
+    _run(settings, module, "run_plan", log, **given)
 
 
 @app.command()
@@ -240,8 +281,9 @@ def animate(
     frames: Annotated[int | None, typer.Option(min=1, help="Init times shown.")] = None,
 ) -> None:
     """Write an animation (GIF) of the forecasts beside the truth."""
+    settings = _settings(config, set_)
     more = {"lead": lead, "channel": variable, "frames": frames}
-    _run(_settings(config, set_), "evaluate.report.animation", "run_animate", log, **more)
+    _run(settings, workloads.command(settings.task, "animate"), "run_animate", log, **more)
 
 
 @app.command(name="map")
@@ -260,8 +302,9 @@ def map_(
     out: Annotated[Path | None, typer.Option(help="The file, .png or .pdf; beside the report's when absent.")] = None,
 ) -> None:
     """Draw one map: a score of a variable at a lead, or one forecast beside truth and error."""
+    settings = _settings(config, set_)
     asked = {"variable": variable, "lead": lead, "metric": metric, "region": region, "model": model, "init": init}
-    _run(_settings(config, set_), "evaluate.report.one_map", "run_map", log, **asked, out=out)
+    _run(settings, workloads.command(settings.task, "map"), "run_map", log, **asked, out=out)
 
 
 @app.command()
@@ -270,16 +313,18 @@ def export(
     set_: SetOption = None,
     log: LogOption = None,
     to: Annotated[
-        Format,
+        Format | None,
         typer.Option(
             "--to",
-            help="climax: the training store as .npz files; weatherbench2: forecasts; model: the weights, one file.",
+            help="climax: the training store as .npz files, the default of task forecast; weatherbench2: forecasts; "
+            "model: the weights, one file, the default of the others.",
         ),
-    ] = _FORMAT,
+    ] = None,
 ) -> None:
     """Write the store for ClimaX and climate-learn, forecasts for WeatherBench 2, or the model as one file."""
     settings = _settings(config, set_)
-    _run(settings, _choice(workloads.exports(settings.task), "to", to, settings.task), "run_export", log)
+    known = workloads.exports(settings.task)
+    _run(settings, _choice(known, "to", to or next(iter(known)), settings.task), "run_export", log)
 
 
 @app.command()
@@ -291,12 +336,16 @@ def validate(
     set_: SetOption = None,
     log: LogOption = None,
 ) -> None:
-    """Look through any training store or forecast and list every departure from the contract; status 2 if any."""
+    """Look through any store and list every departure from its contract; status 2 if any."""
     if config is None and not paths:
         raise ValueError("validate must be given stores or --config, got neither")
     check_checkout()
     settings = None if config is None else _settings(config, set_)
-    _run(settings, "preprocess.validate", "run_validate", log, paths=list(paths or []))
+    given = list(paths or [])
+    tasks = {path: workloads.task_of(manifest.contract_of(path)) for path in given}
+    for task in [settings.task] if settings else dict.fromkeys(tasks.values()):
+        chosen = given if settings else [path for path in given if tasks[path] == task]
+        _run(settings, workloads.command(task, "validate"), "run_validate", log, paths=chosen)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from pipeline.config import Config
 
 PACKAGES = (
     "numpy", "xarray", "zarr", "dask", "scipy", "xesmf", "dinosaur", "jax", "torch", "cfgrib", "matplotlib", "cartopy",
+    "spectral",
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class ScoreFacts:
         power: of the interpolation.
         components: of the low-rank completion.
         training_tiles: that baselines were fitted on, besides the normals.
-        touching: whether images are blocks of one scene that touch.
+        block_gap: pixels between images that are blocks of one scene; None where they are images of their own.
     """
 
     label: str
@@ -72,7 +72,7 @@ class ScoreFacts:
     training_tiles: int
     resamples: int
     intervals: str
-    touching: bool
+    block_gap: int | None
     traits: TraitFacts
     formulas: str = "docs/hyperspectral.md"
 

@@ -192,7 +192,7 @@ def _facts(
         training_tiles=FITTED_TILES,
         resamples=config.evaluation.bootstrap,
         intervals=why if few else "given",
-        touching=blocks is not None and blocks.gap == 0,
+        block_gap=blocks.gap if blocks else None,
         traits=traits,
     )
 

@@ -21,6 +21,7 @@ from evaluate import text
 from evaluate.metrics import METRICS
 from evaluate.page.figure_data import Numbers
 from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.page.training_log import read_training
 from evaluate.report import line_charts, style
 from evaluate.report.ceiling import Comparison
 from evaluate.report.gauge import Strip
@@ -265,7 +266,7 @@ class Gallery:
 
     def training(self, log: Path) -> list[Picture]:
         """Loss and validation skill of the training run; nothing when there is no log."""
-        train, validation = line_charts.read_training(log) if log.exists() else (pd.DataFrame(), pd.DataFrame())
+        train, validation = read_training(log) if log.exists() else (pd.DataFrame(), pd.DataFrame())
         if train.empty:
             return []
         figure = line_charts.training(train, validation, note=self.note)

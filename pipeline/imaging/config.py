@@ -81,6 +81,13 @@ class ImagingConfig(Config):
             raise ValueError(f"data.tile must be a multiple of model.patch, got {tile} and {patch} pixels")
         if isinstance(self.source, SimulationSource) and self.source.size < patch:
             raise ValueError(f"source.size must be at least model.patch, got {self.source.size} and {patch} pixels")
+        blocks = self.data.blocks
+        if self.simulated and blocks is not None:
+            raise ValueError("data.blocks must be absent for simulated images, got some; choose source.size instead")
+        if blocks is not None and min(blocks.rows, blocks.columns) < patch:
+            raise ValueError(
+                f"data.blocks must be at least as large as model.patch ({patch}), got {blocks.rows} x {blocks.columns}"
+            )
         return self
 
 

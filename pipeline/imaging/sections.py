@@ -40,23 +40,36 @@ class BandRange(Section):
 
 
 class SimulationSource(Section):
-    """The embedded default: a scanner's view of poplar leaves, from leaf optics (PROSPECT-D)."""
+    """The embedded default: a scanner's view of poplar plants, from leaf optics (PROSPECT-D)."""
 
     kind: Literal["simulation"] = "simulation"
     images: Positive = 96
     """Number of images."""
-    size: Positive = 64
+    size: Annotated[int, Field(ge=8)] = 64
     """Rows and columns of an image, pixels."""
     bands: BandRange = BandRange()
     """Bands of the simulated scanner, within 400 .. 2500 nm."""
+    field_of_view: Annotated[float, Field(gt=0)] = 200.0
+    """Side of an image on the stage [mm]; a large leaf is 90 mm long."""
+    plants: Annotated[int, Field(ge=1, le=100)] = 2
+    """Plants in an image."""
     stage: Literal["dark", "soil"] = "dark"
-    """What the leaves lie on."""
-    noise: Share = 0.005
-    """Standard deviation of the sensor's noise in the middle of the range, in reflectance; it grows to the ends."""
-    smile: Annotated[float, Field(ge=0)] = 0.0
-    """Shift of the wavelengths at the edges of a line [nm]; 0 for none."""
-    stripes: Share = 0.0
-    """Standard deviation of the gains of the detector's columns, which draw stripes; 0 for none."""
+    """What the plants stand on: black cloth, or dry to moist soil."""
+    senescence: Share = 0.4
+    """Share of plants that are losing leaves; their oldest leaves are yellow with brown spots."""
+    lamp_zenith: Annotated[float, Field(ge=0, le=60)] = 25.0
+    """Angle between the lamp and the vertical, degrees."""
+    diffuse: Share = 0.3
+    """Share of the light that does not come from the lamp and so reaches shadows too."""
+    unevenness: Annotated[float, Field(ge=0, le=0.3)] = 0.05
+    """Relative standard deviation of the illumination that the white reference has not corrected."""
+    noise: Share = 0.002
+    """Standard deviation of the measured reflectance of a white target where lamp and detector are best; it grows
+    towards both ends of the range."""
+    smile: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Shift of the wavelengths at both edges of a line against its middle [nm]."""
+    stripes: Annotated[float, Field(ge=0, le=0.3)] = 0.0
+    """Relative standard deviation of the gain from column to column."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -73,21 +86,16 @@ class References(Section):
     """Images of the scanner's own dark signal and of a white panel, for raw counts."""
 
     dark: str
-    """File of the dark reference."""
+    """File of the dark reference; {folder} and {name} in it stand for those of the image, where each has its own."""
     white: str
-    """File of the white reference."""
+    """File of the white reference, spelled in the same way."""
     white_reflectance: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Reflectance of the panel."""
 
 
-class ImagesSource(Section):
-    """Files of hyperspectral images: ENVI, MATLAB, NetCDF or Zarr."""
+class ImageWords(Section):
+    """What files of images do not say themselves."""
 
-    kind: Literal["images"]
-    files: list[str] = Field(min_length=1)
-    """Files or glob patterns, relative to the working directory: ENVI headers (.hdr), .mat, .nc and .zarr."""
-    label: str = "images"
-    """What the data are called in every store, figure and table."""
     variable: str | None = None
     """Name of the image inside .mat, .nc and .zarr files; None takes the only array that can be one."""
     shape: tuple[Positive, Positive] | None = None
@@ -99,7 +107,26 @@ class ImagesSource(Section):
     references: References | None = None
     """Dark and white references: reflectance is (raw - dark) / (white - dark)."""
     saturation: float | None = None
-    """Values of the files from which on a pixel is saturated and masked; None takes what headers say, or nothing."""
+    """Value of the files from which on a pixel is saturated and masked; None takes the largest one of an integer type,
+    and none for other numbers."""
+    ignore: float | None = None
+    """Value of the files that means no data; None takes what headers say."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ImageWords:
+        if self.references is not None and self.scale is not None:
+            raise ValueError("scale must be absent where references are given, which make reflectance of raw counts")
+        return self
+
+
+class ImagesSource(ImageWords):
+    """Files of hyperspectral images: ENVI, MATLAB, NetCDF or Zarr."""
+
+    kind: Literal["images"]
+    files: list[str] = Field(min_length=1)
+    """Files or glob patterns, relative to the working directory: ENVI headers (.hdr), .mat, .nc and .zarr."""
+    label: str = "images"
+    """What the data are called in every store, figure and table."""
 
 
 Source = Annotated[SimulationSource | ImagesSource, Field(discriminator="kind")]

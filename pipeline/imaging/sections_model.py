@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline import sections
-from pipeline.imaging.sections import Nanometres, Share
+from pipeline.imaging.sections import ImageWords, Nanometres, Share
 from pipeline.sections import Fraction, Positive, Section
 
 TraitName = Literal["chlorophyll", "carotenoids", "anthocyanins", "water", "dry_matter", "structure", "brown"]
@@ -84,6 +84,8 @@ class Masking(Section):
 class Reconstruct(Section):
     """What the trained network reconstructs."""
 
+    FREE = frozenset({"image", "image_bands", "image_words"})
+
     split: Literal["test", "validation", "train"] = "test"
     """Images of which split."""
     repeats: Positive = 1
@@ -94,6 +96,10 @@ class Reconstruct(Section):
     """Also keep what the encoder gives for every tile without a mask, and the same before training."""
     image: str | None = None
     """Reconstruct this file instead of the split. The same as --image."""
+    image_bands: Literal["same", "nearest", "averaged"] = "same"
+    """How that file's bands become those of the model: same refuses other ones, the others are as data.bands.method."""
+    image_words: ImageWords | None = None
+    """What that file does not say itself; None takes what `source` says about the training's."""
 
 
 class TrainingCurve(Section):
@@ -132,6 +138,3 @@ class Evaluation(Section):
         return [content["images_shown"], content["pixels_shown"], content["training_curves"]]
 
     FREE = frozenset({"images_shown", "pixels_shown", "training_curves"})
-
-
-__all__ = ["BandWindows", "Decoder", "Evaluation", "Groups", "Masking", "Model", "Reconstruct", "TraitName"]

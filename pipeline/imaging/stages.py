@@ -130,3 +130,5 @@ STAGES = (
 )
 PLANS = {"ingest": "preprocess.imaging.plan", "train": "model.imaging.plan"}
 EXPORTS = {"model": "model.imaging.export"}
+COMMANDS = {"validate": "preprocess.imaging.validate"}
+KINDS = frozenset({"image store", "image normals", "reconstruction", "features"})

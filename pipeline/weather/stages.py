@@ -227,3 +227,10 @@ EXPORTS = {
     "weatherbench2": "evaluate.reading.weatherbench",
     "model": "model.weights.plain_file",
 }
+COMMANDS = {
+    "validate": "preprocess.validate",
+    "map": "evaluate.report.one_map",
+    "animate": "evaluate.report.animation",
+    "score --lead": "evaluate.scoring.print_scores",
+}
+KINDS = frozenset({"training store", "forecast", "simulated archive", "normals"})

@@ -15,6 +15,7 @@ sys.path.insert(0, str(WORKFLOWS.parent))
 from pipeline.config import Config, load, split_settings
 from pipeline.stages import Stage
 from pipeline.store import manifest_path
+from pipeline.workloads import plans
 
 
 def configuration_file() -> Path:
@@ -66,15 +67,21 @@ def beside(folder: str, stage: str, suffix: str) -> Path:
 
 def compared_forecasts() -> list[str | Path]:
     """Forecasts from elsewhere, and their manifests, so that one that is replaced is scored again."""
-    entries = [entry.path for entry in SETTINGS.evaluation.compare]
+    entries = [entry.path for entry in getattr(SETTINGS.evaluation, "compare", [])]  # of weather forecasts only
     return [path for p in entries for path in (p, manifest_path(Path(p))) if path == p or path.exists()]
+
+
+def caption(stage: Stage) -> str:
+    """The text of a stage's receipt in Snakemake's report: the workload's own where stages share a name."""
+    own = Path("report") / SETTINGS.task / f"{stage.name}.rst"
+    return f"../{own if (WORKFLOWS / own).exists() else Path('report') / f'{stage.name}.rst'}"
 
 
 def pages(stage: Stage) -> list[Any]:
     """Outputs that Snakemake watches besides the receipt: only the report."""
     if stage.name != "report":
         return []
-    return [report(SETTINGS.paths.report, caption="../report/report.rst", category=stage.category)]
+    return [report(SETTINGS.paths.report, caption=caption(stage), category=stage.category)]
 
 
 def launch(ranks: int = 1) -> str:
@@ -88,6 +95,7 @@ CONFIG_FILE = configuration_file()
 OVERRIDES = overrides()
 SETTINGS = settings()
 HAS = {stage.name for stage in SETTINGS.stages}
+PLAN = next(iter(plans(SETTINGS.task)))  # the first: of the stage that makes the store
 OPTIONS = shlex.join(["--config", str(CONFIG_FILE), *(word for item in OVERRIDES for word in ("--set", item))])
 
 # Jobs import our packages from this checkout, and use the Python that runs Snakemake unless conda provides another.

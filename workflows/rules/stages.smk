@@ -1,4 +1,4 @@
-# One rule for each stage of this experiment, generated from the table of stages (pipeline/weather/stages.py).
+# One rule for each stage of this experiment, generated from the table of its workload (pipeline/<workload>/stages.py).
 for STAGE in SETTINGS.stages:
 
     rule:
@@ -8,7 +8,7 @@ for STAGE in SETTINGS.stages:
             [receipt(name) for name in STAGE.needs if name in HAS],
             compared_forecasts() if STAGE.name == "score" else [],
         output:
-            report(receipt(STAGE.name), caption=f"../report/{STAGE.name}.rst", category=STAGE.category),
+            report(receipt(STAGE.name), caption=caption(STAGE), category=STAGE.category),
             *pages(STAGE),
         log:
             beside("logs", STAGE.name, ".log"),

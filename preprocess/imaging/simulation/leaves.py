@@ -66,7 +66,7 @@ class Blade:
         power, whole = self.base_power, self.base_power + FALL
         largest = (power / whole) ** power * (FALL / whole) ** FALL
         smooth = 0.5 * self.width * self.length / largest * inside**power * (1 - inside) ** FALL
-        return smooth * (1 + 0.03 * np.sin(2 * np.pi * self.teeth * inside))
+        return np.asarray(smooth * (1 + 0.03 * np.sin(2 * np.pi * self.teeth * inside)))
 
     def cover(self, x: Array, y: Array, *, soft: float) -> Array:
         """Share of the blade in a spot of the diameter `soft` mm: 1 inside, 0 outside, between them at the margin."""
@@ -128,4 +128,4 @@ class Petiole:
 def _line(distance: Array, width: Array | np.float64, spot: float) -> Array:
     """Share of a line of the given width in a spot whose middle is `distance` away from the line's."""
     overlap = np.minimum(distance + width / 2, spot / 2) - np.maximum(distance - width / 2, -spot / 2)
-    return np.clip(overlap, 0, None) / spot
+    return np.asarray(np.clip(overlap, 0, None) / spot)

@@ -53,7 +53,8 @@ class Lamp:
         """Light on a sloping surface relative to a level one, and its glint, a reflectance.
 
         Args:
-            rise_x, rise_y: slopes of the surface.
+            rise_x: slope of the surface in x, mm per mm.
+            rise_y: slope in y.
         """
         norm = np.sqrt(1 + rise_x**2 + rise_y**2)
         sin, cos = np.sin(self.zenith), np.cos(self.zenith)
@@ -92,7 +93,8 @@ def picture(stage: Array, surfaces: Sequence[Surface], *, x: Array, y: Array, pi
     Args:
         stage: (pixel, band) reflectance.
         surfaces: from the lowest to the highest.
-        x, y: (pixel,) positions in mm.
+        x: (pixel,) positions in mm.
+        y: (pixel,) positions in mm.
         pixel: size in mm.
         lamp: the light.
 

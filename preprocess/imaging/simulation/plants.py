@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.imaging.simulation.leaves import Blade, Petiole
+from preprocess.imaging.simulation.prospect import trait_row
 from preprocess.imaging.simulation.settings import SceneSettings
 from preprocess.imaging.simulation.tissue import Tissue, leaf_tissue
 
@@ -22,8 +23,9 @@ GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 """Radians from one leaf of a shoot to the next."""
 BLADE_LENGTH, PETIOLE_LENGTH = 76.0, 38.0
 """mm; of a full-grown leaf of an average plant."""
-PETIOLE = np.array([14.0, 5.0, 3.0, 0.03, 0.016, 2.0, 0.0])
-"""Traits of petioles and stems, thick and pale; in the order of `prospect.TRAITS`."""
+PETIOLE = {"chlorophyll": 14.0, "carotenoids": 5.0, "anthocyanins": 3.0, "water": 0.03, "dry_matter": 0.016,
+           "structure": 2.0, "brown": 0.0}  # fmt: skip
+"""Traits of petioles, thick and pale."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,23 @@ def _places(settings: SceneSettings, rng: np.random.Generator) -> Array:
 def _plant(settings: SceneSettings, treatment: Array, rng: np.random.Generator) -> _Plant:
     z = 0.7 * treatment + 0.7 * rng.standard_normal(6)
     chlorophyll = 36.0 * np.exp(0.38 * z[0])
-    carotenoids = (2.0 + 0.17 * chlorophyll) * np.exp(0.18 * z[1])
-    anthocyanins = 0.8 * np.exp(0.5 * z[2])
-    water, dry_matter = 0.0105 * np.exp(0.25 * z[3]), 0.006 * np.exp(0.22 * z[4])
-    structure = 1.3 + 0.35 * np.exp(0.35 * z[5])
+    mature = {
+        "chlorophyll": chlorophyll,
+        "carotenoids": (2.0 + 0.17 * chlorophyll) * np.exp(0.18 * z[1]),
+        "anthocyanins": 0.8 * np.exp(0.5 * z[2]),
+        "water": 0.0105 * np.exp(0.25 * z[3]),
+        "dry_matter": 0.006 * np.exp(0.22 * z[4]),
+        "structure": 1.3 + 0.35 * np.exp(0.35 * z[5]),
+        "brown": 0.0,
+    }
+    petiole = PETIOLE | {
+        "chlorophyll": PETIOLE["chlorophyll"] * rng.uniform(0.6, 1.5),
+        "anthocyanins": PETIOLE["anthocyanins"] * rng.uniform(0.3, 2.5),
+    }
     return _Plant(
-        mature=np.array([chlorophyll, carotenoids, anthocyanins, water, dry_matter, structure, 0.0]),
+        mature=trait_row(mature),
         redness=float(rng.uniform(0, 9)),
-        petiole=PETIOLE * np.array([rng.uniform(0.6, 1.5), 1, rng.uniform(0.3, 2.5), 1, 1, 1, 1]),
+        petiole=trait_row(petiole),
         senescent=bool(rng.random() < settings.senescence),
         width=float(rng.uniform(0.62, 0.82)),
         base_power=float(rng.uniform(0.5, 0.78)),

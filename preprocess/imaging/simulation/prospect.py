@@ -10,6 +10,7 @@ Contract: spectra in nm on any wavelengths from 400 to 2500; one leaf never chan
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +19,14 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.special import exp1
 
+from pipeline.imaging.image_store import TRAIT_UNITS
+
 Array = NDArray[np.float64]
 
-TRAITS = {
-    "chlorophyll": "ug cm-2",
-    "carotenoids": "ug cm-2",
-    "anthocyanins": "ug cm-2",
-    "water": "cm",
-    "dry_matter": "g cm-2",
-    "structure": "1",
-    "brown": "1",
-}
-"""Names and units of a leaf's traits in the order used everywhere: what it contains and its number of plates."""
+TRAITS = tuple(TRAIT_UNITS)
+"""What a leaf contains and its number of plates, in the order of every array of traits here."""
 
-STRUCTURE = list(TRAITS).index("structure")
+STRUCTURE = TRAITS.index("structure")
 INCIDENCE = 40.0
 """Degrees; the half-angle of the cone from which light meets a leaf, a constant of the model."""
 _LEAVES_AT_ONCE = 64
@@ -111,14 +106,20 @@ def transmissivity(index: Array, *, angle: float) -> Array:
         )
 
     both = perpendicular(low) - perpendicular(high) + parallel(low) - parallel(high)
-    return both / (2 * sine2)
+    return np.asarray(both / (2 * sine2))
+
+
+def trait_row(values: Mapping[str, float]) -> Array:
+    """Values by name as an array in the order of `TRAITS`."""
+    return np.array([values[name] for name in TRAITS], dtype=np.float64)
 
 
 def leaf_optics(traits: Array, *, material: LeafMaterial) -> tuple[Array, Array]:
     """Reflectance and transmittance of leaves.
 
     Args:
-        traits: (leaf, trait) in the order and units of `TRAITS`; nothing negative, structure at least 1.
+        traits: (leaf, trait) in the order of `TRAITS` and the units of `TRAIT_UNITS`; none is negative, structure is at
+            least 1.
         material: of the wanted wavelengths.
 
     Returns:

@@ -21,16 +21,16 @@ READING = 0.05
 def response(wavelengths: Array) -> Array:
     """Photons counted from a white target by wavelength, over those at the best wavelength from 400 to 900 nm.
 
-    Planck's law in photons times a detector that is best at 620 nm and falls to a tenth beyond 300 nm from there.
-    At the best wavelength of 400 to 900 nm the result is 1; it does not fall below 0.001.
+    Planck's law in photons times a detector that is best at 610 nm and falls to a tenth at 290 nm from there;
+    never below 0.001.
     """
 
     def counts(nm: Array) -> Array:
         planck = 1 / (nm**4 * np.expm1(1.43878e7 / (nm * LAMP_TEMPERATURE)))
-        return np.asarray(planck * 10.0 ** -(((nm - 620) / 300) ** 2))
+        return np.asarray(planck * 10.0 ** -(((nm - 610) / 290) ** 2))
 
     best = counts(np.arange(400.0, 901.0)).max()
-    return np.maximum(counts(wavelengths) / best, 1e-3)
+    return np.asarray(np.maximum(counts(wavelengths) / best, 1e-3))
 
 
 def add_smile(image: Array, *, wavelengths: Array, smile: float) -> Array:

@@ -34,8 +34,8 @@ class SimulatedImage:
     Attributes:
         wavelengths: (band,) nm.
         reflectance: (band, y, x) relative to the white reference; noise can make it slightly negative.
-        traits: (trait, y, x) of the topmost leaf, in the order and units of `prospect.TRAITS`; NaN where a leaf blade
-            covers less than half of the pixel.
+        traits: (trait, y, x) of the topmost leaf, in the order of `prospect.TRAITS` and the units of
+            `pipeline.imaging.image_store.TRAIT_UNITS`; NaN where a leaf blade covers less than half of the pixel.
     """
 
     wavelengths: Array

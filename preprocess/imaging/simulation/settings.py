@@ -32,7 +32,8 @@ class SceneSettings:
             leaves are nearer to the lamp than it is.
         noise: standard deviation of the measured reflectance of a white target at the wavelength where lamp and
             detector are best; it grows towards both ends of the range. 1 / noise is the signal-to-noise ratio there.
-        smile: shift of the wavelengths at the left and right edge against the middle of the image, in nm.
+        smile: shift of the wavelengths at the left and right edge against the middle of the image, in nm; it needs two
+            bands.
         stripes: relative standard deviation of the gain from column to column.
 
     Raises:
@@ -61,6 +62,7 @@ class SceneSettings:
         _rule(increasing, "wavelengths must increase from band to band; sort them and leave out repetitions")
         for nm in (self.wavelengths[0], self.wavelengths[-1]):
             _rule(first <= nm <= last, f"wavelengths must lie between {first:g} and {last:g} nm, got {nm:g}")
+        _rule(not self.smile or len(self.wavelengths) > 1, "smile needs at least two bands, got one; leave it at 0")
         _rule(self.seed >= 0, f"seed must not be negative, got {self.seed}")
         _rule(0 < self.field_of_view < math.inf, f"field_of_view must be positive, in mm, got {self.field_of_view:g}")
         _rule(1 <= self.plants <= 100, f"plants must be between 1 and 100, got {self.plants}")

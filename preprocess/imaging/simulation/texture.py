@@ -25,7 +25,8 @@ class Ripples:
         total = np.zeros(np.broadcast_shapes(x.shape, y.shape))
         for kx, ky, phase in self.waves:
             total += np.cos(kx * x + ky * y + phase)
-        return total * np.sqrt(2 / len(self.waves))
+        total *= np.sqrt(2 / len(self.waves))
+        return total
 
 
 def ripples(rng: np.random.Generator, *, length: float, waves: int = 12) -> Ripples:

@@ -1,6 +1,6 @@
 """What a leaf contains at every point of its blade: age, veins, yellowing and dead spots.
 
-Contract: rows of traits in the order and units of `prospect.TRAITS`, inside `LIMITS`.
+Contract: rows of traits in the order of `prospect.TRAITS`, inside `LIMITS`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.imaging.simulation.prospect import TRAITS
+from preprocess.imaging.simulation.prospect import TRAITS, trait_row
 from preprocess.imaging.simulation.texture import Ripples, ripples
 
 Array = NDArray[np.float64]
@@ -26,6 +26,7 @@ LIMITS = {
 }
 """What occurs in living and dying leaves; everything is clipped to it."""
 
+PIGMENTS = [TRAITS.index(name) for name in ("chlorophyll", "carotenoids", "anthocyanins")]
 YOUNG = {"chlorophyll": 0.45, "carotenoids": 0.55, "anthocyanins": 1.0, "water": 1.0, "dry_matter": 0.65,
          "structure": 0.88, "brown": 1.0}  # fmt: skip
 """Factors on the traits of a full-grown leaf, for one that has just unfolded."""
@@ -64,7 +65,8 @@ class Tissue:
         """Traits at points of the blade.
 
         Args:
-            along, off: (point,) as `Blade.coordinates` returns them.
+            along: (point,) distance from the base along the midrib, over the length.
+            off: (point,) signed distance from the midrib in mm.
             half_width: (point,) of the blade in mm.
             veins: (point,) share of vein tissue.
             length: of the blade in mm.
@@ -76,14 +78,15 @@ class Tissue:
         patchy = self.patches.at(along * length, off)
         pigment = (1 + self.gradient * (along - 0.5)) * (1 + 0.05 * patchy) * (1 - 0.1 * margin**3)
         rows = np.tile(self.traits, (len(along), 1))
-        rows[:, :3] *= pigment[:, None]
+        rows[:, PIGMENTS] *= pigment[:, None]
         rows = _towards(rows, VEIN, veins)
         dead, halo = self._spots(along, off, length)
         onset = 1.5 * self.senescence + 0.35 * (margin**2 - 0.5) + 0.12 * patchy - 0.5 * veins - 0.45
         yellow = np.maximum(_smooth_step(onset + 0.5) if self.senescence > 0 else np.zeros_like(margin), halo)
         rows = _towards(_towards(rows, YELLOW, yellow), DEAD, dead)
-        rows[:, list(TRAITS).index("brown")] += DEAD_BROWN * dead + 0.1 * yellow
-        return np.clip(rows, *np.array([LIMITS[name] for name in TRAITS]).T)
+        rows[:, TRAITS.index("brown")] += DEAD_BROWN * dead + 0.1 * yellow
+        low, high = np.array([LIMITS[name] for name in TRAITS]).T
+        return np.asarray(np.clip(rows, low, high))
 
     def _spots(self, along: Array, off: Array, length: float) -> tuple[Array, Array]:
         dead, halo = np.zeros_like(along), np.zeros_like(along)
@@ -105,9 +108,9 @@ def leaf_tissue(mature: Array, *, rng: np.random.Generator, redness: float, age:
         senescent: the plant is losing its oldest leaves.
     """
     grown = float(_smooth_step(np.float64(0.15 + 1.6 * age)))
-    youth = np.array([YOUNG[name] for name in TRAITS])
+    youth = trait_row(YOUNG)
     traits = mature * (youth + (1 - youth) * grown) * np.exp(0.06 * rng.standard_normal(len(TRAITS)))
-    traits[list(TRAITS).index("anthocyanins")] += redness * (1 - grown) ** 2
+    traits[TRAITS.index("anthocyanins")] += redness * (1 - grown) ** 2
     oldness = max(0.0, (age - 0.45) / 0.55)
     senescence = oldness * rng.uniform(0.3, 1.0) if senescent else 0.0
     count = rng.poisson(1 + 6 * senescence) if senescent and oldness > 0 else 0
@@ -125,8 +128,7 @@ def leaf_tissue(mature: Array, *, rng: np.random.Generator, redness: float, age:
 
 def _towards(rows: Array, factors: dict[str, float], share: Array) -> Array:
     """Each trait times its factor, as far as the share goes."""
-    target = np.array([factors[name] for name in TRAITS])
-    return rows * (1 + share[:, None] * (target - 1))
+    return rows * (1 + share[:, None] * (trait_row(factors) - 1))
 
 
 def _smooth_step(x: Array | np.float64) -> Array:
