@@ -125,6 +125,8 @@ def _table(
             for by_band in (False, True) if name in BY_BAND else (False,):
                 parts, finish = sample.parts(name, region, by_band=by_band)
                 value, low, high = sample.interval(region, parts, change(finish, -2 if by_band else -1))
+                if column == "model" and metric.better == "low":
+                    low = np.maximum(low, 0.0)  # widened for few images, it may lie where no error can
                 keys: dict[str, Any] = {column: models}
                 keys |= {"band": bands if by_band else [ALL]}
                 index = pd.MultiIndex.from_product(list(keys.values()), names=list(keys))

@@ -187,7 +187,9 @@ def nice_ceiling(value: float) -> float:
     return float(next(s for s in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if s * power >= value * (1 - 1e-9)) * power)
 
 
-def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool = True) -> bytes:
+def save(
+    figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool = True, photograph: bool = False
+) -> bytes:
     """Write PNG and PDF, close the figure, and return the PNG's bytes.
 
     Args:
@@ -195,8 +197,9 @@ def save(figure: Any, path: Path, *, colours: Colormap | None = None, pdf: bool 
         path: without suffix, or with either.
         colours: the one of MAPS that fills the figure, so that the PNG's palette keeps it.
         pdf: also write the PDF.
+        photograph: keep every colour, where 256 would not do.
     """
-    small = _png(figure, colours)
+    small = _png(figure, colours, photograph=photograph)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path.with_suffix(".png"), small)
     if pdf:
@@ -213,14 +216,17 @@ def save_one(figure: Any, path: Path, *, colours: Colormap) -> None:
     plt.close(figure)
 
 
-def _png(figure: Any, colours: Colormap | None) -> bytes:
+def _png(figure: Any, colours: Colormap | None, *, photograph: bool = False) -> bytes:
     from PIL import Image
 
     figure.set_dpi(DPI)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    if colours is None:
-        image: Any = Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image: Any
+    if photograph:
+        image = Image.fromarray(pixels)
+    elif colours is None:
+        image = Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     else:
         image = with_palette(pixels, colours)
     small = io.BytesIO()

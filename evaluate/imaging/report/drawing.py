@@ -37,7 +37,7 @@ METHODS = {
 }
 """Of predictions of traits."""
 
-CHART = (4.5, 3.5)
+CHART = (4.5, 3.7)
 """Width and height of a chart in inches."""
 IMAGE = (4.5, 5.2)
 """Of a picture of an image."""
@@ -64,7 +64,15 @@ class Keeper:
         return style.Labels(title, subtitle, self.note, unit)
 
     def keep(
-        self, figure: Any, name: str, numbers: Numbers, *, alt: str, caption: str = "", colours: Colormap | None = None
+        self,
+        figure: Any,
+        name: str,
+        numbers: Numbers,
+        *,
+        alt: str,
+        caption: str = "",
+        colours: Colormap | None = None,
+        photograph: bool = False,
     ) -> Picture:
         """Write a figure with its numbers, and close it.
 
@@ -75,8 +83,9 @@ class Keeper:
             alt: alternative text.
             caption: below it on the page.
             colours: the colour map that fills it.
+            photograph: whether it needs more than 256 colours.
         """
-        png = style.save(figure, self.folder / name, colours=colours)
+        png = style.save(figure, self.folder / name, colours=colours, photograph=photograph)
         numbers.write(self.folder / name, note=self.note)
         self.tick()
         return Picture(png, alt, caption)
@@ -85,7 +94,7 @@ class Keeper:
 def chart(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
     """An empty chart, its legend to go below."""
     figure = plt.figure(figsize=CHART)
-    axes = figure.add_axes((0.15, 0.25, 0.82, 0.6))
+    axes = figure.add_axes((0.15, 0.295, 0.82, 0.565))
     style.write_labels(figure, labels, height=CHART[1])
     axes.set_xlabel(x)
     axes.set_ylabel(y)

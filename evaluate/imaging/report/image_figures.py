@@ -20,6 +20,8 @@ from evaluate.page.pictures import Picture, PictureGroup
 
 Array = NDArray[np.float64]
 
+FIGURES = 5
+"""Of each image, at most."""
 PIXEL_COLOURS = ("#0a6bc2", "#c2410c", "#00735a", "#a33ea1", "#b8860b")
 
 
@@ -71,7 +73,7 @@ def _picture(keeper: Keeper, image: ShownImage, name: str, title: str, about: st
     }
     alt = f"{title} of the image {image.name}, {keeper.note}; {below}."
     numbers = Numbers(xr.Dataset(colours), f"{title}, {image.name}: sRGB between 0 and 1")
-    return keeper.keep(figure, f"images/{image.name}_{name}", numbers, alt=alt)
+    return keeper.keep(figure, f"images/{image.name}_{name}", numbers, alt=alt, photograph=True)
 
 
 def _mark(axes: Any, x: int, y: int, number: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from evaluate import text
 from evaluate.imaging.report import drawing
@@ -97,7 +98,11 @@ def _losses(keeper: Keeper, logs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]
             axes.plot(*points, color=colour, marker="o", markersize=3.5, linestyle="none", label=f"{name}, validation")
         lowest, highest = min(lowest, smooth.min()), max(highest, smooth[min(len(smooth) - 1, len(smooth) // 50)])
         rows += [part.assign(training=name, kind=kind) for kind, part in (("train", train), ("validation", validation))]
-    axes.set_yscale("log" if highest > 5 * lowest > 0 else "linear")
+    if highest > 5 * lowest > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
     axes.set_ylim(0.93 * lowest, 1.05 * highest)
     drawing.legend_below(figure, axes)
     table = pd.concat(rows)[["training", "kind", "step", "loss"]]

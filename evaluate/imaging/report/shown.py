@@ -1,7 +1,8 @@
 """The held-out images that the page shows, put together from their tiles.
 
 Contract: images are chosen by the rank of their error, evenly from the easiest to the hardest, so that the page shows
-no lucky ones; pixels by the rank of theirs. A tile that was reconstructed with several masks is shown with the first.
+no lucky ones; pixels by the rank of theirs, among the brighter half of the hidden ones, since dark ones have hardly a
+spectrum. A tile that was reconstructed with several masks is shown with the first.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def put_together(
     size = next(image for image in made.images.images if image.name == name)
     shape, side = (size.rows, size.columns), made.images.tile
     truth, completed = np.full((*shape, 3), np.nan), np.full((*shape, 3), np.nan)
-    hidden, error, windows = np.zeros(shape, bool), np.full(shape, np.nan), []
+    hidden, error, brightness = np.zeros(shape, bool), np.full(shape, np.nan), np.full(shape, np.nan)
+    windows: list[str] = []
     rows = {int(made.tiles[row]): row for row in reversed(made.by_image[name])}
     for tile, row in rows.items():
         sample, place = made.read(row), made.images.places[tile]
@@ -107,8 +109,11 @@ def put_together(
         truth[there] = pictures[0][inside]
         completed[there] = np.where(sample.seen.hidden[:, :, None], pictures[1], pictures[0])[inside]
         hidden[there], error[there] = sample.seen.hidden[inside], pixel_errors(sample)[inside]
+        brightness[there] = np.where(sample.seen.valid, sample.seen.truth, 0.0).mean(axis=0)[inside]
         windows += window_texts(made.images.wavelengths, sample.seen.window)
-    chosen = [np.unravel_index(i, shape) for i in choose(error.ravel(), count=pixels)]
+    bright = np.where(np.isfinite(error), brightness, np.nan)
+    worth = np.where(bright >= np.nanmedian(bright), error, np.nan) if np.isfinite(bright).any() else error
+    chosen = [np.unravel_index(i, shape) for i in choose(worth.ravel(), count=pixels)]
     found = [_pixel(made, rows, int(row), int(column)) for row, column in chosen]
     return ShownImage(
         name, rank, rmse, truth, completed, hidden, error, list(dict.fromkeys(windows)), [p for p in found if p]

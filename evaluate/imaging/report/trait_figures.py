@@ -74,7 +74,7 @@ def scatter(keeper: Keeper, patches: pd.DataFrame, *, trait: str, unit: str) -> 
     truth, guess = patches[trait].to_numpy(float), patches[f"{trait}_{PROBE}"].to_numpy(float)
     labels = keeper.labels(f"{trait.replace('_', ' ').capitalize()}, probe", f"{len(truth)} held-out patches", unit)
     figure, axes = drawing.chart(labels, x=f"truth [{unit}]", y=f"probe [{unit}]")
-    axes.set_position((0.17, 0.15, 0.8, 0.7))
+    axes.set_position((0.17, 0.14, 0.8, 0.71))
     every = -(-len(truth) // 5000)
     axes.scatter(truth[::every], guess[::every], s=5, color=METHODS[PROBE].colour, alpha=0.35, linewidths=0)
     ends = [float(np.nanmin(truth)), float(np.nanmax(truth))]

@@ -1,0 +1,128 @@
+"""The findings: sentences made from the scores and nothing else.
+
+Contract: a sentence claims a difference only where the 95% interval of the difference excludes zero; where there are
+too few images for intervals it says so. What disappoints is said as plainly as what does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluate import text
+from evaluate.imaging.report.drawing import LOOKS, METHODS
+from evaluate.imaging.report.results import BASELINES, Results, Verdict
+from evaluate.imaging.report.shown import runs
+from evaluate.imaging.scores import METRICS, REGIONS, Region
+from evaluate.imaging.traits.stage import PLS, PROBE, UNTRAINED
+from evaluate.page.cells import Finding, Score
+from pipeline.words import counted
+
+VERDICTS: dict[Verdict, str] = {
+    "better": "below that of {}",
+    "unsure": "not distinguishable from that of {}",
+    "worse": "above that of {}",
+}
+TRAIT_VERDICTS: dict[Verdict, str] = {
+    "better": "better than {}",
+    "unsure": "not distinguishable from {}",
+    "worse": "worse than {}",
+}
+MOST_RANGES = 4
+"""Of wavelengths that a sentence names."""
+
+
+def findings(results: Results) -> list[Finding]:
+    """One for each region, one for the other scores, one for the bands, one for each trait."""
+    found = [_of_region(results, region) for region in results.regions]
+    if results.has_intervals:
+        found[1:1] = [_other_scores(results), _of_bands(results)]
+    return found + [_of_trait(results, trait) for trait in results.facts.traits.names]
+
+
+def _of_region(results: Results, region: Region) -> Finding:
+    ours, best = results.score("network", "rmse", region), results.best_baseline("rmse", region)
+    what = REGIONS[region].capitalize()
+    value = f"{what}: the network's RMSE is {with_interval(ours)}"
+    reference = f"{LOOKS[best].title} {with_interval(results.score(best, 'rmse', region))}"
+    verdicts = {name: results.verdict(name, "rmse", region) for name in BASELINES}
+    if "unknown" in verdicts.values():
+        return Finding(f"{value}, that of the best baseline, {reference} (too few images to say what is chance).")
+    if set(verdicts.values()) == {"better"}:
+        return Finding(f"{value}, below that of every baseline; the best of them is {reference}.", "good")
+    claims = _claims({name: LOOKS[name].title for name in BASELINES}, verdicts, VERDICTS)
+    tone = "bad" if "worse" in verdicts.values() else ""
+    return Finding(f"{value}, {claims}. The best baseline is {reference}.", tone)
+
+
+def _claims(titles: dict[str, str], verdicts: dict[str, Verdict], words: dict[Verdict, str]) -> str:
+    """What the verdicts say, those that are alike together."""
+    parts = []
+    for key, phrase in words.items():
+        named = [titles[name] for name, found in verdicts.items() if found == key]
+        parts += [phrase.format(text.join(named))] if named else []
+    return ", ".join(parts)
+
+
+def _other_scores(results: Results) -> Finding:
+    """Where the other scores say something else than the RMSE."""
+    others = [name for name in METRICS if name != "rmse"]
+    doubts = []
+    for name in others:
+        unbeaten = [LOOKS[b].title for b in BASELINES if results.verdict(b, name, "hidden") != "better"]
+        doubts += [f"{METRICS[name].title} (against {text.join(unbeaten)})"] if unbeaten else []
+    if not doubts:
+        return Finding(f"So it is for {text.join([METRICS[name].title for name in others])} on hidden patches.", "good")
+    return Finding(f"On hidden patches the network is not surely better in {text.join(doubts)}.", "bad")
+
+
+def _of_bands(results: Results) -> Finding:
+    wavelengths, unbeaten = results.unbeaten_bands("hidden")
+    total = counted(len(wavelengths), "band")
+    if not unbeaten.any():
+        return Finding(f"Its RMSE on hidden patches is below that of every baseline in each of the {total}.", "good")
+    ranges = [f"{wavelengths[a]:.0f} to {wavelengths[b]:.0f} nm" for a, b in runs(unbeaten)]
+    shown = ranges[:MOST_RANGES] + [f"{len(ranges) - MOST_RANGES} more ranges"] * (len(ranges) > MOST_RANGES)
+    share = f"{int(unbeaten.sum())} of {total}"
+    return Finding(f"In {share} its RMSE is not surely below that of every baseline: {text.join(shown)}.", "bad")
+
+
+def _of_trait(results: Results, trait: str) -> Finding:
+    """The probe beside PLS, the untrained network and the best index, with all labels and with the fewest."""
+    numbers = results.label_numbers
+    parts = []
+    for labelled in dict.fromkeys([numbers[-1], numbers[0]]):
+        beside = _compared(results, trait, labelled)
+        values = {name: results.trait_score(name, trait, labelled) for name in beside}
+        listed = text.join([f"{METHODS[name].title} {text.score(score.value)}" for name, score in values.items()])
+        verdicts = {name: results.trait_verdict(name, trait, labelled) for name in beside}
+        claims = _claims({name: METHODS[name].title for name in beside}, verdicts, TRAIT_VERDICTS)
+        ours = with_interval(results.trait_score(PROBE, trait, labelled), r2=True)
+        which = f"all {labelled}" if labelled == numbers[-1] else f"{labelled}"
+        parts.append(
+            f"with {which} labelled images the probe has an R² of {ours} ({listed}){f': {claims}' * bool(claims)}"
+        )
+    ours, verdicts = results.trait_score(PROBE, trait, numbers[-1]), set()
+    verdicts = {results.trait_verdict(name, trait, numbers[-1]) for name in _compared(results, trait, numbers[-1])}
+    tone = "bad" if "worse" in verdicts or not ours.value > 0 else "good" if verdicts == {"better"} else ""
+    nothing = " It reads nothing of it from unseen plants." if not ours.value > 0 else ""
+    return Finding(f"{trait.replace('_', ' ').capitalize()}: {'; '.join(parts)}.{nothing}", tone)
+
+
+def _compared(results: Results, trait: str, labelled: int) -> list[str]:
+    """PLS, the untrained network, and the index that is best for a trait."""
+    methods = list(results.traits["method"].unique())
+    indices = [name for name in methods if name not in (PROBE, UNTRAINED, PLS)]
+    best = max(
+        indices,
+        key=lambda name: np.nan_to_num(results.trait_score(name, trait, labelled).value, nan=-np.inf),
+        default="",
+    )
+    return [name for name in (PLS, UNTRAINED, best) if name in methods]
+
+
+def with_interval(score: Score, *, r2: bool = False) -> str:
+    """A score with its interval in brackets."""
+    write = text.score if r2 else text.number
+    return (
+        f"{write(score.value)} [{write(score.low)}, {write(score.high)}]" if score.has_interval else write(score.value)
+    )
