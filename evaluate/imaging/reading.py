@@ -80,17 +80,8 @@ class Reconstructions:
             ValueError: not there, not finished, damaged, or of other images.
         """
         self.path, self.images = path, images
-        self.contract: Mapping[str, Any] = read_manifest(path, stage=STAGE)["contract"]
-        if list(self.contract.get("bands", images.bands)) != images.bands:
-            raise ValueError(
-                f"reconstructions {path} must have the bands of the images {images.path}, got others; run {STAGE} again"
-            )
+        self.contract = contract_for(path, images)
         self.tiles = np.asarray(_small(path, "tile"), np.int64)
-        if self.tiles.size == 0 or self.tiles.max() >= len(images.places):
-            raise ValueError(
-                f"reconstructions {path} must be of tiles of {images.path}, which has {len(images.places)}, got "
-                f"{self.tiles.max(initial=0)}; run {STAGE} again"
-            )
         self._windows = np.asarray(_small(path, "band_window"), np.float64).reshape(len(self.tiles), -1, 2)
         self._hidden = np.asarray(_small(path, "hidden"), bool)
         self._guess, self._truth = Reader(path, "reconstruction"), Tiles(images)
@@ -131,6 +122,21 @@ class Reconstructions:
         truth, valid = self._truth.read(tile)
         guess = self._guess.read(slice(row, row + 1))[0]
         return Sample(Seen(truth, valid, self.hidden(row), self.window(row)), guess, tile)
+
+
+def contract_for(path: Path, images: ImageStore) -> Mapping[str, Any]:
+    """The contract of a finished store that the network wrote for these images.
+
+    Raises:
+        ValueError: not there, not finished, damaged, or of other images.
+    """
+    contract: Mapping[str, Any] = read_manifest(path, stage=STAGE)["contract"]
+    if contract.get("store") != images.digest:
+        raise ValueError(
+            f"store {path} must be of the images {images.path} ({images.digest}), got those of "
+            f"{contract.get('store')}; run {STAGE} again"
+        )
+    return contract
 
 
 def pixels_of(patches: Mask, *, patch: int) -> Mask:

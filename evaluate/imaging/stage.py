@@ -145,7 +145,7 @@ def _labelled(
     config: ImagingConfig, images: ImageStore, normals: ImageNormals, names: list[str]
 ) -> tuple[Patches, Patches]:
     """Labelled patches of the held-out images and of the training images."""
-    features = Features(config.paths.features)
+    features = Features(config.paths.features, images)
     splits = normals.splits
     wanted = [splits.of(config.reconstruct.split), splits.train]
     with progress("tiles") as bar:

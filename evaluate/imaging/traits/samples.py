@@ -16,10 +16,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from evaluate.imaging.reading import Tiles
+from evaluate.imaging.reading import STAGE, Tiles, contract_for
 from pipeline.imaging.image_store import ImageStore
 from pipeline.shards import Reader
-from pipeline.store import read_manifest
 
 Array = NDArray[np.float64]
 
@@ -69,10 +68,14 @@ class Features:
 
     Args:
         path: folder.
+        images: the store of images.
+
+    Raises:
+        ValueError: not there, not finished, damaged, or of other images.
     """
 
-    def __init__(self, path: Path) -> None:
-        read_manifest(path, stage="python -m pipeline reconstruct")
+    def __init__(self, path: Path, images: ImageStore) -> None:
+        contract_for(path, images)
         numbers: Any = zarr.open_array(path / "tile", mode="r")[:]
         self._row = {int(tile): row for row, tile in enumerate(numbers)}
         group: Any = zarr.open_group(path, mode="r")
@@ -86,7 +89,7 @@ class Features:
             ValueError: the store lacks the tile.
         """
         if tile not in self._row:
-            raise ValueError(f"features must be there for every tile, got none of tile {tile}; run reconstruct again")
+            raise ValueError(f"features must be there for every tile, got none of tile {tile}; run {STAGE} again")
         row = self._row[tile]
         return {name: reader.read(slice(row, row + 1))[0] for name, reader in self._readers.items()}
 

@@ -210,7 +210,11 @@ def write_features(config: ImagingConfig, store: ImageStore, *, size: int = 12) 
     reader, shape = store.reader("reflectance"), (number, side, side, size)
     spec = ArraySpec(("tile", "py", "px", "feature"), shape, (1, *shape[1:]))
     coords = xr.Dataset(coords={"tile": np.arange(number)})
-    described: dict[str, Any] = {"slab_dim": "tile", "slab_size": 16, "contract": {"kind": "features"}}
+    described: dict[str, Any] = {
+        "slab_dim": "tile",
+        "slab_size": 16,
+        "contract": {"kind": "features", "store": store.digest},
+    }
     both = {"features": spec, "features_untrained": spec}
     with SlabStore(config.paths.features, arrays=both, coords=coords, **described) as written:
         for slab in written.pending():
