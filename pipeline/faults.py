@@ -133,6 +133,10 @@ def _where(loc: Sequence[int | str], kind: type[Section]) -> tuple[tuple[str, ..
     here: list[Any] = [kind]
     parent = here
     for position, part in enumerate(loc):
+        tagged = [section for section in _sections(here) if str(part) in _tags([section])]
+        if tagged and len(_sections(here)) > 1:  # pydantic's name of a member, which may be that of a key too
+            union, here = tuple(key), list(tagged)
+            continue
         inside = _inside(here, part)
         if not inside and (position < len(loc) - 1 or not _sections(here) or str(part) in _tags(here)):
             union = tuple(key)  # pydantic's name of a member

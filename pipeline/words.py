@@ -30,3 +30,16 @@ def spanned(first: str, last: str) -> str:
     ('2001-01-01 .. 2001-01-31', '2001-01-01')
     """
     return first if first == last else f"{first} .. {last}"
+
+
+def size(count: float) -> str:
+    """Bytes as messages print them.
+
+    >>> size(45_600_000_000_000)
+    '45.6 TB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

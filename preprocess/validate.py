@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from pipeline import damage, manifest, store
-from pipeline.console import progress, say, stamp
-from pipeline.damage import DamagedShardError
+from pipeline import manifest, store
+from pipeline.console import say, stamp
+from pipeline.departures import of_manifest, read_slabs, recorded_slabs, tell
 from pipeline.grid import Grid
 from pipeline.weather import foresight, variables
 from pipeline.weather.config import WeatherConfig
@@ -51,29 +51,9 @@ def run_validate(config: WeatherConfig | None, paths: list[Path]) -> None:
         if not paths:
             raise ValueError(f"store must exist, got nothing at {config.paths.store}; run python -m pipeline regrid")
     checked = {path: departures(path, config=config) for path in paths}
-    faulty = {path: lines for path, lines in checked.items() if lines}
-    for path in paths:
-        if path not in faulty:
-            say(f"validate: {path} keeps the contract")
-    if faulty:
-        listing = "\n".join("\n  ".join([str(path), *lines, *_remedy(path, lines)]) for path, lines in faulty.items())
-        total = sum(map(len, faulty.values()))
-        raise ValueError(
-            f"stores must keep the contract of docs/data-contract.md, got {total} departure(s):\n{listing}"
-        )
+    tell(checked, page="docs/data-contract.md")
     for line in [] if config is None else foresight.look_ahead(config):
         say(f"validate: {line}")
-
-
-class _Damage(str):
-    """A departure that the command which wrote the store sets right."""
-
-
-def _remedy(path: Path, lines: Sequence[str]) -> list[str]:
-    """What the user can do for a store of ours that is not as it was written."""
-    if not manifest.contract_of(path) or not any(isinstance(line, _Damage) for line in lines):
-        return []
-    return [manifest.remedy(path, manifest.inspect(path)[0])]
 
 
 def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
@@ -90,12 +70,8 @@ def departures(path: Path, *, config: WeatherConfig | None = None) -> list[str]:
         return [f"must hold the array 'state', got {', '.join(map(repr, ds.data_vars)) or 'no array'}"]
     kind = "forecast" if "init_time" in ds["state"].dims else "training store"
     content, faults = manifest.inspect(path)
-    if content and not content["complete"]:
-        faults.append(f"must be complete, got {len(content['slabs'])} slabs recorded and no end")
-    if content:
-        faults += manifest.metadata_faults(path, content)
     return [
-        *map(_Damage, faults),
+        *of_manifest(path, content, faults),
         *_contract(ds, kind),
         *_layout(ds, kind),
         *_channels(ds, config),
@@ -227,7 +203,7 @@ def _values(path: Path, ds: xr.Dataset, kind: str, content: Mapping[str, Any]) -
     state = group["state"]
     length, axis = state.shape[0], state.ndim - 3
     names = [str(c) for c in ds["channel"].values] if "channel" in ds else []
-    slabs = {i: (e["start"], e["stop"], e["sha256"]) for i, e in content.get("slabs", {}).items()}
+    slabs = recorded_slabs(content)
     if not slabs:
         step = max(1, _BLOCK // max(1, 4 * int(np.prod(state.shape[1:], dtype=np.int64))))
         slabs = {str(slab.index): (slab.start, slab.stop, None) for slab in store.slabs(length, step)}
@@ -236,35 +212,16 @@ def _values(path: Path, ds: xr.Dataset, kind: str, content: Mapping[str, Any]) -
     if covered != length:
         yield f"slabs must cover {length} along {_KINDS[kind][0]}, got {covered} recorded"
     low, high, missing = (np.full(len(names), v) for v in (np.inf, -np.inf, 0))
-    with progress("slabs") as bar:
-        task = bar.add_task(f"validate {path.name}", total=len(slabs))
-        for index, (start, stop, sha256) in slabs.items():
-            bar.advance(task)
-            try:
-                parts = damage.read_slab(path, {"start": start, "stop": stop}, arrays=arrays)
-            except DamagedShardError as error:
-                yield _Damage(f"{_slab(path, content, index, start)} must be readable: {error.reason}")
-                continue
-            except Exception as error:  # any complaint of Zarr's
-                reason = f"{type(error).__name__}: {error}"
-                yield _Damage(f"{_slab(path, content, index, start)} must be readable: {reason}")
-                continue
-            if sha256 is not None and damage.slab_digest(parts) != sha256:
-                yield _Damage(f"{_slab(path, content, index, start)} must match its recorded digest, got another")
-            if axis >= 1 and parts["state"].shape[axis] == len(names):
-                flat = np.moveaxis(parts["state"], axis, 0).reshape(len(names), -1)
-                good = np.isfinite(flat)
-                missing += (~good).sum(axis=1)
-                low = np.minimum(low, flat.min(axis=1, where=good, initial=np.inf))
-                high = np.maximum(high, flat.max(axis=1, where=good, initial=-np.inf))
+    for parts, faults in read_slabs(path, content, slabs, arrays):
+        yield from faults
+        if parts and axis >= 1 and parts["state"].shape[axis] == len(names):
+            flat = np.moveaxis(parts["state"], axis, 0).reshape(len(names), -1)
+            good = np.isfinite(flat)
+            missing += (~good).sum(axis=1)
+            low = np.minimum(low, flat.min(axis=1, where=good, initial=np.inf))
+            high = np.maximum(high, flat.max(axis=1, where=good, initial=-np.inf))
     for name, a, b, gone in zip(names, low, high, missing, strict=True):
         yield from _range(name, float(a), float(b), int(gone))
-
-
-def _slab(path: Path, content: Mapping[str, Any], index: str, start: int) -> str:
-    """What messages call a slab."""
-    where = damage.span_of(path, content, int(index)) if index in content.get("slabs", {}) else f"from {start} on"
-    return f"slab {index} ({where})"
 
 
 def _range(name: str, low: float, high: float, missing: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ import yaml
 
 from pipeline import __main__ as cli
 from pipeline.config import load, parse, split_settings
+from pipeline.imaging.config import ImagingConfig
 from pipeline.weather.config import WeatherConfig
 from tests.pipeline.test_config import every_key
 
@@ -33,9 +34,10 @@ OTHERS = [
     ROOT / "Dockerfile",
 ]
 DEMO = ROOT / "workflows" / "config" / "demo.yaml"
+PLANTS = ROOT / "workflows" / "config" / "plants.yaml"
 PROGRAMS = ("python", "make", "snakemake", "torchrun", "sbatch", "mamba", "docker")
 STAND_INS = {"FILE", "C", "PATH", "CONFIG", "...", "my.yaml", "your.yaml", "analysis.nc", "/data/my.yaml"}
-SECTIONS = "source|data|model|training|forecast|evaluation|compute"
+SECTIONS = "source|data|model|training|forecast|evaluation|compute|masking|reconstruct"
 IN_CONTRACTS = {"source.version"}
 """Named like settings, but entries of a store's contract."""
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -224,14 +226,14 @@ def of_module(name: str) -> bool:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_settings_that_a_page_names_exist(path: Path) -> None:
     """Catches a key that was renamed and still stands in a sentence or in an example of a configuration."""
-    keys = set(every_key(WeatherConfig))
+    keys = set(every_key(WeatherConfig)) | set(every_key(ImagingConfig))
     for text, inline in snippets(path):
         named = re.fullmatch(rf"((?:{SECTIONS})(?:\.[a-z_]+)+)(?:[:= ].*)?", text) if inline else None
         if named and not of_module(named[1]) and named[1] not in IN_CONTRACTS:
             assert named[1] in keys, f"{path.name}: {text}"
     for block in blocks(path):
         if re.match(rf"\s*(?:{SECTIONS}):", block):
-            raw = yaml.safe_load(DEMO.read_text())
+            raw = yaml.safe_load((PLANTS if path.name == "hyperspectral.md" else DEMO).read_text())
             for section, content in yaml.safe_load(block).items():
                 other = content.get("kind", raw.get(section, {}).get("kind")) != raw.get(section, {}).get("kind")
                 raw[section] = content if other else {**raw.get(section, {}), **content}

@@ -132,7 +132,8 @@ def _edges(target: Wavelengths) -> Wavelengths:
 
 
 def _half_distance(given: Wavelengths, band: int) -> float:
-    """Half the distance from a band to the farther of its neighbours [nm]."""
+    """Half the usual distance of the bands there [nm]: not across a gap that bad bands left."""
     if given.size == 1:
         return 0.5
-    return float(np.diff(given[max(0, band - 1) : band + 2]).max()) / 2
+    nearer = float(np.diff(given[max(0, band - 1) : band + 2]).min())
+    return max(nearer, float(np.median(np.diff(given)))) / 2

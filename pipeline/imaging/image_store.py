@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from pipeline.store import ArraySpec
 
 KIND = "image store"
-CHUNK_BANDS = 25
-"""Bands of one chunk, the smallest piece that can be read alone; a chunk holds one tile."""
+CHUNK_BYTES, CHUNK_PARTS = 400_000, 8
+"""A chunk, the smallest piece that can be read alone, holds one tile and bands of this size at most, and at most this
+part of all bands, so that each channel rank reads its own."""
 TRAIT_UNITS = {
     "chlorophyll": "ug cm-2",
     "carotenoids": "ug cm-2",
@@ -88,7 +89,8 @@ def arrays(*, tiles: int, bands: int, tile: int, traits: int = 0) -> dict[str, A
     from pipeline.store import ArraySpec
 
     dims, shape = ("tile", "band", "y", "x"), (tiles, bands, tile, tile)
-    chunk = (1, min(CHUNK_BANDS, bands), tile, tile)
+    most = min(CHUNK_BYTES // (4 * tile * tile), -(-bands // CHUNK_PARTS))
+    chunk = (1, max(1, most), tile, tile)
     found = {
         "reflectance": ArraySpec(dims, shape, chunk, attrs={"long_name": "reflectance", "units": "1"}),
         "valid": ArraySpec(dims, shape, (1, bands, tile, tile), dtype="bool"),

@@ -63,7 +63,7 @@ def write_collection(config: ImagingConfig, collection: Collection, *, command: 
     writer = image_writer(config, content, command=command)
     facts = describe(collection, config)
     with writer.held():
-        maker = _Maker(collection.pictures, tile_places(images, tile=config.data.tile), tile=config.data.tile)
+        maker = Maker(collection.pictures, tile_places(images, tile=config.data.tile), tile=config.data.tile)
         fill(writer, maker, stage="ingest", facts=facts, workers=config.compute.threads)
     provenance.write_receipt(config, stage="ingest", outputs=[writer.path], facts=facts)
     tiles = counted(writer.length, "tile")
@@ -71,14 +71,21 @@ def write_collection(config: ImagingConfig, collection: Collection, *, command: 
     say(f"ingest: {counted(len(images), 'image')}, {tiles} of {bands}, written to {writer.path}")
 
 
-class _Maker:
-    """Makes the arrays of a slab."""
+class Maker:
+    """Makes the arrays of a slab.
+
+    Args:
+        pictures: the images.
+        places: all tiles, in the order of the store.
+        tile: rows and columns of a tile, pixels.
+    """
 
     def __init__(self, pictures: Sequence[Picture], places: Sequence[TilePlace], *, tile: int) -> None:
         self.pictures = {picture.name: picture for picture in pictures}
         self.places, self.tile = places, tile
 
     def __call__(self, slab: Slab) -> Arrays:
+        """All arrays of some tiles."""
         chosen = self.places[slab.start : slab.stop]
         tiles = [self.pictures[p.image].tile(p.row, p.column, size=self.tile) for p in chosen]
         return {

@@ -20,7 +20,7 @@ from pipeline import files, store
 from pipeline.console import say, stamp
 from pipeline.weather import climatology
 from pipeline.weather.config import WeatherConfig
-from pipeline.words import counted, spanned
+from pipeline.words import counted, size, spanned
 from preprocess.ingest.gridding import FieldReader, Gridder, open_archive
 from preprocess.ingest.stage import gaps, store_times
 from preprocess.sources import Archive
@@ -190,19 +190,6 @@ def describe(plan: RegridPlan) -> list[str]:
         f"memory: up to {memory} for each of {counted(plan.workers, 'worker')}",
         f"disk: {needed} needed (store, normals and their sums), {free} free",
     ]
-
-
-def size(count: float) -> str:
-    """Bytes as messages print them.
-
-    >>> size(45_600_000_000_000)
-    '45.6 TB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def duration(seconds: float) -> str:

@@ -132,8 +132,8 @@ HEAVY = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray", "pandas", "s
 @pytest.mark.parametrize(
     ("modules", "allowed"),
     [
-        ("pipeline.__main__, pipeline.config, pipeline.weather.config", set()),
-        (", ".join(sorted({s.complete for s in workloads.all_stages().values() if s.complete})), set()),
+        ("pipeline.__main__, pipeline.config, pipeline.weather.config, pipeline.imaging.config", set()),
+        (", ".join(sorted({s.complete for t in workloads.WORKLOADS for s in workloads.stages(t) if s.complete})), set()),
         ("preprocess.cds_requests", set()),
         ("preprocess.normals.stage", {"zarr"}),
     ],
@@ -150,10 +150,11 @@ def test_each_stage_says_when_it_is_complete() -> None:
     """Catches a stage that loads all it could need only to find out that nothing is left to do."""
     import importlib
 
-    for stage in workloads.all_stages().values():
-        if stage.complete:
-            assert callable(getattr(importlib.import_module(stage.complete), f"complete_{stage.name}")), stage
-    assert [stage.name for stage in workloads.all_stages().values() if not stage.complete] == ["normals"]
+    for task, without in (("forecast", ["normals"]), ("reconstruct", [])):
+        for stage in workloads.stages(task):
+            if stage.complete:
+                assert callable(getattr(importlib.import_module(stage.complete), f"complete_{stage.name}")), stage
+        assert [stage.name for stage in workloads.stages(task) if not stage.complete] == without
 
 
 def fake_stage(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], None]) -> None:
@@ -167,6 +168,45 @@ def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -
         return cli.main()
     except SystemExit as stop:
         return int(stop.code or 0)
+
+
+IMAGES = {"task": "reconstruct", "name": "case", "source": {"kind": "simulation"}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "arguments", "message"),
+    [
+        (IMAGES, ["map"], "map must be of a configuration of task forecast, got one of task 'reconstruct'"),
+        (IMAGES, ["animate"], "animate must be of a configuration of task forecast"),
+        (IMAGES, ["score", "--lead", "7d"], "score --lead must be of a configuration of task forecast"),
+        (
+            IMAGES,
+            ["forecast"],
+            "stage must be one of task 'reconstruct' (simulate, ingest, normals, train, reconstruct,",
+        ),
+        (IMAGES, ["regrid"], "stage must be one of task 'reconstruct'"),
+        (IMAGES, ["plan", "--stage", "preprocess"], "--stage must be one of ingest, train for task 'reconstruct'"),
+        (IMAGES, ["export", "--to", "climax"], "--to must be one of model for task 'reconstruct'"),
+        (RAW, ["reconstruct", "--image", "a.hdr"], "case.yaml must describe an experiment"),
+        (RAW, ["ingest"], "stage must be one of task 'forecast'"),
+        (RAW, ["plan", "--stage", "ingest"], "--stage must be one of preprocess, train for task 'forecast'"),
+    ],
+)
+def test_commands_of_another_workload(
+    raw: dict[str, Any],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Catches a command of one workload that meets the configuration of another with a traceback."""
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump({**raw, "directory": str(tmp_path / "out")}))
+    monkeypatch.setattr(sys, "argv", ["pipeline", *arguments, "--config", str(tmp_path / "case.yaml")])
+    assert cli.main() == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("error: ") == 1
 
 
 FULL = "got none left; free some space, then the same command resumes\n"

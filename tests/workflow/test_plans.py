@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 CONFIGS = sorted((WORKFLOWS / "config").glob("*.yaml"))
 STAGES = ["regrid", "normals", "train", "forecast", "score", "report"]
+OF_IMAGES = ["normals", "train", "reconstruct", "score", "report"]
 
 
 def test_there_are_the_three_experiments() -> None:
@@ -31,9 +32,10 @@ def test_lint(tmp_path: Path) -> None:
 def test_every_experiment_plans_its_stages(path: Path, tmp_path: Path) -> None:
     """Catches a configuration that does not validate or lacks a stage, and a dry run that writes something."""
     lines = planned(run(path, tmp_path, "--dry-run"))
-    kind = yaml.safe_load(path.read_text())["source"]["kind"]
-    first = {"simulation": ["simulate", "twins"], "cds": ["fetch"]}.get(kind, [])
-    assert sorted(lines) == sorted([*STAGES, *first])
+    raw = yaml.safe_load(path.read_text())
+    kind, images = raw["source"]["kind"], raw.get("task") == "reconstruct"
+    first = {"simulation": ["simulate"] if images else ["simulate", "twins"], "cds": ["fetch"], "images": ["ingest"]}
+    assert sorted(lines) == sorted([*(OF_IMAGES if images else STAGES), *first.get(kind, [])])
     assert all(f"--config {path}" in line for line in lines.values())
     assert [p.name for p in tmp_path.iterdir() if p.name != ".snakemake"] == []
 
@@ -104,3 +106,6 @@ def test_ranks_of_the_layout_are_started(tmp_path: Path) -> None:
     lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
     start = "python -m model.parallel.torchrun --standalone --nproc-per-node=6 -m pipeline"
     assert {stage for stage, line in lines.items() if start in line} == {"train", "forecast"}
+    lines = planned(run(WORKFLOWS / "config" / "plants.yaml", tmp_path, "--dry-run", overrides=overrides[1:]))
+    start = start.replace("node=6", "node=3")
+    assert {stage for stage, line in lines.items() if start in line} == {"train", "reconstruct"}

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.imaging.readers.raw_image import RawImage, nanometres
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _BAD = "marked as bad in the header (bbl)"
 
@@ -31,12 +27,11 @@ def open_envi(path: Path) -> RawImage:
         ValueError: no header of ENVI, no data file, a data file shorter than the header says, or a field that cannot be
             read.
     """
-    with _understood(path):
-        image = _open(path)
-        header: Mapping[str, Any] = image.metadata
-        rows, columns, bands = (int(size) for size in image.shape)
-        dtype, needed = np.dtype(image.dtype), image.offset + rows * columns * bands * image.sample_size
-        data = Path(image.filename)
+    image = _open(path)
+    header: Mapping[str, Any] = image.metadata
+    rows, columns, bands = (int(size) for size in image.shape)
+    dtype, needed = np.dtype(image.dtype), image.offset + rows * columns * bands * image.sample_size
+    data = Path(image.filename)
     _require_plain(path, header, dtype)
     if (found := data.stat().st_size) < needed:
         raise ValueError(
@@ -72,9 +67,8 @@ class _Window:
         self.path = path
 
     def __call__(self, rows: slice, columns: slice, bands: Sequence[int]) -> NDArray[Any]:
-        with _understood(self.path):
-            cube = _open(self.path).open_memmap(interleave="bsq")
-            return np.array(cube[:, rows, columns][_span(bands)])
+        cube = _open(self.path).open_memmap(interleave="bsq")
+        return np.array(cube[:, rows, columns][_span(bands)])
 
 
 def _span(bands: Sequence[int]) -> slice | list[int]:
@@ -84,35 +78,36 @@ def _span(bands: Sequence[int]) -> slice | list[int]:
 
 
 def _open(path: Path) -> Any:
-    from spectral.io import envi
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are not lower case
-        image = envi.open(str(path.absolute()))
-    if isinstance(image, envi.SpectralLibrary):
-        raise ValueError(f"{path} must be an image, got a spectral library")
-    return image
-
-
-@contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """What the library says about a file, in our words."""
+    """The library's image, which has read the header and found the data file."""
     from spectral.io import envi
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that are not lower case
+            _require_image(path, envi.read_envi_header(str(path)))
+            return envi.open(str(path.absolute()))
+    except _NotAnImageError as error:
+        raise ValueError(str(error)) from None
     except envi.EnviDataFileNotFoundError:
         raise ValueError(
             f"header {path} must have its data file beside it, under the same name with .img, .dat, .raw, .bin, "
             ".hyspex, its interleave or nothing in place of .hdr; got none"
         ) from None
-    except envi.EnviException as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(
-            f"{path} must be the header of an ENVI image, got a fault: {' '.join(reason.split())}"
-        ) from None
-    except (KeyError, UnicodeDecodeError, OverflowError) as error:
-        raise ValueError(f"{path} must be the header of an ENVI image, got a fault: {error!r}") from None
+    except (envi.EnviException, ValueError, KeyError, OverflowError) as error:
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise ValueError(f"{path} must be the header of an ENVI image, got a fault: {reason}") from None
+
+
+class _NotAnImageError(Exception):
+    """A header of something else, or of a layout that there is not, which the library takes for another one."""
+
+
+def _require_image(path: Path, header: Mapping[str, Any]) -> None:
+    if "library" in str(header.get("file type", "")).lower():
+        raise _NotAnImageError(f"{path} must be an image, got a spectral library")
+    interleave = str(header.get("interleave", "bsq"))
+    if interleave.lower() not in ("bil", "bip", "bsq"):
+        raise _NotAnImageError(f"interleave of {path} must be bil, bip or bsq, got {interleave!r}")
 
 
 def _require_plain(path: Path, header: Mapping[str, Any], dtype: np.dtype[Any]) -> None:

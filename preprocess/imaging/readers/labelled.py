@@ -52,7 +52,7 @@ def open_labelled(path: Path, *, variable: str | None) -> RawImage:
             rows=cube.sizes[rows],
             columns=cube.sizes[columns],
             bands=cube.sizes[band_dim],
-            dtype=np.dtype(cube.encoding.get("dtype", cube.dtype)),
+            dtype=cube.dtype,
             window=_Window(path, str(cube.name), (str(band_dim), str(rows), str(columns))),
             wavelengths=None if found is None else nanometres(found.values, unit, origin=str(path)),
             fwhm=None

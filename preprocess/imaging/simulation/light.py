@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Spectra = NDArray[np.floating[Any]]
 
 GLOSS, SHININESS = 0.05, 40.0
 """Reflectance of the glint where a leaf mirrors the lamp into the sensor, and how narrow it is (Blinn's exponent)."""
@@ -83,15 +84,15 @@ class Surface:
     share: Array
     light: Array
     gloss: Array
-    reflectance: Array
-    transmittance: Array
+    reflectance: Spectra
+    transmittance: Spectra
 
 
-def picture(stage: Array, surfaces: Sequence[Surface], *, x: Array, y: Array, pixel: float, lamp: Lamp) -> Array:
+def picture(stage: Spectra, surfaces: Sequence[Surface], *, x: Array, y: Array, pixel: float, lamp: Lamp) -> Spectra:
     """Light that leaves the scene upwards over that of a white plate on the stage.
 
     Args:
-        stage: (pixel, band) reflectance.
+        stage: (pixel, band) reflectance; all sums have its precision.
         surfaces: from the lowest to the highest.
         x: (pixel,) positions in mm.
         y: (pixel,) positions in mm.
@@ -106,16 +107,16 @@ def picture(stage: Array, surfaces: Sequence[Surface], *, x: Array, y: Array, pi
     _shade(image, 0.0, stage.mean(axis=0), list(zip(surfaces, means)), x=x, y=y, pixel=pixel, lamp=lamp)
     for i, surface in enumerate(surfaces):
         at = surface.pixels
-        seen = (surface.reflectance + surface.gloss[:, None]) * surface.light[:, None]
+        gloss, light, share = (a[:, None].astype(image.dtype) for a in (surface.gloss, surface.light, surface.share))
+        seen = (surface.reflectance + gloss) * light
         above = list(zip(surfaces[i + 1 :], means[i + 1 :]))
         _shade(seen, surface.shape.height, means[i][0], above, x=x[at], y=y[at], pixel=pixel, lamp=lamp)
         below = image[at]
-        share = surface.share[:, None]
         image[at] = (1 - share) * below + share * (seen + surface.transmittance * below)
     return image
 
 
-def _shade(seen: Array, height: float, reflectance: Array, above: list[tuple[Surface, tuple[Array, Array]]], *,
+def _shade(seen: Spectra, height: float, reflectance: Spectra, above: list[tuple[Surface, tuple[Spectra, Spectra]]], *,
            x: Array, y: Array, pixel: float, lamp: Lamp) -> None:  # fmt: skip
     """Multiplies what is seen of a surface, (point, band), by the light that arrives there."""
     for organ, (reflected, transmitted) in above:
@@ -123,7 +124,7 @@ def _shade(seen: Array, height: float, reflectance: Array, above: list[tuple[Sur
         if gap <= 0:
             continue
         passed = transmitted / (1 - reflected * reflectance)
-        hidden = shade_share(organ.shape, gap=gap, x=x, y=y, pixel=pixel, lamp=lamp)
+        hidden = shade_share(organ.shape, gap=gap, x=x, y=y, pixel=pixel, lamp=lamp).astype(seen.dtype)
         at = np.flatnonzero(hidden > _NOTHING)
         seen[at] *= 1 - hidden[at, None] * (1 - passed)
 

@@ -7,10 +7,13 @@ dividing by the white reference makes noise of that.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Spectra = NDArray[np.floating[Any]]
 
 LAMP_TEMPERATURE = 2900.0
 """K; filament of a halogen lamp, taken as a black body."""
@@ -33,7 +36,7 @@ def response(wavelengths: Array) -> Array:
     return np.asarray(np.maximum(counts(wavelengths) / best, 1e-3))
 
 
-def add_smile(image: Array, *, wavelengths: Array, smile: float) -> Array:
+def add_smile(image: Spectra, *, wavelengths: Array, smile: float) -> Spectra:
     """The image with every column's bands shifted, by `smile` nm at both edges and by the square of x between.
 
     Args:
@@ -60,7 +63,7 @@ def column_gains(columns: int, *, wavelengths: Array, stripes: float, rng: np.ra
     return np.asarray(1 + stripes * (0.9 * gain + 0.45 * tilt * slope[:, None]))
 
 
-def add_noise(image: Array, *, wavelengths: Array, noise: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def add_noise(image: Spectra, *, wavelengths: Array, noise: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """The image as measured: photon noise, which grows with the root of the signal, and the noise of reading.
 
     Args:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.imaging.simulation import scanner
-from preprocess.imaging.simulation.light import Lamp, Surface, picture
+from preprocess.imaging.simulation.leaves import Blade, Petiole
+from preprocess.imaging.simulation.light import Lamp, Spectra, Surface, picture
 from preprocess.imaging.simulation.plants import Leaf, grow
 from preprocess.imaging.simulation.prospect import TRAITS, LeafMaterial, leaf_material, leaf_optics
 from preprocess.imaging.simulation.settings import SceneSettings
@@ -27,6 +28,10 @@ LAMP_AZIMUTH = -2.4
 """Radians; the lamp stands towards the upper left of every image."""
 
 
+LABELLED = 0.5
+"""Share of a pixel from which on its topmost organ decides its traits."""
+
+
 @dataclass(frozen=True)
 class SimulatedImage:
     """An image and what is true of it; y is the direction of travel of the scanner, x runs along its line.
@@ -35,7 +40,8 @@ class SimulatedImage:
         wavelengths: (band,) nm.
         reflectance: (band, y, x) relative to the white reference; noise can make it slightly negative.
         traits: (trait, y, x) of the topmost leaf, in the order of `prospect.TRAITS` and the units of
-            `pipeline.imaging.image_store.TRAIT_UNITS`; NaN where a leaf blade covers less than half of the pixel.
+            `pipeline.imaging.image_store.TRAIT_UNITS`; NaN where a blade covers less than half of the
+            pixel, or a petiole on top of it at least half.
     """
 
     wavelengths: Array
@@ -71,10 +77,13 @@ def simulate_image(settings: SceneSettings, *, index: int) -> SimulatedImage:
     traits = np.full((len(TRAITS), settings.size**2), np.nan, np.float32)
     surfaces: list[Surface] = []
     for leaf in grow(settings, plants):
-        surfaces += _surfaces(leaf, grid=grid, lamp=lamp, material=material, labels=traits)
-    image = picture(stage, surfaces, x=grid.x, y=grid.y, pixel=grid.pixel, lamp=lamp)
-    image *= np.exp(settings.unevenness * ripples(light, length=settings.field_of_view).at(grid.x, grid.y))[:, None]
-    cube = np.ascontiguousarray(image.T).reshape(-1, settings.size, settings.size)
+        surfaces.append(_petiole(leaf, grid=grid, material=material, labels=traits))
+        surfaces.append(_blade(leaf, grid=grid, lamp=lamp, material=material, labels=traits))
+    shown = [surface for surface in surfaces if len(surface.pixels)]
+    image = picture(stage.astype(np.float32), shown, x=grid.x, y=grid.y, pixel=grid.pixel, lamp=lamp)
+    uneven = np.exp(settings.unevenness * ripples(light, length=settings.field_of_view).at(grid.x, grid.y))
+    cube = np.ascontiguousarray((image * uneven.astype(np.float32)[:, None]).T)
+    cube = cube.reshape(-1, settings.size, settings.size)
     reflectance = _measured(cube, settings=settings, rng=noise)
     return SimulatedImage(wavelengths, reflectance, traits.reshape(-1, settings.size, settings.size))
 
@@ -91,35 +100,36 @@ def _grid(settings: SceneSettings) -> _Grid:
     return _Grid(x.ravel(), y.ravel(), pixel)
 
 
-def _surfaces(
-    leaf: Leaf, *, grid: _Grid, lamp: Lamp, material: LeafMaterial, labels: NDArray[np.float32]
-) -> list[Surface]:
-    """Petiole and blade, as far as they are in the image; enters the blade's traits into the labels."""
-    found = []
+def _petiole(leaf: Leaf, *, grid: _Grid, material: LeafMaterial, labels: NDArray[np.float32]) -> Surface:
+    """The petiole as far as it is in the image; takes the labels away from where it hides a lower blade."""
     share = leaf.petiole.cover(grid.x, grid.y, soft=grid.pixel)
     at = np.flatnonzero(share)
-    reflectance, transmittance = leaf_optics(leaf.petiole_traits[None], material=material)
-    spectra = (np.repeat(reflectance, len(at), axis=0), np.repeat(transmittance, len(at), axis=0))
-    level = np.ones(len(at)), np.zeros(len(at))
-    found.append(Surface(leaf.petiole, at, share[at], *level, *spectra))
-    share = leaf.blade.cover(grid.x, grid.y, soft=grid.pixel)
+    labels[:, at[share[at] >= LABELLED]] = np.nan
+    spectra = leaf_optics(np.tile(leaf.petiole_traits, (len(at), 1)), material=material)
+    return _surface(leaf.petiole, at, share, (np.ones(len(at)), np.zeros(len(at))), spectra)
+
+
+def _blade(leaf: Leaf, *, grid: _Grid, lamp: Lamp, material: LeafMaterial, labels: NDArray[np.float32]) -> Surface:
+    """The blade as far as it is in the image; enters its traits into the labels."""
+    blade = leaf.blade
+    share = blade.cover(grid.x, grid.y, soft=grid.pixel)
     at = np.flatnonzero(share)
     x, y = grid.x[at], grid.y[at]
-    along, off = leaf.blade.coordinates(x, y)
-    veins = leaf.blade.veins(x, y, pixel=grid.pixel)
-    half = leaf.blade.half_width(along)
-    traits = leaf.tissue.at(along, off, half_width=half, veins=veins, length=leaf.blade.length)
-    found.append(
-        Surface(
-            leaf.blade, at, share[at], *lamp.on_slope(*leaf.blade.slopes(x, y)), *leaf_optics(traits, material=material)
-        )
-    )
-    labelled = share[at] >= 0.5
+    along, off = blade.coordinates(x, y)
+    veins = blade.veins(x, y, pixel=grid.pixel)
+    traits = leaf.tissue.at(along, off, half_width=blade.half_width(along), veins=veins, length=blade.length)
+    labelled = share[at] >= LABELLED
     labels[:, at[labelled]] = traits[labelled].T
-    return [surface for surface in found if len(surface.pixels)]
+    return _surface(blade, at, share, lamp.on_slope(*blade.slopes(x, y)), leaf_optics(traits, material=material))
 
 
-def _measured(cube: Array, *, settings: SceneSettings, rng: np.random.Generator) -> NDArray[np.float32]:
+def _surface(shape: Blade | Petiole, at: NDArray[np.intp], share: Array, light: tuple[Array, Array],
+             spectra: tuple[Array, Array]) -> Surface:  # fmt: skip
+    reflectance, transmittance = (spectrum.astype(np.float32) for spectrum in spectra)
+    return Surface(shape, at, share[at], *light, reflectance, transmittance)
+
+
+def _measured(cube: Spectra, *, settings: SceneSettings, rng: np.random.Generator) -> NDArray[np.float32]:
     wavelengths = np.array(settings.wavelengths)
     gains, counting = rng.spawn(2)
     if settings.smile:

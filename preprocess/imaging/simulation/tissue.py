@@ -36,10 +36,10 @@ VEIN = {"chlorophyll": 0.35, "carotenoids": 0.45, "anthocyanins": 1.0, "water": 
 YELLOW = {"chlorophyll": 0.06, "carotenoids": 0.6, "anthocyanins": 1.0, "water": 0.75, "dry_matter": 0.9,
           "structure": 1.1, "brown": 1.0}  # fmt: skip
 """Factors where senescence is complete: chlorophyll is taken back first, carotenoids stay and colour the leaf."""
-DEAD = {"chlorophyll": 0.03, "carotenoids": 0.45, "anthocyanins": 0.5, "water": 0.2, "dry_matter": 0.85,
+DEAD = {"chlorophyll": 0.03, "carotenoids": 0.9, "anthocyanins": 0.5, "water": 0.2, "dry_matter": 0.85,
         "structure": 1.35, "brown": 1.0}  # fmt: skip
 """Factors in the middle of a dead spot, which also gains `DEAD_BROWN`."""
-DEAD_BROWN = 2.6
+DEAD_BROWN = 1.8
 """Brown pigments of a dead spot, in the units of PROSPECT."""
 
 

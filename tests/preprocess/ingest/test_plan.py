@@ -13,8 +13,9 @@ import xarray as xr
 
 from pipeline import store
 from pipeline.config import Config, parse
+from pipeline.words import size
 from preprocess.ingest import plan
-from preprocess.ingest.plan import bytes_read, duration, run_plan, size
+from preprocess.ingest.plan import bytes_read, duration, run_plan
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source
 
