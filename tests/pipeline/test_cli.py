@@ -133,7 +133,10 @@ HEAVY = ("torch", "jax", "dask", "matplotlib", "cartopy", "xarray", "pandas", "s
     ("modules", "allowed"),
     [
         ("pipeline.__main__, pipeline.config, pipeline.weather.config, pipeline.imaging.config", set()),
-        (", ".join(sorted({s.complete for t in workloads.WORKLOADS for s in workloads.stages(t) if s.complete})), set()),
+        (
+            ", ".join(sorted({s.complete for t in workloads.WORKLOADS for s in workloads.stages(t) if s.complete})),
+            set(),
+        ),
         ("preprocess.cds_requests", set()),
         ("preprocess.normals.stage", {"zarr"}),
     ],
