@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 POWERS = (1, 2, 3, 4, 6)
 """Candidates for p, from nearly the mean to nearly the nearest."""
-_ROWS = 4096
-"""Hidden pixels at once, so that a large tile needs no large matrix."""
+_PAIRS = 2**23
+"""Of hidden and visible pixels at once, so that a large tile needs no large matrix."""
 
 
 def positions(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -38,8 +38,9 @@ def spread(
     """
     given = values.astype(np.float32)
     found = np.empty((len(powers), len(wanted), given.shape[1]), np.float32)
-    for first in range(0, len(wanted), _ROWS):
-        rows = slice(first, first + _ROWS)
+    step = max(1, _PAIRS // len(known))
+    for first in range(0, len(wanted), step):
+        rows = slice(first, first + step)
         nearness = 1 / np.hypot(*(wanted[rows, None, axis] - known[None, :, axis] for axis in (0, 1)))
         weights, reached = np.ones_like(nearness), 0
         for i, power in enumerate(powers):

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 FIGURES = 5
 """Of each image, at most."""
+MOST_PIXELS = 300
+"""Along a side of a picture; a figure shows no more, and its numbers would be large."""
 PIXEL_COLOURS = ("#0a6bc2", "#c2410c", "#00735a", "#a33ea1", "#b8860b")
 
 
@@ -57,6 +59,8 @@ def _covered(image: ShownImage) -> Array:
 
 @style.look()
 def _picture(keeper: Keeper, image: ShownImage, name: str, title: str, about: str, picture: Array) -> Picture:
+    rows, columns, thin = _thinned(image.hidden.shape)
+    picture = picture[thin]
     shown = np.where(np.isfinite(picture), picture, 1.0)
     hidden = f"bands {text.join(image.windows)} hidden in all patches of a tile" if image.windows else "no bands hidden"
     below = {
@@ -64,16 +68,28 @@ def _picture(keeper: Keeper, image: ShownImage, name: str, title: str, about: st
         "seen": f"{text.percent(float(image.hidden.mean()))} of the image hidden; {hidden}",
         "reconstruction": "visible patches as they are, hidden ones as the network sees them",
     }[name]
-    figure, axes, _ = drawing.image_panel(keeper.labels(title, about), shown, below=below)
+    figure, axes, _ = drawing.image_panel(keeper.labels(title, about), shown, below=below, extent=_extent(image))
     if name == "truth":
         for i, pixel in enumerate(image.pixels):
             _mark(axes, pixel.column, pixel.row, i)
     colours = {
         f"{name}_{c}": (("y", "x"), picture[:, :, i].astype(np.float32)) for i, c in enumerate(("red", "green", "blue"))
-    }
+    } | {"y": rows, "x": columns}
     alt = f"{title} of the image {image.name}, {keeper.note}; {below}."
     numbers = Numbers(xr.Dataset(colours), f"{title}, {image.name}: sRGB between 0 and 1")
     return keeper.keep(figure, f"images/{image.name}_{name}", numbers, alt=alt, photograph=True)
+
+
+def _thinned(shape: tuple[int, ...]) -> tuple[Array, Array, tuple[slice, slice]]:
+    """Rows and columns that a picture shows: every one of a small image, every second or third of a large one."""
+    every = slice(None, None, -(-max(shape) // MOST_PIXELS))
+    return np.arange(shape[0])[every], np.arange(shape[1])[every], (every, every)
+
+
+def _extent(image: ShownImage) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a picture, so that pixels keep their numbers."""
+    rows, columns = image.hidden.shape
+    return -0.5, columns - 0.5, rows - 0.5, -0.5
 
 
 def _mark(axes: Any, x: int, y: int, number: int) -> None:
@@ -86,12 +102,15 @@ def _mark(axes: Any, x: int, y: int, number: int) -> None:
 def _error(keeper: Keeper, image: ShownImage, about: str, end: float) -> Picture:
     labels = keeper.labels("Error at hidden pixels", about, "reflectance")
     colours = style.ERROR.with_extremes(bad=drawing.BLANK)
-    figure, _, shown = drawing.image_panel(labels, image.error, cmap=colours, vmin=0.0, vmax=end)
+    rows, columns, thin = _thinned(image.hidden.shape)
+    scale: Any = {"cmap": colours, "vmin": 0.0, "vmax": end, "extent": _extent(image)}
+    figure, _, shown = drawing.image_panel(labels, image.error[thin], **scale)
     drawing.colour_bar(figure, shown, label="RMSE over the bands [reflectance]; grey: visible patches")
     known = image.error[np.isfinite(image.error)]
     low, high = (text.number(float(f(known))) if known.size else "–" for f in (np.min, np.max))
     alt = f"Map of the error at hidden pixels of the image {image.name}, from {low} to {high} in reflectance."
-    values = xr.Dataset({"rmse": (("y", "x"), image.error.astype(np.float32))})
+    error = image.error[thin].astype(np.float32)
+    values = xr.Dataset({"rmse": (("y", "x"), error)}, coords={"y": rows, "x": columns})
     numbers = Numbers(values, f"Error at hidden pixels, {image.name}", {"rmse": "1"})
     return keeper.keep(figure, f"images/{image.name}_error", numbers, alt=alt, colours=style.ERROR)
 

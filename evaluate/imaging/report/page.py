@@ -66,7 +66,7 @@ def header_facts(config: ImagingConfig, results: Results) -> list[tuple[str, str
     blocks = "" if facts.block_gap is None else f"blocks of one scene, {counted(facts.block_gap, 'pixel')} apart"
     network = f"width {config.model.width}, depth {config.model.depth}, {counted(layout.world_size, 'rank')}"
     return [
-        ("Held-out images", str(len(facts.images)), blocks or f"split {facts.split}, never trained on"),
+        ("Images", str(len(facts.images)), blocks or f"split {facts.split}{', never trained on' * results.held_out}"),
         ("Reconstructed", counted(facts.samples, "tile"), f"{facts.tile} × {facts.tile} pixels"),
         ("Bands", str(facts.bands), f"{low:.0f} to {high:.0f} nm"),
         ("Hidden", text.percent(facts.hidden_share), f"in patches of {facts.patch} × {facts.patch} pixels {window}"),

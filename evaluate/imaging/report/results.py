@@ -69,6 +69,11 @@ class Results:
         return [region for region in REGIONS if region in present]
 
     @property
+    def held_out(self) -> bool:
+        """Whether the network has never seen these images."""
+        return self.facts.split != "train"
+
+    @property
     def has_intervals(self) -> bool:
         """Whether there were enough images for intervals."""
         return self.facts.intervals == "given"

@@ -101,10 +101,10 @@ def _of_trait(results: Results, trait: str) -> Finding:
         parts.append(
             f"with {which} labelled images the probe has an R² of {ours} ({listed}){f': {claims}' * bool(claims)}"
         )
-    ours, verdicts = results.trait_score(PROBE, trait, numbers[-1]), set()
+    score = results.trait_score(PROBE, trait, numbers[-1])
     verdicts = {results.trait_verdict(name, trait, numbers[-1]) for name in _compared(results, trait, numbers[-1])}
-    tone = "bad" if "worse" in verdicts or not ours.value > 0 else "good" if verdicts == {"better"} else ""
-    nothing = " It reads nothing of it from unseen plants." if not ours.value > 0 else ""
+    tone = "bad" if "worse" in verdicts or not score.value > 0 else "good" if verdicts == {"better"} else ""
+    nothing = " It reads nothing of it from unseen plants." if not score.value > 0 else ""
     return Finding(f"{trait.replace('_', ' ').capitalize()}: {'; '.join(parts)}.{nothing}", tone)
 
 

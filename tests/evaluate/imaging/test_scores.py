@@ -12,8 +12,8 @@ RANDOM = np.random.default_rng(0)
 
 
 def test_ssim_is_that_of_the_paper() -> None:
-    """Local means, variances and covariance by explicit 11 x 11 Gaussian windows (Wang et al. 2004, eq. 13 and 14), away
-    from the edges; catches another window, constant or normalisation, and colours that are mixed."""
+    """Local means, variances and covariance by explicit 11 x 11 Gaussian windows (Wang et al. 2004, eq. 13 and 14),
+    away from the edges; catches another window, constant or normalisation, and colours that are mixed."""
     one = RANDOM.random((14, 15, 3))
     other = np.clip(one + 0.2 * RANDOM.standard_normal(one.shape), 0, 1)
     offsets = np.arange(-5, 6)
