@@ -28,7 +28,7 @@ LOOKS = {
 """Of reconstructions."""
 METHODS = {
     "probe": style.Look(style.COLOURS[0], "linear probe of the features"),
-    "probe_untrained": style.Look("#68717d", "the same, network untrained", (4, 2)),
+    "probe_untrained": style.Look("#68717d", "probe, untrained network", (4, 2)),
     "pls": style.Look("#a33ea1", "PLS of the spectra", (3, 1, 1, 1)),
     "ci_re": style.Look("#008f6b", "CI red edge", (1.2, 1.4)),
     "ndvi": style.Look("#d1571b", "NDVI", (1.2, 1.4)),
@@ -37,6 +37,8 @@ METHODS = {
 }
 """Of predictions of traits."""
 
+SIMULATED = "simulated plants"
+"""What figures call images that nobody measured."""
 CHART = (4.5, 3.7)
 """Width and height of a chart in inches."""
 IMAGE = (4.5, 5.2)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluate import text
 from evaluate.imaging.report import tables
+from evaluate.imaging.report.drawing import SIMULATED
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.traits.indices import INDICES
@@ -71,7 +72,11 @@ def header_facts(config: ImagingConfig, results: Results) -> list[tuple[str, str
         ("Bands", str(facts.bands), f"{low:.0f} to {high:.0f} nm"),
         ("Hidden", text.percent(facts.hidden_share), f"in patches of {facts.patch} × {facts.patch} pixels {window}"),
         ("Network", counted(config.training.steps, "step"), network),
-        ("Truth", facts.label, f"reflectance, range {text.number(facts.value_range)}"),
+        (
+            "Truth",
+            SIMULATED if config.simulated else facts.label,
+            f"reflectance, range {text.number(facts.value_range)}",
+        ),
     ]
 
 

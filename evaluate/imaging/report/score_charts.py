@@ -20,11 +20,12 @@ from evaluate.page import style
 from evaluate.page.figure_data import Numbers
 from evaluate.page.pictures import Picture
 from evaluate.page.training_log import read_training
+from pipeline.words import counted
 
 TITLES: dict[Region, str] = {
-    "hidden": "Error by wavelength, hidden patches",
-    "window": "Error by wavelength, hidden bands",
-    "both": "Error by wavelength, hidden in both ways",
+    "hidden": "Error, hidden patches",
+    "window": "Error, hidden bands",
+    "both": "Error, hidden both ways",
 }
 
 
@@ -37,7 +38,7 @@ def error_charts(keeper: Keeper, table: pd.DataFrame) -> list[Picture]:
 def _error_chart(keeper: Keeper, table: pd.DataFrame, region: Region) -> Picture:
     rows = table[(table["region"] == region) & (table["metric"] == "rmse") & (table["band"] != ALL)]
     images = int(rows["n_images"].max())
-    labels = keeper.labels(TITLES[region], f"RMSE of every band · {REGIONS[region]}, {images} images")
+    labels = keeper.labels(TITLES[region], f"RMSE of every band · {REGIONS[region]}, {counted(images, 'image')}")
     figure, axes = drawing.chart(labels, x="wavelength [nm]", y="RMSE [reflectance]")
     ends = []
     for model in reversed(MODELS):
@@ -51,8 +52,10 @@ def _error_chart(keeper: Keeper, table: pd.DataFrame, region: Region) -> Picture
         ends.append(f"{LOOKS[model].title} {text.number(float(np.sqrt(np.mean(y**2))))}")
     axes.set_ylim(0, 1.05 * float(rows["value"].max()))
     drawing.legend_below(figure, axes)
-    alt = f"{TITLES[region]}, {keeper.note}, root mean squares: {'; '.join(reversed(ends))}, in reflectance."
-    numbers = Numbers(rows[["model", "band", "wavelength", "value", "ci_low", "ci_high"]], TITLES[region])
+    alt = f"{TITLES[region]} by wavelength, {keeper.note}, root mean squares: {'; '.join(reversed(ends))}."
+    numbers = Numbers(
+        rows[["model", "band", "wavelength", "value", "ci_low", "ci_high"]], f"{TITLES[region]}, by wavelength"
+    )
     return keeper.keep(figure, f"error_by_wavelength_{region}", numbers, alt=alt)
 
 

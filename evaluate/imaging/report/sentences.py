@@ -27,6 +27,8 @@ TRAIT_VERDICTS: dict[Verdict, str] = {
     "unsure": "not distinguishable from {}",
     "worse": "worse than {}",
 }
+SHORT = {PLS: "PLS", UNTRAINED: "the untrained network"}
+"""What sentences call methods."""
 MOST_RANGES = 4
 """Of wavelengths that a sentence names."""
 
@@ -54,24 +56,25 @@ def _of_region(results: Results, region: Region) -> Finding:
     return Finding(f"{value}, {claims}. The best baseline is {reference}.", tone)
 
 
-def _claims(titles: dict[str, str], verdicts: dict[str, Verdict], words: dict[Verdict, str]) -> str:
+def _claims(named: dict[str, str], verdicts: dict[str, Verdict], words: dict[Verdict, str]) -> str:
     """What the verdicts say, those that are alike together."""
     parts = []
     for key, phrase in words.items():
-        named = [titles[name] for name, found in verdicts.items() if found == key]
-        parts += [phrase.format(text.join(named))] if named else []
+        alike = [named[name] for name, found in verdicts.items() if found == key]
+        parts += [phrase.format(text.join(alike))] if alike else []
     return ", ".join(parts)
 
 
 def _other_scores(results: Results) -> Finding:
     """Where the other scores say something else than the RMSE."""
-    others = [name for name in METRICS if name != "rmse"]
+    titles = {name: metric.title.replace("Spectral", "spectral") for name, metric in METRICS.items() if name != "rmse"}
     doubts = []
-    for name in others:
+    for name, title in titles.items():
         unbeaten = [LOOKS[b].title for b in BASELINES if results.verdict(b, name, "hidden") != "better"]
-        doubts += [f"{METRICS[name].title} (against {text.join(unbeaten)})"] if unbeaten else []
+        doubts += [f"{title} (against {text.join(unbeaten)})"] if unbeaten else []
     if not doubts:
-        return Finding(f"So it is for {text.join([METRICS[name].title for name in others])} on hidden patches.", "good")
+        listed = text.join(list(titles.values()))
+        return Finding(f"On hidden patches it is better than every baseline in {listed} too.", "good")
     return Finding(f"On hidden patches the network is not surely better in {text.join(doubts)}.", "bad")
 
 
@@ -89,23 +92,27 @@ def _of_bands(results: Results) -> Finding:
 def _of_trait(results: Results, trait: str) -> Finding:
     """The probe beside PLS, the untrained network and the best index, with all labels and with the fewest."""
     numbers = results.label_numbers
-    parts = []
-    for labelled in dict.fromkeys([numbers[-1], numbers[0]]):
-        beside = _compared(results, trait, labelled)
-        values = {name: results.trait_score(name, trait, labelled) for name in beside}
-        listed = text.join([f"{METHODS[name].title} {text.score(score.value)}" for name, score in values.items()])
-        verdicts = {name: results.trait_verdict(name, trait, labelled) for name in beside}
-        claims = _claims({name: METHODS[name].title for name in beside}, verdicts, TRAIT_VERDICTS)
-        ours = with_interval(results.trait_score(PROBE, trait, labelled), r2=True)
-        which = f"all {labelled}" if labelled == numbers[-1] else f"{labelled}"
-        parts.append(
-            f"with {which} labelled images the probe has an R² of {ours} ({listed}){f': {claims}' * bool(claims)}"
-        )
-    score = results.trait_score(PROBE, trait, numbers[-1])
-    verdicts = {results.trait_verdict(name, trait, numbers[-1]) for name in _compared(results, trait, numbers[-1])}
+    most = numbers[-1]
+    parts = [_with_labels(results, trait, labelled) for labelled in dict.fromkeys([most, numbers[0]])]
+    score = results.trait_score(PROBE, trait, most)
+    verdicts = {results.trait_verdict(name, trait, most) for name in _compared(results, trait, most)}
     tone = "bad" if "worse" in verdicts or not score.value > 0 else "good" if verdicts == {"better"} else ""
     nothing = " It reads nothing of it from unseen plants." if not score.value > 0 else ""
-    return Finding(f"{trait.replace('_', ' ').capitalize()}: {'; '.join(parts)}.{nothing}", tone)
+    title = trait.replace("_", " ").capitalize()
+    return Finding(f"{title}: with all {most} labelled images the probe has {'. With '.join(parts)}.{nothing}", tone)
+
+
+def _with_labels(results: Results, trait: str, labelled: int) -> str:
+    """R2 of the probe with so many labelled images, and how others compare."""
+    beside = _compared(results, trait, labelled)
+    named = {
+        m: f"{SHORT.get(m, METHODS[m].title)} ({text.score(results.trait_score(m, trait, labelled).value)})"
+        for m in beside
+    }
+    verdicts = {name: results.trait_verdict(name, trait, labelled) for name in beside}
+    known = _claims(named, verdicts, TRAIT_VERDICTS) or f"beside {text.join(list(named.values()))}"
+    ours = f"an R² of {with_interval(results.trait_score(PROBE, trait, labelled), r2=True)}: {known}"
+    return ours if labelled == results.label_numbers[-1] else f"{labelled} it has {ours}"
 
 
 def _compared(results: Results, trait: str, labelled: int) -> list[str]:

@@ -17,7 +17,7 @@ from evaluate.imaging.complete import complete_report, shown_digest
 from evaluate.imaging.facts import ScoreFacts
 from evaluate.imaging.reading import Reconstructions
 from evaluate.imaging.report import score_charts, trait_figures
-from evaluate.imaging.report.drawing import Keeper
+from evaluate.imaging.report.drawing import SIMULATED, Keeper
 from evaluate.imaging.report.image_figures import FIGURES, image_group
 from evaluate.imaging.report.page import Figures, render
 from evaluate.imaging.report.results import Results
@@ -75,7 +75,8 @@ def _draw(config: ImagingConfig, results: Results) -> Figures:
     count = FIGURES * len(chosen) + len(results.regions) + 1 + (2 + MAPPED_IMAGES) * len(traits)
     with progress("figures") as bar:
         task = bar.add_task("report", total=count)
-        keeper = Keeper(paths.figures, results.facts.label, lambda: bar.advance(task))
+        note = SIMULATED if config.simulated else results.facts.label
+        keeper = Keeper(paths.figures, note, lambda: bar.advance(task))
         pixels = config.evaluation.pixels_shown
         found = [
             put_together(made, rendering, name=name, rank=rank, rmse=rmse, pixels=pixels) for name, rank, rmse in chosen

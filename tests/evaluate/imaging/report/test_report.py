@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from evaluate import text as words
 from evaluate.imaging.facts import ScoreFacts
 from evaluate.imaging.report import score_charts, shown, trait_figures
 from evaluate.imaging.report.drawing import Keeper
@@ -68,9 +69,10 @@ def test_page_is_self_contained(page: str) -> None:
 def test_page_says_what_the_data_are(page: str) -> None:
     """Simulated plants are called so above everything else; methods, receipts, what was left out."""
     assert page.index("SIMULATED PLANTS") < page.index("What the scores say")
-    for words in ("Wang et al. 2004", "inverse distance weighting", "needs 970 nm", "<summary>score", "learning_rate"):
-        assert words in page
-    assert "this training and two ranks" in page or "two ranks" in page
+    for said in ("Wang et al. 2004", "inverse distance weighting", "needs 970 nm", "<summary>score", "learning_rate"):
+        assert said in page
+    assert "name: two ranks" in page, "the resolved configuration"
+    assert re.search(r'alt="Training loss by step: this training from [^"]*; two ranks from', page)
 
 
 def test_numbers_lie_beside_every_figure(page: str, config: ImagingConfig) -> None:
@@ -115,9 +117,11 @@ def test_sentences_claim_what_the_intervals_allow(results: Results) -> None:
 def test_sentences_about_traits_compare(results: Results) -> None:
     """The probe beside PLS, the untrained network and the best index; catches a comparison with the wrong one."""
     text = next(found.text for found in findings(results) if found.text.startswith("Chlorophyll"))
-    assert "PLS of the spectra" in text
-    assert "network untrained" in text
-    assert re.search(r"with all \d+ labelled images the probe has an R² of 0\.\d", text)
+    assert re.search(r"with all \d+ labelled images the probe has an R² of 0\.\d\d \[", text)
+    for name, method in (("PLS", "pls"), ("the untrained network", "probe_untrained")):
+        value = results.trait_score(method, "chlorophyll", results.label_numbers[-1]).value
+        assert f"{name} ({words.score(value)})" in text
+    assert "With 3 it has an R² of" in text
     worse = results.traits.copy()
     worse.loc[worse["method"] == "probe", "r2"] = -0.5
     nothing = findings(dataclasses.replace(results, traits=worse))
