@@ -101,7 +101,9 @@ def _partial_least_squares(x: Array, y: Array, other: Array) -> Array:
     """Partial least squares with 1, 2, ... components: those of a fit with many begin with those of one with few."""
     from sklearn.cross_decomposition import PLSRegression
 
-    count = max(1, min(MOST_COMPONENTS, len(x) - 1, x.shape[1]))
+    if len(x) < 2:
+        return np.full((1, len(other)), y.mean())
+    count = min(MOST_COMPONENTS, len(x) - 1, x.shape[1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="y residual is constant")  # fitted exactly; the rest adds nothing
         model = PLSRegression(n_components=count, scale=False).fit(x, y)

@@ -65,7 +65,7 @@ def test_facts_say_what_was_scored(scored: ImagingConfig) -> None:
     assert facts.hidden_share == pytest.approx(0.75)
     assert (len(facts.images), facts.samples, facts.window_nanometres) == (4, 32, 80.0)
     assert facts.traits.names == ["chlorophyll", "water"]
-    assert "needs 970" in facts.traits.left_out["water_index"]
+    assert "970 nm, and the bands are 450 to 860 nm" in facts.traits.left_out["water_index"]
     with pytest.raises(ValueError, match="run python -m pipeline score again"):
         ScoreFacts.from_json({k: v for k, v in content.items() if k != "bands"})
 

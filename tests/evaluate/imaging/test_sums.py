@@ -131,7 +131,8 @@ def test_differences_are_paired() -> None:
 def test_bands_that_were_never_hidden_have_no_row() -> None:
     """Catches rows without a value, and a table that ends at them."""
     ds = made_sums()
-    ds["count"].loc[{"region": "window", "band": "b"}] = 0
+    for name in ("count", "squared", "absolute"):
+        ds[name].loc[{"region": "window", "band": "b"}] = 0
     table = tables.score_table(tables.Sample(ds, 20, 0))
     rows = table[(table["region"] == "window") & (table["metric"] == "rmse")]
     assert "b" not in set(rows["band"])
