@@ -70,7 +70,7 @@ class Method:
         best = int(np.argmin(errors))
 
         def predict(other: NDArray[np.floating]) -> Array:
-            return self.path(x, trait, np.asarray(other, np.float64).reshape(len(other), -1))[best]
+            return np.asarray(self.path(x, trait, np.asarray(other, np.float64).reshape(len(other), -1))[best])
 
         return Fitted(predict, self.settings[best])
 
