@@ -96,8 +96,9 @@ def judged(
 
 def score_traits(config: ImagingConfig, images: ImageStore, normals: ImageNormals) -> tuple[TraitFacts, list[Path]]:
     """Predict traits, where the images have maps of them; what is to be said, and the files written."""
-    names = [name for name in config.evaluation.traits if name in images.traits]
-    unknown = {name: "the images have no map of it" for name in config.evaluation.traits if name not in names}
+    wanted = [str(name) for name in config.evaluation.traits]
+    names = [name for name in wanted if name in images.traits]
+    unknown = {name: "the images have no map of it" for name in wanted if name not in names}
     if reason := _no_traits(config, names):
         return TraitFacts(reason=reason, left_out=unknown), []
     held_out, training = _labelled(config, images, normals, names)

@@ -19,6 +19,7 @@ from evaluate.page.figure_data import Numbers
 from evaluate.page.pictures import Picture, PictureGroup
 
 Array = NDArray[np.float64]
+Places = NDArray[np.integer]
 
 FIGURES = 5
 """Of each image, at most."""
@@ -80,7 +81,7 @@ def _picture(keeper: Keeper, image: ShownImage, name: str, title: str, about: st
     return keeper.keep(figure, f"images/{image.name}_{name}", numbers, alt=alt, photograph=True)
 
 
-def _thinned(shape: tuple[int, ...]) -> tuple[Array, Array, tuple[slice, slice]]:
+def _thinned(shape: tuple[int, ...]) -> tuple[Places, Places, tuple[slice, slice]]:
     """Rows and columns that a picture shows: every one of a small image, every second or third of a large one."""
     every = slice(None, None, -(-max(shape) // MOST_PIXELS))
     return np.arange(shape[0])[every], np.arange(shape[1])[every], (every, every)

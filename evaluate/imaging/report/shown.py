@@ -153,8 +153,8 @@ def _pixel(made: Reconstructions, rows: dict[int, int], row: int, column: int) -
         y, x = row - place.row, column - place.column
         if 0 <= y < side and 0 <= x < side:
             sample = made.read(at)
-            spectra = (cube[:, y, x].astype(np.float64) for cube in (sample.seen.truth, sample.guess))
-            return Pixel(row, column, *spectra, sample.seen.window)
+            truth, guess = (cube[:, y, x].astype(np.float64) for cube in (sample.seen.truth, sample.guess))
+            return Pixel(row, column, truth, guess, sample.seen.window)
     return None
 
 

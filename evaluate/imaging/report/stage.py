@@ -9,6 +9,7 @@ written last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def _images(
     """The figures of every image, their errors on one scale."""
     known = np.concatenate([image.error[np.isfinite(image.error)] for image in found]) if found else np.zeros(1)
     end = style.nice_ceiling(float(np.quantile(known, 0.98)) if known.size else 0.0)
-    how = {"of": of, "rendering": rendering.title, "end": end, "wavelengths": images.wavelengths}
+    how: dict[str, Any] = {"of": of, "rendering": rendering.title, "end": end, "wavelengths": images.wavelengths}
     return [image_group(keeper, image, **how) for image in found]
 
 

@@ -142,7 +142,7 @@ def _of_tile(
     patch: int,
 ) -> dict[str, NDArray[Any]]:
     """Columns of the patches of one tile that are mostly leaf."""
-    leaf = np.isfinite(maps).all(axis=0) & valid.all(axis=0)
+    leaf: NDArray[np.bool_] = np.asarray(np.isfinite(maps).all(axis=0) & valid.all(axis=0))
     number = _patch_sums(leaf[None].astype(np.float64), patch=patch)[0]
     rows, columns = np.nonzero(number >= LEAF_SHARE * patch * patch)
     means = {

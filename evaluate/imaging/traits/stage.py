@@ -72,7 +72,7 @@ class Judgement:
     @cached_property
     def _membership(self) -> Array:
         """Which patch belongs to which image, shape (image, N)."""
-        return (self.truth.images[:, None] == self.truth.image[None]).astype(np.float64)
+        return np.asarray(self.truth.images[:, None] == self.truth.image[None], np.float64)
 
     @cached_property
     def _weights(self) -> Array:
