@@ -99,7 +99,8 @@ def _losses(keeper: Keeper, logs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]
         if len(validation):
             points = (validation["step"], validation["loss"])
             axes.plot(*points, color=colour, marker="o", markersize=3.5, linestyle="none", label=f"{name}, validation")
-        lowest, highest = min(lowest, smooth.min()), max(highest, smooth[min(len(smooth) - 1, len(smooth) // 50)])
+        shown = np.concatenate([smooth[len(smooth) // 50 :], validation["loss"] if len(validation) else []])
+        lowest, highest = min(lowest, float(shown.min())), max(highest, float(shown.max()))
         rows += [part.assign(training=name, kind=kind) for kind, part in (("train", train), ("validation", validation))]
     if highest > 5 * lowest > 0:
         axes.set_yscale("log")

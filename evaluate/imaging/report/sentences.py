@@ -71,7 +71,8 @@ def _other_scores(results: Results) -> Finding:
     doubts = []
     for name, title in titles.items():
         unbeaten = [LOOKS[b].title for b in BASELINES if results.verdict(b, name, "hidden") != "better"]
-        doubts += [f"{title} (against {text.join(unbeaten)})"] if unbeaten else []
+        whom = "every baseline" if len(unbeaten) == len(BASELINES) else text.join(unbeaten)
+        doubts += [f"{title} (against {whom})"] if unbeaten else []
     if not doubts:
         listed = text.join(list(titles.values()))
         return Finding(f"On hidden patches it is better than every baseline in {listed} too.", "good")

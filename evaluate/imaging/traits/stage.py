@@ -100,6 +100,7 @@ class Judgement:
     def _row(self, trial: Trial) -> dict[str, Any]:
         r2 = self.interval([trial], lambda *means: r_squared(*means).mean(axis=-1))
         rmse = self.interval([trial], lambda sse, n, *_: np.sqrt(sse / n).mean(axis=-1))
+        r2 = (r2[0], r2[1], min(r2[2], 1.0))  # widened for few images, it may lie where no R2 can
         y = self.truth.traits[trial.trait]
         by_draw = 1 - ((trial.predictions - y) ** 2).sum(axis=1) / ((y - y.mean()) ** 2).sum()
         return {

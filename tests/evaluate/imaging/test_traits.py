@@ -138,7 +138,7 @@ def test_scores_of_traits_and_their_differences() -> None:
     assert row["r2"] == pytest.approx(np.mean(1 - errors / ((y - y.mean()) ** 2).sum()))
     assert row["rmse"] == pytest.approx(np.mean(np.sqrt(errors / len(y))))
     assert row["r2_lowest_draw"] <= row["r2"] <= row["r2_highest_draw"]
-    assert row["r2_ci_low"] < row["r2"] < row["r2_ci_high"]
+    assert row["r2_ci_low"] < row["r2"] < row["r2_ci_high"] <= 1
     difference = judgement.differences(trials).set_index("labelled_images").loc[20]
     expected = table.loc[(PROBE, 20), "r2"] - table.loc[("probe_untrained", 20), "r2"]
     assert difference["value"] == pytest.approx(expected)
