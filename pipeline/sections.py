@@ -142,7 +142,7 @@ class Slurm(Section):
 
 
 class Compute(Section):
-    """Where the regrid stage computes; no result depends on it."""
+    """Where the stage that makes the store computes; no result depends on it."""
 
     scheduler: Annotated[str, Field(pattern=r"^(threads|processes|slurm|(tcp|tls|ws|wss|ucx)://\S+)$")] = "threads"
     """threads: this process; processes: workers on this machine; slurm: one job a worker; or the address of a

@@ -26,8 +26,7 @@ from model.weights.climax import CLIMAX_CHANNELS
 from model.weights.start import copy_weights
 from pipeline.config import parse
 from pipeline.grid import Grid
-from pipeline.sections import Groups
-from pipeline.weather.sections_model import Model
+from pipeline.weather.sections_model import Groups, Model
 from pipeline.weather.variables import channels
 from preprocess.export import long_name
 from tests.pipeline.test_cli import RAW

@@ -81,6 +81,11 @@ class ImagingConfig(Config):
             raise ValueError(f"data.tile must be a multiple of model.patch, got {tile} and {patch} pixels")
         if isinstance(self.source, SimulationSource) and self.source.size < patch:
             raise ValueError(f"source.size must be at least model.patch, got {self.source.size} and {patch} pixels")
+        if self.compute.scheduler != "threads":
+            raise ValueError(
+                "compute.scheduler must be threads for images, which one machine reads, got "
+                f"{self.compute.scheduler!r}; compute.threads says how many"
+            )
         blocks = self.data.blocks
         if self.simulated and blocks is not None:
             raise ValueError("data.blocks must be absent for simulated images, got some; choose source.size instead")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.sections import ImageWords
+from pipeline.imaging.sections import ImageWords, References
 from preprocess.imaging.readers.opening import read_file
 from preprocess.imaging.readers.raw_image import RawImage
 
@@ -27,23 +27,48 @@ _LINES = 64
 """Lines of a reference read at once."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Panel:
+    """Dark and white reference of an image; read when they are needed, since every image may have its own.
+
+    Args:
+        dark: file of the dark reference.
+        white: file of the white reference.
+        reflectance: of the panel.
+        saturation, ignore, variable: see `ImageWords`.
+    """
+
+    dark: Path
+    white: Path
+    reflectance: float
+    saturation: float | None
+    ignore: float | None
+    variable: str | None
+
+    def lines(self) -> tuple[Line, Line]:
+        """Signal without light, and reflectance of one count above it: NaN where it cannot be known.
+
+        Raises:
+            ValueError: a file that cannot be read.
+        """
+        return _lines(self)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How values of an image become reflectance.
 
     Attributes:
-        scale: factor, where there are no references.
+        scale: factor, where there is no panel.
         ignore: value that means no data.
         ceiling: value from which on a pixel is saturated.
-        dark: (band, column) signal without light.
-        gain: (band, column) reflectance of one count above it; NaN where it cannot be known.
+        panel: dark and white reference.
     """
 
     scale: float = 1.0
     ignore: float | None = None
     ceiling: float | None = None
-    dark: Line | None = None
-    gain: Line | None = None
+    panel: Panel | None = None
 
     def __call__(
         self, raw: NDArray[Any], *, bands: Sequence[int], columns: slice
@@ -57,12 +82,12 @@ class Calibration:
         """
         values = raw.astype(np.float64)
         valid = self.counts(raw)
-        if self.dark is None or self.gain is None:
+        if self.panel is None:
             values *= self.scale
         else:
-            chosen = list(bands)
-            values -= self.dark[chosen][:, None, columns]
-            values *= self.gain[chosen][:, None, columns]
+            for factor, apply in zip(self.panel.lines(), (np.subtract, np.multiply), strict=True):
+                line = factor[list(bands)]
+                apply(values, (line if line.shape[1] == 1 else line[:, columns])[:, None], out=values)
             valid &= np.isfinite(values)
         values[~valid] = np.nan
         return values.astype(np.float32), valid
@@ -83,56 +108,69 @@ def calibration(raw: RawImage, source: ImageWords) -> Calibration:
     Raises:
         ValueError: references of another size or of an image that is reflectance already.
     """
-    plain = Calibration(
-        scale=source.scale or raw.scale or 1.0,
-        ignore=raw.ignore if source.ignore is None else source.ignore,
-        ceiling=_ceiling(raw, source),
-    )
-    if source.references is None:
-        return plain
+    ignore = raw.ignore if source.ignore is None else source.ignore
+    ceiling = _ceiling(raw, source.saturation)
+    given = source.references
+    if given is None:
+        return Calibration(source.scale or raw.scale or 1.0, ignore, ceiling)
     if raw.scale is not None:
         raise ValueError(
             f"source.references must be absent for images of reflectance, got a reflectance scale factor in {raw.path}"
         )
-    dark, white = (_reference(raw, name, source) for name in (source.references.dark, source.references.white))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(white > dark, source.references.white_reflectance / (white - dark), np.nan)
-    return Calibration(ignore=plain.ignore, ceiling=plain.ceiling, dark=dark, gain=gain)
+    dark, white = reference_paths(raw.path, given)
+    for path in (dark, white):
+        _require_size(raw, path, source)
+    panel = Panel(dark, white, given.white_reflectance, source.saturation, source.ignore, source.variable)
+    return Calibration(1.0, ignore, ceiling, panel)
 
 
-def _ceiling(raw: RawImage, source: ImageWords) -> float | None:
+def _ceiling(raw: RawImage, saturation: float | None) -> float | None:
     """The value from which on a pixel is saturated: the largest of an integer type if nothing else is known."""
-    if source.saturation is not None:
-        return source.saturation
+    if saturation is not None:
+        return saturation
     return float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "iu" else None
 
 
-def reference_path(raw: RawImage, name: str) -> Path:
-    """The file of a reference: its name may hold {folder} and {name}, those of the image."""
-    return Path(name.replace("{folder}", str(raw.path.parent)).replace("{name}", raw.path.stem)).expanduser()
+def reference_paths(path: Path, references: References) -> tuple[Path, Path]:
+    """Files of the dark and the white reference of an image: their names may hold {folder} and {name}, the image's."""
+    dark, white = (
+        Path(name.replace("{folder}", str(path.parent)).replace("{name}", path.stem)).expanduser()
+        for name in (references.dark, references.white)
+    )
+    return dark, white
 
 
-def _reference(raw: RawImage, name: str, source: ImageWords) -> Line:
-    """(band, column) mean over the lines of a reference."""
-    path = reference_path(raw, name)
+def _require_size(raw: RawImage, path: Path, source: ImageWords) -> None:
+    """Refuse a reference of another scanner or binning."""
     if not path.exists():
         raise ValueError(f"source.references must name files that exist, got nothing at {path} for {raw.path}")
-    mean = _mean_line(path, source.saturation, source.ignore, source.variable)
-    bands, columns = mean.shape
+    bands, columns = _size(path, source.variable)
     if bands != raw.bands or columns not in (1, raw.columns):
         raise ValueError(
             f"reference {path} must have the columns and bands of {raw.path}, {raw.columns} x {raw.bands}, got "
             f"{columns} x {bands}; use the references of the same scanner, settings and binning"
         )
-    return np.broadcast_to(mean, (raw.bands, raw.columns))
 
 
 @lru_cache(maxsize=8)
-def _mean_line(path: Path, saturation: float | None, ignore: float | None, variable: str | None) -> Line:
-    """The same for every image that has this reference; NaN where no line counts."""
-    words = ImageWords(variable=variable, saturation=saturation, ignore=ignore)
-    raw = read_file(path, words)
-    counts = Calibration(ignore=raw.ignore if ignore is None else ignore, ceiling=_ceiling(raw, words)).counts
+def _size(path: Path, variable: str | None) -> tuple[int, int]:
+    raw = read_file(path, ImageWords(variable=variable))
+    return raw.bands, raw.columns
+
+
+@lru_cache(maxsize=8)
+def _lines(panel: Panel) -> tuple[Line, Line]:
+    """See `Panel.lines`; images that share references share the arrays."""
+    dark, white = (_mean_line(path, panel) for path in (panel.dark, panel.white))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return dark, np.where(white > dark, panel.reflectance / (white - dark), np.nan)
+
+
+def _mean_line(path: Path, panel: Panel) -> Line:
+    """(band, column) mean over the lines of a reference that count; NaN where none does."""
+    raw = read_file(path, ImageWords(variable=panel.variable))
+    ignore = raw.ignore if panel.ignore is None else panel.ignore
+    counts = Calibration(ignore=ignore, ceiling=_ceiling(raw, panel.saturation)).counts
     total, number = np.zeros((raw.bands, raw.columns)), np.zeros((raw.bands, raw.columns))
     for first in range(0, raw.rows, _LINES):
         values = raw.window(slice(first, min(first + _LINES, raw.rows)), slice(0, raw.columns), range(raw.bands))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.imaging.bands import Resampling, Wavelengths, require_increasing, resampling
 from pipeline.imaging.config import ImagingConfig
 from pipeline.imaging.sections import Bands, Blocks, ImagesSource
-from preprocess.imaging.calibrate import calibration
+from preprocess.imaging.calibrate import calibration, reference_paths
 from preprocess.imaging.picture import Picture
 from preprocess.imaging.readers.opening import find_images, open_image
 from preprocess.imaging.readers.raw_image import RawImage
@@ -62,7 +62,7 @@ def collect(config: ImagingConfig) -> Collection:
     """
     source, blocks = config.source, config.data.blocks
     assert isinstance(source, ImagesSource)
-    paths = find_images(source.files)
+    paths = _scans(find_images(source.files), source)
     raws = [open_image(path, source) for path in paths]
     resamplings = bands_of(raws, config.data.bands)
     pictures: list[Picture] = []
@@ -99,6 +99,21 @@ def collect(config: ImagingConfig) -> Collection:
         empty,
         len(paths),
     )
+
+
+def _scans(paths: list[Path], source: ImagesSource) -> list[Path]:
+    """The files without those that are references of others, which a pattern may fit too.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    if source.references is None:
+        return paths
+    named = {reference.absolute() for path in paths for reference in reference_paths(path, source.references)}
+    scans = [path for path in paths if path.absolute() not in named]
+    if not scans:
+        raise ValueError(f"source.files must name images beside the references, got {len(paths)} references only")
+    return scans
 
 
 def image_names(paths: Sequence[Path]) -> list[str]:
@@ -138,13 +153,13 @@ def bands_of(raws: Sequence[RawImage], wanted: Bands | None) -> list[Resampling]
     found: list[Resampling] = []
     for raw in raws:
         given = _wavelengths(raw)
-        if wanted is None:
-            _require_same(raw, raws[0])
         left_out = bad if wanted is None else set(raw.bad)
         good = [i for i in range(raw.bands) if i not in left_out]
         if not good:
             raise ValueError(f"{raw.path} must have a good band, got {raw.bands} that headers mark as bad")
         require_increasing(given[good], origin=str(raw.path))
+        if wanted is None:
+            _require_same(raw, raws[0])
         part = resampling(given[good], wanted, origin=str(raw.path))
         found.append(Resampling(part.wavelengths, tuple(tuple(good[i] for i in m) for m in part.members)))
     return found

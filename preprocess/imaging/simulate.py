@@ -24,8 +24,6 @@ from preprocess.imaging.simulation.settings import SceneSettings
 from preprocess.imaging.writing import Arrays, Content, fill, image_writer
 
 LABEL = "simulated"
-VERSION = 1
-"""Of the simulated plants: another one makes other images from the same settings."""
 
 
 def run_simulate(config: ImagingConfig, *, verify: bool = False) -> None:
@@ -52,7 +50,7 @@ def run_simulate(config: ImagingConfig, *, verify: bool = False) -> None:
     content = Content(
         images,
         maker.resample.wavelengths,
-        {"label": LABEL, "version": VERSION, **source.identity},
+        {"label": LABEL, **source.identity},
         traits=list(TRAIT_UNITS),
     )
     writer = image_writer(config, content, command="python -m pipeline simulate")

@@ -35,6 +35,7 @@ def with_(section: str, **values: Any) -> dict[str, Any]:
             {**RAW, "source": {"kind": "simulation"}, "data": {"blocks": {"rows": 8, "columns": 8}}},
             "must be absent for",
         ),
+        ({**RAW, "compute": {"scheduler": "slurm"}}, "compute.scheduler must be threads for images"),
         (with_("masking", patches=0.0), "must hide patches or bands, got neither"),
         (with_("model", decoder={"width": 10, "heads": 4}), "width must be a multiple of heads"),
         (with_("source", filez=["a"]), "did you mean 'files'"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from pipeline import config as configuration
+from pipeline import store
 from pipeline.imaging.config import ImagingConfig
 
 WAVELENGTHS = (400.0, 410.0, 421.0, 433.0, 446.0, 460.0)
@@ -40,6 +42,7 @@ def write_envi(
     """Write an ENVI image (band, row, column) and its header; returns the header's path."""
     bands, rows, columns = values.shape
     kind = np.dtype(TYPES[data_type]).newbyteorder(">" if byte_order else "<")
+    values = values if kind.kind == "f" else np.rint(values)
     with path.with_suffix(".raw").open("wb") as file:
         file.write(b"\0" * offset)
         file.write(np.ascontiguousarray(values.transpose(ORDER[interleave])).astype(kind).tobytes())
@@ -111,3 +114,24 @@ def by_image(path: Path, name: str) -> NDArray[np.float32]:
             height, width = min(tile, size["rows"] - row), min(tile, size["columns"] - column)
             whole[:, row : row + height, column : column + width] = ds["reflectance"][i, :, :height, :width]
     return whole
+
+
+def killed_at_every_slab(stage: Callable[[Any], None], config: ImagingConfig, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a stage until it ends, stopping it once at each slab whose values are on the disk and not yet recorded."""
+    real, stopped = store.SlabStore.record, set()
+
+    def record(self: store.SlabStore, slab: store.Slab, **more: Any) -> None:
+        if slab.index not in stopped:
+            stopped.add(slab.index)
+            raise KeyboardInterrupt
+        real(self, slab, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.SlabStore, "record", record)
+        while True:
+            assert not config.paths.receipt(config.store_stage).exists()
+            try:
+                stage(config)
+            except KeyboardInterrupt:
+                continue
+            return len(stopped)

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import store
 from pipeline.imaging.image_store import TRAIT_UNITS
 from preprocess.imaging import plan
 from preprocess.imaging.simulate import run_simulate, scene_settings
 from preprocess.imaging.simulation.scene import simulate_image
 from preprocess.imaging.validate import run_validate
-from tests.preprocess.imaging.scans import by_image, simulation
+from tests.preprocess.imaging.scans import by_image, killed_at_every_slab, simulation
 from tests.preprocess.imaging.test_ingest import tree
 
 
@@ -41,7 +40,7 @@ def test_the_store_holds_the_simulated_images_and_their_traits(tmp_path: Path) -
 
 def test_bands_are_resampled_as_those_of_files(tmp_path: Path) -> None:
     """Catches data.bands that simulated images pass over."""
-    config = simulation(tmp_path, images=2, data={"bands": {"wavelengths": [500, 700], "method": "averaged"}})
+    config = simulation(tmp_path, data={"bands": {"wavelengths": [500, 700], "method": "averaged"}})
     run_simulate(config)
     full = simulate_image(scene_settings(config.source), index=1).reflectance.astype(np.float64)  # type: ignore[arg-type]
     found = by_image(config.paths.store, "plants0001")
@@ -53,18 +52,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyte
     """Catches an image that depends on those made before it, or on the thread that makes it."""
     whole, cut = simulation(tmp_path / "whole"), simulation(tmp_path / "cut")
     run_simulate(whole)
-    real = store.SlabStore.write
-
-    def killed(self: Any, slab: Any, data: Any, **more: Any) -> None:
-        if slab.index == 3:
-            raise KeyboardInterrupt
-        real(self, slab, data, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store.SlabStore, "write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run_simulate(cut)
-    run_simulate(cut)
+    assert killed_at_every_slab(run_simulate, cut, monkeypatch) > 1
     assert tree(cut) == tree(whole)
 
 
