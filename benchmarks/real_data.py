@@ -19,10 +19,9 @@ import xarray as xr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.process import ROOT, parser
-from evaluate import metrics
+from evaluate import bootstrap, metrics
 from evaluate.baselines import simple
 from evaluate.reading import align
-from evaluate.scoring import bootstrap
 from pipeline.weather.climatology import day_slots
 
 DATA = ROOT.parent / "shared" / "reference" / "real" / "ncep_r1_iberia_daily"

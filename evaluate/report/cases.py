@@ -17,11 +17,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from evaluate import text
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture, PictureGroup
 from evaluate.reading.align import lead_hours
 from evaluate.report import style
 from evaluate.report.ceiling import Comparison, Fields
-from evaluate.report.figure_data import Numbers
-from evaluate.report.gallery import Gallery, Picture, PictureGroup
+from evaluate.report.gallery import Gallery
 from evaluate.report.gauge import Strip
 from evaluate.report.maps import MapPanel, Scale, scale_for
 from pipeline.weather.climatology import Normals

@@ -6,10 +6,8 @@ and data. Each is written as PNG and PDF with its numbers, and returned with an 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
-from PIL import Image
 
 from evaluate import text
 from evaluate.metrics import METRICS
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.page.training_log import read_training
 from evaluate.report import horizon, line_charts, style
 from evaluate.report.ceiling import Comparison
-from evaluate.report.figure_data import Numbers
 from evaluate.report.gauge import Strip
 from evaluate.report.maps import Globe, MapPanel, Scale, SmallMap, scale_for
 from evaluate.report.results import Results
@@ -53,35 +52,6 @@ MOST_LONG_NOTES = 3
 """Small maps side by side that have room for a long note below."""
 HEADLINE = ("acc", "skill")
 """Scores of the first screen."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure with its alternative text and caption, ready to be inlined."""
-
-    png: bytes = field(repr=False)
-    alt: str
-    caption: str = ""
-
-    @property
-    def data(self) -> str:
-        """The PNG in base64."""
-        return base64.b64encode(self.png).decode()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return Image.open(io.BytesIO(self.png)).size
-
-
-@dataclass(frozen=True)
-class PictureGroup:
-    """Pictures side by side under one title, or groups of them below one another; the name is for links."""
-
-    title: str
-    pictures: list[Picture] = field(default_factory=list)
-    groups: list[PictureGroup] = field(default_factory=list)
-    name: str = ""
 
 
 @dataclass
@@ -326,7 +296,7 @@ class Gallery:
 
     def training(self, log: Path) -> list[Picture]:
         """Loss and validation skill of the training run; nothing when there is no log."""
-        train, validation = line_charts.read_training(log) if log.exists() else (pd.DataFrame(), pd.DataFrame())
+        train, validation = read_training(log) if log.exists() else (pd.DataFrame(), pd.DataFrame())
         if train.empty:
             return []
         figure = line_charts.training(train, validation, note=self.note)

@@ -7,9 +7,7 @@ Every function returns its figure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 from evaluate import text
 from evaluate.report import style
 from evaluate.report.leads import logarithmic
-from pipeline import files
 
 SIZE = (4.5, 3.15)
 AXES = (0.145, 0.16, 0.825, 0.655)
@@ -205,18 +202,6 @@ def spectrum(power: xr.DataArray, labels: style.Labels, *, model: str) -> Any:
     axes.set_ylim(truth.min() * 1e-2, truth.max() * 3)
     axes.legend(loc="lower left")
     return figure
-
-
-def read_training(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(training records, validation records) of a metrics.jsonl; a last line cut short is left out."""
-    records = []
-    for line in files.read_text(path).splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    train, validation = ([r for r in records if r.get("kind") == kind] for kind in ("train", "validation"))
-    return pd.DataFrame(train), pd.DataFrame(validation)
 
 
 @style.look()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluate import text
+from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.page.receipts import receipts, relative
+from evaluate.page.rendering import template
 from evaluate.report import headline, heat_tables, style
 from evaluate.report.ceiling import read_common
 from evaluate.report.free_run import FreeRunSection
-from evaluate.report.gallery import Picture, PictureGroup
 from evaluate.report.heat_tables import HeatTable
 from evaluate.report.horizon import LIMIT, horizon
 from evaluate.report.results import Results
@@ -71,12 +70,10 @@ class Figures:
 
 def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: Figures) -> str:
     """The page of an experiment, from its scores, the facts of its score stage, and its figures."""
-    loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     film = figures.film and os.path.relpath(figures.film, config.paths.report.parent)
     common = read_common(config.paths.scores, results.table)
     end = heat_tables.heat_scale(results)
-    return environment.get_template("report.html.j2").render(
+    return template(TEMPLATES, "report.html.j2").render(
         config=config,
         label=data_name(facts.label),
         leads=text.lead_titles(results.leads),
@@ -111,7 +108,7 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         configuration=configuration.dump(config),
         written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=provenance.commit(),
-        folder=_relative(config, config.paths.scores),
+        folder=relative(config, config.paths.scores),
     )
 
 
@@ -152,25 +149,3 @@ def formulas(facts: ScoreFacts) -> dict[str, str]:
         "Intervals": given if bootstrap.given else f"{bootstrap.intervals}.",
         "Sample": f"{counted(facts.n_init, 'init time')}, {span}, for every model and lead.",
     }
-
-
-def receipts(config: WeatherConfig) -> list[tuple[str, str, str]]:
-    """Every earlier stage's receipt, (name, summary, text)."""
-    found = []
-    for stage in (stage.name for stage in config.stages if stage.name != "report"):
-        if config.paths.receipt(stage).exists():
-            receipt = provenance.read_receipt(config, stage=stage)
-            origin: dict[str, Any] = receipt["provenance"]
-            kept = {k: v for k, v in origin.items() if k not in ("config", "stage", "experiment")}
-            outputs = [_relative(config, Path(p)) for p in receipt["outputs"]]
-            content = {"outputs": outputs, "facts": receipt["facts"], **kept}
-            summary = f"{origin['written']}, commit {origin['commit']}"
-            found.append((stage, summary, json.dumps(content, indent=1, ensure_ascii=False)))
-    return found
-
-
-def _relative(config: WeatherConfig, path: Path) -> str:
-    try:
-        return str(Path(config.root.name) / path.resolve().relative_to(config.root.resolve()))
-    except ValueError:
-        return path.name

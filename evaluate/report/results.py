@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluate import text
+from evaluate.page.cells import Cell as Cell
+from evaluate.page.cells import Group as Group
+from evaluate.page.cells import Row as Row
+from evaluate.page.cells import cell as cell
 from evaluate.report.ceiling import Ceiling
 from evaluate.scoring.score_table import Score, ScoreTable
 
@@ -39,40 +43,6 @@ class Results:
     def score(self, channel: str, lead: int, metric: str, *, region: str = "globe") -> Score:
         """One of the model's scores."""
         return self.table.score(self.model, channel, lead, metric, region=region)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number, its interval, the tone ("good", "bad") that colours it, and the length of a bar below it in percent."""
-
-    value: str = ""
-    interval: str = ""
-    tone: str = ""
-    bar: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: the lead, or the name of a reference below the model's row."""
-
-    lead: str
-    cells: list[Cell]
-    reference: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one variable."""
-
-    title: str
-    rows: list[Row]
-    unit: str = ""
-
-
-def cell(score: Score, write: Callable[[float], str], *, interval: bool = True, tone: str = "") -> Cell:
-    """A score as a cell, with its interval where there is one."""
-    shown = f"{write(score.low)} … {write(score.high)}" if interval and score.has_interval else ""
-    return Cell(write(score.value), shown, tone)
 
 
 def share_cell(share: Score) -> Cell:

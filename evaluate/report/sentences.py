@@ -7,10 +7,10 @@ interval it says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from evaluate.page.cells import Finding
 from evaluate.report.results import Results, tone
 from evaluate.scoring.score_table import Score
 from evaluate.text import join, lead_title, lead_titles, score
@@ -27,14 +27,6 @@ CLAIMS = {
 
 MOST_SKILLS = 3
 """Leads that are listed with a skill each."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence, and its tone: "good", "bad" or ""."""
-
-    text: str
-    tone: str = ""
 
 
 def findings(results: Results) -> list[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from evaluate.scoring import bootstrap
+from evaluate import bootstrap
 from pipeline.words import counted
 
 UNCALIBRATED = "uncalibrated"

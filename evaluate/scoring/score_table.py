@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from evaluate.page.cells import NO_SCORE as NO_SCORE
+from evaluate.page.cells import Score as Score
 from pipeline import files
 from pipeline.weather.variables import parse_channel
-
-
-class Score(NamedTuple):
-    """One score and the ends of its 95% interval; NaN for what there is not."""
-
-    value: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether there were enough init times for one."""
-        return math.isfinite(self.low)
-
-
-NO_SCORE = Score()
-"""A score that is not there."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from evaluate import bootstrap
 from evaluate.aggregation import AggregationState
 from evaluate.baselines import simple
 from evaluate.metrics import METRICS, Metric
-from evaluate.scoring import bootstrap
 from evaluate.scoring.kernel import MAP_STATISTICS, Sums
 from evaluate.statistics import STATISTICS
 from pipeline.weather import variables as catalogue

@@ -5,6 +5,7 @@ Contract: as in `pipeline.sections`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -107,6 +108,15 @@ class Reconstruct(Section):
     """What that file does not say itself; None takes what `source` says about the training's."""
 
 
+class TrainingCurve(Section):
+    """The log of another training of the same model, e.g. on two ranks."""
+
+    name: str = Field(min_length=1)
+    """What the legend calls it."""
+    path: Path
+    """Its metrics.jsonl."""
+
+
 class Evaluation(Section):
     """What is scored and drawn."""
 
@@ -124,10 +134,13 @@ class Evaluation(Section):
     """Resamples of the images for intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Draws the resamples and the labelled images."""
+    training_curves: list[TrainingCurve] = []
+    """Logs of other trainings whose losses are drawn on top of this one's."""
 
     @property
     def shown(self) -> list[Any]:
         """The settings that only the report depends on, JSON-ready."""
-        return [self.images_shown, self.pixels_shown]
+        content = self.model_dump(mode="json")
+        return [content["images_shown"], content["pixels_shown"], content["training_curves"]]
 
-    FREE = frozenset({"images_shown", "pixels_shown"})
+    FREE = frozenset({"images_shown", "pixels_shown", "training_curves"})

@@ -118,7 +118,7 @@ STAGES = (
     ),
     Stage(
         "report",
-        "evaluate.imaging.report",
+        "evaluate.imaging.report.stage",
         complete="evaluate.imaging.complete",
         identity=lambda config: [scores(config), config.evaluation.shown],
         summary="Draw the figures and write one self-contained report.html.",

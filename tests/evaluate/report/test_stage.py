@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import html.parser
 import re
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from tests.evaluate.conftest import second_year_until
 from tests.evaluate.report.browser import browse
+from tests.evaluate.report.outline import outline
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 
@@ -37,33 +37,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 def page(reported: Config) -> str:
     """Its report."""
     return reported.paths.report.read_text()
-
-
-class Outline(html.parser.HTMLParser):
-    """Collects tags, and checks that they close."""
-
-    VOID = ("meta", "link", "img", "br")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-
-def outline(page: str) -> Outline:
-    """The parsed page."""
-    parser = Outline()
-    parser.feed(page)
-    assert parser.open == []
-    return parser
 
 
 def test_page_is_self_contained(page: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluate.scoring import bootstrap
+from evaluate import bootstrap
 
 
 def red_noise(num: int, columns: int, phi: float, seed: int) -> np.ndarray:

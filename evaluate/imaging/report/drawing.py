@@ -1,0 +1,136 @@
+"""How figures of images look and where they are kept: looks of the models, panels, files.
+
+Contract: as for every figure of the project (`evaluate.page.style`): each panel names what it shows, the unit, the
+sample and the data, and is written as PNG and PDF with its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.colors import Colormap
+
+from evaluate.page import style
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture
+
+LOOKS = {
+    "network": style.Look(style.COLOURS[0], "network"),
+    "band_mean": style.Look("#68717d", "band mean", (4, 2)),
+    "visible_mean": style.Look("#d1571b", "mean of visible patches", (1.2, 1.4)),
+    "interpolation": style.Look("#9a6a00", "interpolation", (6, 1.5)),
+    "low_rank": style.Look("#a33ea1", "low-rank completion", (3, 1, 1, 1)),
+}
+"""Of reconstructions."""
+METHODS = {
+    "probe": style.Look(style.COLOURS[0], "linear probe of the features"),
+    "probe_untrained": style.Look("#68717d", "probe, untrained network", (4, 2)),
+    "pls": style.Look("#a33ea1", "PLS of the spectra", (3, 1, 1, 1)),
+    "ci_re": style.Look("#008f6b", "CI red edge", (1.2, 1.4)),
+    "ndvi": style.Look("#d1571b", "NDVI", (1.2, 1.4)),
+    "pri": style.Look("#b8860b", "PRI", (1.2, 1.4)),
+    "water_index": style.Look("#3f3f95", "water index", (1.2, 1.4)),
+}
+"""Of predictions of traits."""
+
+SIMULATED = "simulated plants"
+"""What figures call images that nobody measured."""
+CHART = (4.5, 3.7)
+"""Width and height of a chart in inches."""
+IMAGE = (4.5, 5.2)
+"""Of a picture of an image."""
+BLANK = "#d9dee5"
+"""Where there is nothing to show."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes figures.
+
+    Args:
+        folder: of the figures.
+        note: what the data are called.
+        tick: called after every figure, for a progress bar.
+    """
+
+    folder: Path
+    note: str
+    tick: Callable[[], None] = lambda: None
+
+    def labels(self, title: str, subtitle: str, unit: str = "1") -> style.Labels:
+        """What is written on a panel, with the name of the data."""
+        return style.Labels(title, subtitle, self.note, unit)
+
+    def keep(
+        self,
+        figure: Any,
+        name: str,
+        numbers: Numbers,
+        *,
+        alt: str,
+        caption: str = "",
+        colours: Colormap | None = None,
+        photograph: bool = False,
+    ) -> Picture:
+        """Write a figure with its numbers, and close it.
+
+        Args:
+            figure: of matplotlib.
+            name: path below the folder, without suffix.
+            numbers: what it shows.
+            alt: alternative text.
+            caption: below it on the page.
+            colours: the colour map that fills it.
+            photograph: whether it needs more than 256 colours.
+        """
+        png = style.save(figure, self.folder / name, colours=colours, photograph=photograph)
+        numbers.write(self.folder / name, note=self.note)
+        self.tick()
+        return Picture(png, alt, caption)
+
+
+def chart(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
+    """An empty chart, its legend to go below."""
+    figure = plt.figure(figsize=CHART)
+    axes = figure.add_axes((0.15, 0.295, 0.82, 0.565))
+    style.write_labels(figure, labels, height=CHART[1])
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes
+
+
+def legend_below(figure: Any, axes: Any) -> None:
+    """A legend under the axes, where it covers no line."""
+    handles, titles = axes.get_legend_handles_labels()
+    font: Any = {"fontsize": 7.4, "handlelength": 2.4, "columnspacing": 1.0}
+    figure.legend(handles, titles, loc="lower center", bbox_to_anchor=(0.5, -0.005), ncols=min(3, len(titles)), **font)
+
+
+def line(axes: Any, x: Any, y: Any, look: style.Look, *, title: str = "", width: float = 1.5, **more: Any) -> None:
+    """A line in the look of a model; dashes where it has some."""
+    dashes = {"dashes": look.dashes} if look.dashes else {}
+    axes.plot(x, y, color=look.colour, linewidth=width, label=title or look.title, **dashes, **more)
+
+
+def image_panel(labels: style.Labels, picture: Any, *, below: str = "", **show: Any) -> tuple[Any, Any, Any]:
+    """A picture of an image with a line of text below; figure, axes, and what `imshow` returns."""
+    figure = plt.figure(figsize=IMAGE)
+    axes = figure.add_axes((0.03, 0.1, 0.94, 0.79))
+    style.write_labels(figure, labels, height=IMAGE[1])
+    shown = axes.imshow(picture, interpolation="nearest", **show)
+    axes.set_axis_off()
+    if below:
+        figure.text(0.5, 0.05, below, fontsize=7.6, color=style.MUTED, ha="center", va="center")
+    return figure, axes, shown
+
+
+def colour_bar(figure: Any, shown: Any, *, label: str) -> None:
+    """A colour scale below a picture."""
+    bar = figure.colorbar(shown, cax=figure.add_axes((0.12, 0.072, 0.76, 0.018)), orientation="horizontal")
+    bar.set_label(label, fontsize=7.6)
+    bar.ax.tick_params(labelsize=7.6)
+    bar.outline.set_visible(False)

@@ -1,0 +1,115 @@
+"""The page: figures, tables and sentences put into the template `imaging.html.j2`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluate import text
+from evaluate.imaging.report import tables
+from evaluate.imaging.report.drawing import SIMULATED
+from evaluate.imaging.report.results import Results
+from evaluate.imaging.report.sentences import findings
+from evaluate.imaging.traits.indices import INDICES
+from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.page.receipts import receipts, relative
+from evaluate.page.rendering import template
+from pipeline import config as configuration
+from pipeline import provenance
+from pipeline.imaging.config import ImagingConfig
+from pipeline.words import counted
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of the page by section."""
+
+    images: list[PictureGroup] = field(default_factory=list)
+    errors: list[Picture] = field(default_factory=list)
+    training: list[Picture] = field(default_factory=list)
+    labels: list[Picture] = field(default_factory=list)
+    scatter: list[Picture] = field(default_factory=list)
+    trait_maps: list[PictureGroup] = field(default_factory=list)
+
+
+def render(config: ImagingConfig, results: Results, figures: Figures) -> str:
+    """The page of an experiment, from its scores and its figures."""
+    return template(TEMPLATES, "imaging.html.j2").render(
+        config=config,
+        facts=results.facts,
+        results=results,
+        figures=figures,
+        findings=findings(results),
+        header=header_facts(config, results),
+        score_columns=tables.score_columns(),
+        score_groups=tables.score_groups(results),
+        trait_columns=tables.trait_columns(results),
+        trait_groups=tables.trait_groups(results),
+        formulas=formulas(results),
+        left_out={k.replace("_", " "): v for k, v in results.facts.traits.left_out.items()},
+        counted=counted,
+        stages=receipts(config),
+        configuration=configuration.dump(config),
+        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=provenance.commit(),
+        folder=relative(config, config.paths.scores),
+    )
+
+
+def header_facts(config: ImagingConfig, results: Results) -> list[tuple[str, str, str]]:
+    """What stands at the top, (name, value, detail)."""
+    facts, layout = results.facts, config.training.layout
+    low, high = facts.wavelengths
+    window = f"and {facts.window_nanometres:g} nm of bands in {facts.with_window}" if facts.window_nanometres else ""
+    blocks = "" if facts.block_gap is None else f"blocks of one scene, {counted(facts.block_gap, 'pixel')} apart"
+    network = f"width {config.model.width}, depth {config.model.depth}, {counted(layout.world_size, 'rank')}"
+    return [
+        ("Images", str(len(facts.images)), blocks or f"split {facts.split}{', never trained on' * results.held_out}"),
+        ("Reconstructed", counted(facts.samples, "tile"), f"{facts.tile} × {facts.tile} pixels"),
+        ("Bands", str(facts.bands), f"{low:.0f} to {high:.0f} nm"),
+        ("Hidden", text.percent(facts.hidden_share), f"in patches of {facts.patch} × {facts.patch} pixels {window}"),
+        ("Network", counted(config.training.steps, "step"), network),
+        (
+            "Truth",
+            SIMULATED if config.simulated else facts.label,
+            f"reflectance, range {text.number(facts.value_range)}",
+        ),
+    ]
+
+
+def formulas(results: Results) -> dict[str, str]:
+    """Definitions in short."""
+    facts = results.facts
+    span = f"{text.number(facts.value_range)}, of all valid pixels of these images"
+    found = {
+        "What counts": "valid pixels of hidden patches in bands that the visible patches show; valid pixels of visible "
+        "patches in hidden bands; and what was hidden in both ways. Never what the network saw.",
+        "RMSE, MAE": "over all pixels and bands of all images; the root is taken last.",
+        "PSNR": f"10 log₁₀(range² / MSE), range {span}.",
+        "SSIM": f"Wang et al. 2004, of {facts.rendering} pictures whose visible patches are the truth, mean over "
+        "hidden pixels.",
+        "Spectral angle": "arccos(⟨a, b⟩ / |a||b|) of each pixel's spectrum, mean over pixels.",
+        "Band mean": "mean of each band over the training images.",
+        "Mean of visible patches": "mean spectrum of the visible pixels of the tile; hidden bands on a straight line.",
+        "Interpolation": f"inverse distance weighting of the visible pixels, power {facts.power} (the best on training "
+        "images); hidden bands on a straight line between their neighbours.",
+        "Low-rank completion": f"{facts.components} principal components of training spectra; their scores at visible "
+        "pixels, spread to hidden ones with weights fitted on training images; they also complete hidden bands.",
+        "Intervals": f"95%, {facts.resamples} resamples of whole images, the same for all models, widened for their "
+        "number."
+        if results.has_intervals
+        else f"{facts.intervals}.",
+    }
+    if facts.traits.names:
+        found |= {
+            "Linear probe": "ridge regression from the frozen encoder's tokens of a patch of the unmasked image; its "
+            "strength by cross-validation over training images.",
+            "PLS": "partial least squares on the mean leaf spectrum of a patch; components by cross-validation over "
+            "training images.",
+            "Indices": "; ".join(f"{i.title}: {i.text}" for i in INDICES.values()) + "; polynomials of degree 1 to 3.",
+            "R²": "1 − SSE / SST over all patches of the held-out images, at least half leaf, SST about their mean.",
+        }
+    return found
