@@ -20,9 +20,10 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import Normalize
 
 from evaluate import text
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture
 from evaluate.report import line_charts, style
-from evaluate.report.figure_data import Numbers
-from evaluate.report.gallery import Gallery, Picture
+from evaluate.report.gallery import Gallery
 from evaluate.report.heat_tables import HeatCell, HeatTable, painted
 from evaluate.report.maps import colour_bar
 from evaluate.scoring.ceiling_share import CEILING

@@ -19,9 +19,9 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from evaluate import text
+from evaluate.page.figure_data import Numbers
+from evaluate.page.pictures import Picture
 from evaluate.report import style
-from evaluate.report.figure_data import Numbers
-from evaluate.report.gallery import Picture
 from evaluate.scoring import free_run
 from evaluate.scoring.free_run import FACTOR, Verdict
 from pipeline import files

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Literal
 
-from evaluate.report.gallery import Gallery, Picture, PictureGroup
+from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.report.gallery import Gallery
 from evaluate.scoring.workers import child_processes, given
 
 Section = Literal["headline", "overview", "curves", "score_maps", "spectra"]
