@@ -55,6 +55,14 @@ class Model(sections.Encoder):
     """What the loss compares: reflectance; normalised by mean and standard deviation of each band; or patch,
     normalised by those of the patch itself, band by band."""
 
+    @model_validator(mode="after")
+    def _starts(self) -> Model:
+        if self.starts_from == "interpolation" and self.targets == "patch":
+            raise ValueError(
+                "starts_from must be mean with targets: patch, whose units are those of each patch, got interpolation"
+            )
+        return self
+
 
 class BandWindows(Section):
     """Contiguous ranges of bands that are hidden in the input and predicted at the output."""

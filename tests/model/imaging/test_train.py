@@ -125,3 +125,9 @@ def test_what_is_exported_is_the_network_with_its_bands(folder: Path) -> None:
     saved = saved_tensors(config.paths.train, tag="best")
     for name, value in plain.model.named_parameters():
         assert torch.equal(value, saved[f"average.{name}"]), name
+
+
+def test_targets_by_patch_cannot_start_from_an_interpolation() -> None:
+    """Catches predictions in two units that are added up."""
+    with pytest.raises(ValueError, match="starts_from must be mean with targets: patch"):
+        imaging_config(model={"starts_from": "interpolation", "targets": "patch"})
