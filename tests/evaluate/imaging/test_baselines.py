@@ -47,6 +47,14 @@ def test_components_are_those_of_another_program_and_complete_spectra() -> None:
     np.testing.assert_allclose(completed, spectra[:5], atol=1e-4)
 
 
+def test_scores_are_the_most_likely_ones() -> None:
+    """One component, one visible band: a x / r over a^2 / r + 1 / v, by Bayes' rule; catches a prior that is left out,
+    which lets noise into spectra of which little is seen."""
+    components = Components(np.zeros(2), np.full((1, 2), 0.5**0.5), np.array([2.0]), np.array([0.5, 0.5]))
+    found = components.scores(np.array([[1.0, np.nan]]), gap=np.array([False, True]))
+    np.testing.assert_allclose(found, 2**0.5 / (1.0 + 0.5))
+
+
 def tile(seed: int, *, window: slice = slice(2, 4)) -> Seen:
     """A smooth field of spectra of low rank, three quarters of its patches hidden; one pixel is not valid."""
     random = np.random.default_rng(seed)

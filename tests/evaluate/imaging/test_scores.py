@@ -73,6 +73,13 @@ def test_colours_are_those_of_the_spectrum() -> None:
     assert np.argmax(green) == 1
     assert red[0] > 2 * max(red[1], 0.01)
     np.testing.assert_allclose(infrared, 0.0, atol=0.02)
+    even = np.arange(400.0, 900.0, 2.0)
+    same = Rendering.of(even, mean=np.full(250, 0.5), std=np.zeros(250))
+    np.testing.assert_allclose(
+        same(0.4 * np.exp(-(((even - 610) / 40) ** 2))[:, None, None])[0, 0],
+        rendering(0.4 * np.exp(-(((wavelengths - 610) / 40) ** 2))[:, None, None])[0, 0],
+        atol=0.02,
+    )
     assert np.isnan(rendering(np.full((len(wavelengths), 1, 1), np.nan))).all()
 
 
