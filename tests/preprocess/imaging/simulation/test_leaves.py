@@ -41,6 +41,14 @@ def test_large_pixels_hold_the_veins_of_small_ones() -> None:
     assert np.corrcoef(coarse.ravel(), averaged.ravel())[0, 1] > 0.9
 
 
+def test_large_pixels_hold_the_margin_of_small_ones() -> None:
+    """Catches a margin whose softness ignores how steeply the outline runs there."""
+    x, y = points(0.25)
+    averaged = BLADE.cover(x, y, soft=0.25).reshape(32, 12, 40, 12).mean(axis=(1, 3))
+    x, y = points(3.0)
+    assert np.sqrt(np.mean((BLADE.cover(x, y, soft=3.0) - averaged) ** 2)) < 0.025
+
+
 def test_a_petiole_has_its_thickness() -> None:
     """Catches petioles that vanish between the centres of large pixels."""
     petiole = Petiole((-31.0, -20.0), (22.0, 17.0), 2.2, 10.0)
