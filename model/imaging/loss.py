@@ -10,18 +10,24 @@ Letters: B batch, K bands of this rank, C of all ranks, Q patches predicted, P p
 
 from __future__ import annotations
 
-import torch.distributed as dist
 from torch import Tensor
 
 from model.imaging.tiles import Tiles, cut_patches
-from model.parallel.collectives import sum_forward_keep_backward
+from model.parallel.collectives import ProcessGroup, sum_forward_keep_backward
 
 FLOOR = 1e-3
 """Added to the variance inside a patch before it divides, in squared standard deviations of the band."""
 
 
 def hidden_loss(
-    y_BQKP: Tensor, batch: Tiles, *, patch: int, bands: int, weight_K: Tensor | None, by_patch: bool, group: object
+    y_BQKP: Tensor,
+    batch: Tiles,
+    *,
+    patch: int,
+    bands: int,
+    weight_K: Tensor | None,
+    by_patch: bool,
+    group: ProcessGroup,
 ) -> Tensor:
     """Mean squared error of what is hidden from a batch, over the bands of all ranks; float32 at least.
 
@@ -39,7 +45,6 @@ def hidden_loss(
     if weight_K is not None:
         squares_BQKP = squares_BQKP * weight_K.unsqueeze(1)
     count_B = hidden_values(batch, patch=patch, bands=bands)
-    assert isinstance(group, dist.ProcessGroup)
     return sum_forward_keep_backward((squares_BQKP.sum(dim=(1, 2, 3)) / count_B).mean(), group=group)
 
 

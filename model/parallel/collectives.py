@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup as ProcessGroup
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 

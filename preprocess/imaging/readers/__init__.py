@@ -1,1 +1,4 @@
-"""Opening files of hyperspectral images, whatever their format; read `raw_image.py` first, then `opening.py`."""
+"""Opening files of hyperspectral images, whatever their format; read `raw_image.py` first, then `opening.py`.
+
+May import: pipeline and pipeline.imaging; no part of preprocess outside imaging.
+"""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib import pyplot as plt
 
 from evaluate.report import diagnostics, style
 from evaluate.report.results import Results
@@ -24,7 +25,7 @@ def gallery(skill: Any = None, **more: Any) -> Any:
     results = Results(table, "mine", ["z500"], LEADS)
 
     def keep(figure: Any, name: str, numbers: Any, **texts: Any) -> Any:
-        style.plt.close(figure)
+        plt.close(figure)
         return SimpleNamespace(name=name, values=numbers.values, **texts)
 
     def labels(title: str, subtitle: str, unit: str) -> style.Labels:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib import pyplot as plt
 
 from evaluate.report import ceiling, headline, heat_tables, line_charts, style
 from evaluate.report.gallery import Gallery
@@ -189,7 +190,7 @@ def test_a_forecast_that_is_the_climatology_has_no_acc() -> None:
     labels = style.Labels("ACC, globe", "Geopotential at 500 hPa", "made-up data", "1")
     figure = line_charts.lead_curve(rows, labels, names={"mine": "model", "climatology": "climatology"}, shares={})
     assert figure.axes[0].get_ylim() == (-0.1, 1.0)
-    style.plt.close(figure)
+    plt.close(figure)
     drawn = SimpleNamespace(note="made-up data")
     said = Gallery.map_alt(
         cast(Any, drawn), "Anomaly correlation", parse_channel("z500"), 168, np.full((2, 3), np.nan), ""
