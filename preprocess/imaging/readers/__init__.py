@@ -1,4 +1,5 @@
-"""Opening files of hyperspectral images, whatever their format; read `raw_image.py` first, then `opening.py`.
+"""Opening files of hyperspectral images, whatever their format.
 
 May import: pipeline and pipeline.imaging; no part of preprocess outside imaging.
+Read first: raw_image.py, then opening.py.
 """
