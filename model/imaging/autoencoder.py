@@ -221,5 +221,5 @@ class BandOutput(nn.Module):
 
     def forward(self, tokens_BQE: Tensor) -> Tensor:
         """(B, Q, E) to (B, Q, K, P)."""
-        flat = F.linear(tokens_BQE, self.weight.flatten(0, 1), self.bias.flatten())
-        return flat.view(*flat.shape[:2], *self.bias.shape)
+        flat = F.linear(tokens_BQE, self.weight.flatten(0, 1))
+        return flat.view(*flat.shape[:2], *self.bias.shape) + self.bias
