@@ -39,8 +39,8 @@ def imaging_config(directory: Path, **changes: Any) -> ImagingConfig:
         "name": "made",
         "directory": str(directory),
         "source": {"kind": "simulation", "size": 20},
-        "data": {"tile": 16, "splits": {"train": 0.6, "validation": 0.1, "test": 0.3}},
-        "model": {"patch": 4, "width": 8, "heads": 2, "depth": 1},
+        "data": {"tile": 20, "splits": {"train": 0.6, "validation": 0.1, "test": 0.3}},
+        "model": {"patch": 5, "width": 8, "heads": 2, "depth": 1},
         "masking": {"patches": 0.75, "bands": {"share": 0.5, "nanometres": 80}},
         "evaluation": {"traits": list(TRAITS), "few_labels": [3], "bootstrap": 50, "images_shown": 2},
     }
@@ -55,7 +55,7 @@ def imaging_config(directory: Path, **changes: Any) -> ImagingConfig:
     return found
 
 
-def made_image(index: int, *, size: tuple[int, int] = (20, 24), wavelengths: np.ndarray = WAVELENGTHS) -> Made:
+def made_image(index: int, *, size: tuple[int, int] = (26, 34), wavelengths: np.ndarray = WAVELENGTHS) -> Made:
     """A disc of a leaf whose green and red edge follow its chlorophyll, on a dark ground."""
     random = np.random.default_rng([7, index])
     y, x = np.mgrid[: size[0], : size[1]] / max(size)

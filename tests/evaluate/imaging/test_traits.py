@@ -99,7 +99,7 @@ def test_patches_are_cut_as_by_loops(scored: ImagingConfig) -> None:
             for column in range(store.tile // patch):
                 there = np.s_[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
                 leaf = np.isfinite(maps[there]).all(axis=0) & valid[there].all(axis=0)
-                if leaf.sum() >= 8:
+                if leaf.sum() >= 12.5:
                     mean = reflectance[there][:, leaf].mean(axis=1), maps[there][:, leaf].mean(axis=1)
                     rows.append((tile, row, column, *mean, features.read(tile)["features"][row, column]))
     assert len(rows) == len(found.image) > 5
