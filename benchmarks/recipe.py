@@ -48,6 +48,7 @@ VARIANTS: dict[str, list[str]] = {
     "one step only": ["training.rollout=[[0, 1]]"],
     "up to two steps": ["training.rollout=[[0, 1], [0.5, 2]]"],
     "four steps, from 40%": ["training.rollout=[[0, 1], [0.4, 2], [0.6, 3], [0.8, 4]]"],
+    "up to three steps": ["training.rollout=[[0, 1], [0.5, 2], [0.75, 3]]"],
     "up to five steps": ["training.rollout=[[0, 1], [0.3, 2], [0.5, 3], [0.7, 4], [0.85, 5]]"],
     "four steps early": ["training.rollout=[[0, 1], [0.25, 2], [0.45, 3], [0.65, 4]]"],
     "gradients of the last step": ["training.rollout_gradients=last"],

@@ -111,19 +111,20 @@ def page(rows: list[Row], *, budget: str, threads: int) -> str:
     variants = by_variant(rows)
     base = variants.get("base")
     channels = " | ".join(SHOWN)
+    last = " against base |" if base else ""
     lines = [
         f"{budget} for each run, {threads} thread(s), the simulated atmosphere. Skill against climatology of the",
         "validation pairs, before calibration; with several seeds their mean and half their range.",
         "",
-        f"| variant | settings | seeds | steps | parameters [M] | z500, 3 days | 7 days: {channels} | against base |",
-        f"|---|---|---|---|---|---|{'---|' * len(SHOWN)}---|",
+        f"| variant | settings | seeds | steps | parameters [M] | z500, 3 days | 7 days: {channels} |{last}",
+        f"|---|---|---|---|---|---|{'---|' * len(SHOWN)}{'---|' if base else ''}",
     ]
     for name, runs in variants.items():
         settings = ", ".join(f"`{item}`" for item in runs[0]["set"]) or f"the {name}'s"
         week = " | ".join(cell(runs, "168", channel) for channel in SHOWN)
-        gain = f"{mean(runs, '168', 'z500') - mean(base, '168', 'z500'):+.3f}" if base else ""
+        gain = f" {mean(runs, '168', 'z500') - mean(base, '168', 'z500'):+.3f} |" if base else ""
         known = f"{len(runs)} | {runs[0]['steps']} | {runs[0]['parameters'] / 1e6:.1f} | {cell(runs, '72', 'z500')}"
-        lines.append(f"| {name} | {settings} | {known} | {week} | {gain} |")
+        lines.append(f"| {name} | {settings} | {known} | {week} |{gain}")
     return "\n".join(lines) + "\n"
 
 
