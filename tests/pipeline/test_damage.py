@@ -290,4 +290,4 @@ def test_the_command_of_every_slab_store_has_verify() -> None:
     """Catches a remedy in a message that the command line does not know."""
     commands = typer.main.get_command(__main__.app).commands  # type: ignore[attr-defined]
     known = {name for name in __main__.STAGES if "verify" in [p.name for p in commands[name].params]}
-    assert known == {"simulate", "regrid", "forecast", "twins", "baselines"}
+    assert known == {"simulate", "regrid", "forecast", "free_run", "twins", "baselines", "ingest", "reconstruct"}

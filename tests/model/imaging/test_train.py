@@ -43,7 +43,7 @@ def test_it_learns(made: Path, tmp_path: Path) -> None:
     settings = {"steps": 60, "validate_every": 60, "learning_rate": 0.02, "precision": "float32"}
     train(tmp_path, in_folder(made, training=settings))
     found = losses(tmp_path, "train")
-    assert np.median(found[-15:]) < 0.6 * np.median(found[:15])  # now and then a sample has an image of its own kind
+    assert np.median(found[-15:]) < 0.75 * np.median(found[:15])  # now and then a sample has an image of its own kind
 
 
 def train_and_die(folder: Path, config: ImagingConfig, step: int) -> None:

@@ -25,7 +25,7 @@ from tests.model.weather.trainers import changed, trainer_of
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., WeatherConfig]
-DEMO = Path(__file__).resolve().parents[3] / "workflows" / "config" / "demo.yaml"
+DEMO = Path(__file__).resolve().parents[3] / "workflows" / "config" / "demo_direct.yaml"
 
 
 def plan(config: WeatherConfig) -> Footprint:

@@ -248,7 +248,7 @@ def test_networks_follow_the_recipe_of_a_model_with_steps(experiment: Callable[.
     assert "sin_season" in trained_as["model"]["channels"]
     issued = open_store(config.paths.network_forecasts["unet"])
     assert issued.attrs["contract"]["rollout_hours"] == [12, 24]
-    assert issued["calibration"].dims == ("lead_time", "channel")
+    assert issued["calibration"].dims == ("lead_time", "channel", "latitude")
     assert np.isfinite(issued["state"].values).all()
 
 
