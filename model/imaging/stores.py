@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.imaging.inference import Job
-from pipeline.console import data_with_article
 from pipeline.store import ArraySpec, SlabStore, contract_digest
 
 if TYPE_CHECKING:
@@ -109,4 +108,5 @@ def _contract(job: Job, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def _attributes(job: Job, what: str) -> dict[str, Any]:
-    return {"title": f"{what} by {job.config.name} of {data_with_article(job.store.label)}", "source": job.store.label}
+    data = "simulated plants" if job.store.label == "simulated" else job.store.label
+    return {"title": f"{what} by {job.config.name} of {data}", "source": job.store.label}
