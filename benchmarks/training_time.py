@@ -108,3 +108,7 @@ def main() -> None:
     references = {name: scores(load(DEMO, given.demo), name) for name in ("ceiling", "coarse", "linear", "persistence")}
     about = {"threads": given.threads, "steps_per_second": round(rate, 3)}
     print(write("training_time", {**about, "rows": rows, "references": references}))
+
+
+if __name__ == "__main__":
+    main()
