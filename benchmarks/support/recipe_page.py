@@ -92,7 +92,7 @@ def draw_minutes(ax: Any, longer: dict[str, Any]) -> None:
         lead = str(24 * days)
         ax.plot(minutes, [row["acc"]["z500"][lead] for row in rows], "o-", color=f"C{number}", label=f"{days} days")
         for name, style in (("ceiling", "--"), ("coarse", ":"), ("linear", "-.")):
-            reference = longer["references"].get(name, {}).get(lead)
+            reference = longer["references"].get(name, {}).get("z500", {}).get(lead)
             if reference is not None:
                 ax.axhline(reference, color=f"C{number}", linestyle=style, linewidth=0.9)
     ax.plot([], [], "k--", linewidth=0.9, label="what could be known (ceiling)")
