@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from evaluate import bootstrap
+from evaluate.receipt_facts import read_facts
 from pipeline.words import counted
 
 UNCALIBRATED = "uncalibrated"
@@ -114,11 +113,4 @@ class ScoreFacts(SampleFacts):
         Raises:
             ValueError: something that this version does not write, or lacks what it writes.
         """
-        try:
-            return TypeAdapter(cls).validate_python(content)
-        except ValidationError as error:
-            keys = dict.fromkeys(str(item["loc"][0]) for item in error.errors() if item["loc"])
-            raise ValueError(
-                f"facts of the scores must be as this version writes them, got another {', '.join(keys) or 'content'}; "
-                "move the score stage's receipt away and run python -m pipeline score again"
-            ) from None
+        return read_facts(cls, content)

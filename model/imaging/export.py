@@ -54,11 +54,7 @@ def run_export(config: ImagingConfig) -> None:
     Raises:
         ValueError: nothing has been trained.
     """
-    found = checkpoint.best_or_last(config.paths.checkpoints)
-    if found is None:
-        raise ValueError(
-            f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
-        )
+    found = checkpoint.to_use(config.paths.checkpoints)
     _, normals = open_images(config)
     target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals)
     Console(stderr=True).print(f"export: {found.name} in {target}", soft_wrap=True)

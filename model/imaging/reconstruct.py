@@ -49,11 +49,7 @@ def run_reconstruct(config: ImagingConfig, *, image: Path | None = None, verify:
         console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
-    trained = checkpoint.best_or_last(config.paths.checkpoints)
-    if trained is None:
-        raise ValueError(
-            f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
-        )
+    trained = checkpoint.to_use(config.paths.checkpoints)
     with launch.process_group(world_size=None) as device:
         job = prepare(config, trained, device=device, image=image)
         written = [_reconstruct(job, verify=verify, console=console)]

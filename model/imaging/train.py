@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-import torch
 from rich.console import Console
 
 from model.imaging.complete import complete_train
 from model.imaging.task import AutoencodingTask, open_images
-from model.imaging.tiles import Tiles
 from model.parallel import launch
-from model.training.trainer import RunFolder, Trainer
-from pipeline import files, provenance
+from model.training.run import train_stage
+from model.training.trainer import RunFolder
 from pipeline.imaging.config import ImagingConfig
 
 
@@ -29,24 +25,4 @@ def run_train(config: ImagingConfig) -> None:
         console.print(done, markup=False)
         return
     open_images(config)  # an earlier stage that is missing is named before anything is written
-    with launch.process_group(world_size=config.training.layout.world_size) as device:
-        trainer = trained(config, folder=folder, device=device, console=console)
-        if launch.is_main():
-            outputs = [folder.checkpoints, folder.metrics]
-            provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
-
-
-def trained(config: ImagingConfig, *, folder: RunFolder, device: torch.device, console: Console) -> Trainer[Tiles]:
-    """Train to the end, or resume, all ranks together.
-
-    Args:
-        config: the experiment.
-        folder: of the run.
-        device: of this rank.
-        console: for messages and the progress bar.
-    """
-    with files.lock(folder.lock) if launch.is_main() else nullcontext():
-        trainer = Trainer(AutoencodingTask(config), config.training, folder=folder, device=device, console=console)
-        trainer.resume()
-        trainer.run()
-    return trainer
+    train_stage(config, lambda _device: AutoencodingTask(config), folder=folder, console=console)

@@ -34,6 +34,7 @@ from model.parallel.rows import LoadPlanner, RowPart, SavePlanner
 from model.training.saved import DESCRIPTION, saved
 from model.training.saved import best_or_last as best_or_last
 from model.training.saved import newest as newest
+from model.training.saved import to_use as to_use
 from pipeline import files
 from pipeline.store import require_same_contract
 

@@ -31,3 +31,15 @@ def newest(folder: Path, *, tag: str = "step") -> Path | None:
 def best_or_last(folder: Path) -> Path | None:
     """The checkpoint that forecasts use: the best by validation, or the last where nothing was validated."""
     return newest(folder, tag="best") or newest(folder)
+
+
+def to_use(folder: Path) -> Path:
+    """The checkpoint that forecasts use, where there must be one.
+
+    Raises:
+        ValueError: nothing has been trained.
+    """
+    found = best_or_last(folder)
+    if found is None:
+        raise ValueError(f"a checkpoint must exist in {folder}, got none; run python -m pipeline train")
+    return found

@@ -18,9 +18,10 @@ from model.complete import complete_baselines
 from model.network import climatelearn
 from model.parallel import launch
 from model.training import checkpoint
+from model.training.run import trained
 from model.training.trainer import RunFolder
 from model.weather.forecast import write_forecasts
-from model.weather.train import trained
+from model.weather.task import ForecastTask
 from pipeline import provenance
 from pipeline.sections import Layout
 from pipeline.weather.config import WeatherConfig
@@ -83,7 +84,11 @@ def network_experiment(name: str, config: WeatherConfig) -> WeatherConfig:
 def _train_and_issue(name: str, config: WeatherConfig, *, device: torch.device, console: Console) -> dict[str, Any]:
     paths = config.paths
     experiment, folder = network_experiment(name, config), RunFolder(paths.networks / name)
-    trainer = trained(experiment, folder=folder, device=device, console=console)
+
+    def make(device: torch.device) -> ForecastTask:
+        return ForecastTask(experiment, device=device)
+
+    trainer = trained(make, experiment.training, folder=folder, device=device, console=console)
     facts = trainer.facts()
     newest = checkpoint.best_or_last(folder.checkpoints)
     assert newest is not None

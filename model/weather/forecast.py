@@ -52,9 +52,7 @@ def run_forecast(config: WeatherConfig, *, initial: Path | None = None, verify: 
         console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
-    found = checkpoint.best_or_last(paths.checkpoints)
-    if found is None:
-        raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
+    found = checkpoint.to_use(paths.checkpoints)
     with launch.process_group(world_size=None) as device:
         written = [_path(path, initial) for path in stores]
         if initial is not None:

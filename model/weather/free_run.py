@@ -54,9 +54,7 @@ def run_free_run(config: WeatherConfig, *, verify: bool = False) -> None:
         console.print(done, markup=False)
         return
     provenance.read_receipt(config, stage="train")
-    found = checkpoint.best_or_last(paths.checkpoints)
-    if found is None:
-        raise ValueError(f"a checkpoint must exist in {paths.checkpoints}, got none; run python -m pipeline train")
+    found = checkpoint.to_use(paths.checkpoints)
     with launch.process_group(world_size=None) as device:
         facts = write_free_run(config, found, paths.free_run, device=device, console=console)
         if launch.is_main():

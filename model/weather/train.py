@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-import torch
 from rich.console import Console
 
 from model.complete import complete_train
 from model.parallel import launch
-from model.training.trainer import RunFolder, Trainer
-from model.weather.task import ForecastTask, Samples
-from pipeline import files, provenance
+from model.training.run import train_stage
+from model.training.trainer import RunFolder
+from model.weather.task import ForecastTask
 from pipeline.store import open_store
 from pipeline.weather import foresight
 from pipeline.weather.climatology import Normals
@@ -33,25 +30,4 @@ def run_train(config: WeatherConfig) -> None:
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
     for line in foresight.require(config, open_store(paths.store, stage="python -m pipeline regrid")["time"].values):
         console.print(f"train: {line}", markup=False)
-    with launch.process_group(world_size=config.training.layout.world_size) as device:
-        trainer = trained(config, folder=folder, device=device, console=console)
-        if launch.is_main():
-            outputs = [folder.checkpoints, folder.metrics]
-            provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
-
-
-def trained(config: WeatherConfig, *, folder: RunFolder, device: torch.device, console: Console) -> Trainer[Samples]:
-    """Train to the end, or resume, all ranks together.
-
-    Args:
-        config: the experiment.
-        folder: of the run.
-        device: of this rank.
-        console: for messages and the progress bar.
-    """
-    with files.lock(folder.lock) if launch.is_main() else nullcontext():
-        task = ForecastTask(config, device=device)
-        trainer = Trainer(task, config.training, folder=folder, device=device, console=console)
-        trainer.resume()
-        trainer.run()
-    return trainer
+    train_stage(config, lambda device: ForecastTask(config, device=device), folder=folder, console=console)

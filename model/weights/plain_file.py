@@ -75,11 +75,7 @@ def run_export(config: WeatherConfig) -> None:
     Raises:
         ValueError: nothing has been trained.
     """
-    found = checkpoint.best_or_last(config.paths.checkpoints)
-    if found is None:
-        raise ValueError(
-            f"a checkpoint must exist in {config.paths.checkpoints}, got none; run python -m pipeline train"
-        )
+    found = checkpoint.to_use(config.paths.checkpoints)
     normals = Normals.open(config.paths.normals)
     target = write_plain(found, config.paths.train / f"{config.name}.safetensors", normals=normals, config=config)
     lacking = config.calibrates and read_plain(target).calibration is None

@@ -16,9 +16,10 @@ from model.imaging import task as task_module
 from model.imaging.export import read_plain, run_export
 from model.imaging.plan import run_plan
 from model.imaging.task import Autoencoding, AutoencodingTask
-from model.imaging.train import run_train, trained
+from model.imaging.train import run_train
 from model.parallel.launch import process_group
 from model.training.rehearsal import footprint
+from model.training.run import trained
 from model.training.trainer import RunFolder, Trainer
 from pipeline.imaging.config import ImagingConfig
 from tests.model.imaging.cases import BANDS, imaging_config
@@ -34,7 +35,13 @@ SHORT = {"steps": 6, "validate_every": 3, "checkpoint_every": 2, "ema_decay": 0.
 def train(folder: Path, config: ImagingConfig) -> None:
     """Train, or resume, in a folder beside the store."""
     with process_group(world_size=None) as device:
-        trained(config, folder=RunFolder(folder), device=device, console=Console(quiet=True))
+        trained(
+            lambda _device: AutoencodingTask(config),
+            config.training,
+            folder=RunFolder(folder),
+            device=device,
+            console=Console(quiet=True),
+        )
 
 
 def train_and_die(folder: Path, config: ImagingConfig, step: int) -> None:

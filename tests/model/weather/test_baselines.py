@@ -21,13 +21,14 @@ from model.network import climatelearn
 from model.parallel.launch import process_group
 from model.training import checkpoint
 from model.training.rehearsal import footprint
+from model.training.run import trained
 from model.training.trainer import RunFolder
 from model.weather.baselines import network_experiment, run_baselines
 from model.weather.fields import Fields
 from model.weather.forecast import run_forecast
 from model.weather.predict import load_model
-from model.weather.task import Forecasting
-from model.weather.train import run_train, trained
+from model.weather.task import Forecasting, ForecastTask
+from model.weather.train import run_train
 from model.weather.training_data import TrainingData
 from model.weights.plain_file import read_plain, run_export
 from pipeline import provenance
@@ -81,7 +82,13 @@ def unet(config: WeatherConfig, folder: Path, **training: Any) -> WeatherConfig:
 
 def train_alone(config: WeatherConfig, folder: Path) -> Any:
     with process_group(world_size=1) as device:
-        return trained(config, folder=RunFolder(folder), device=device, console=Console(quiet=True))
+        return trained(
+            lambda device: ForecastTask(config, device=device),
+            config.training,
+            folder=RunFolder(folder),
+            device=device,
+            console=Console(quiet=True),
+        )
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -194,7 +201,13 @@ def train_on_ranks(content: dict[str, Any]) -> str:
     assert isinstance(config, WeatherConfig)
     with process_group(world_size=2) as device:
         folder, console = RunFolder(config.paths.train), Console(quiet=True)
-        learner = trained(config, folder=folder, device=device, console=console).learner
+        learner = trained(
+            lambda device: ForecastTask(config, device=device),
+            config.training,
+            folder=folder,
+            device=device,
+            console=console,
+        ).learner
     held = {**learner.weights(), **{f"average.{name}": t for name, t in learner.average.items()}}
     whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in held.items()}
     return hashlib.sha256(b"".join(whole[name].numpy().tobytes() for name in sorted(whole))).hexdigest()
