@@ -10,6 +10,7 @@ Letters: B batch, K bands of this rank, C of all ranks, Q patches predicted, P p
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from model.imaging.tiles import Tiles, cut_patches
@@ -27,6 +28,7 @@ def hidden_loss(
     bands: int,
     weight_K: Tensor | None,
     by_patch: bool,
+    band_weight: float = 1.0,
     group: ProcessGroup,
 ) -> Tensor:
     """Mean squared error of what is hidden from a batch, over the bands of all ranks; float32 at least.
@@ -38,12 +40,15 @@ def hidden_loss(
         bands: C.
         weight_K: of this rank's bands; None for ones.
         by_patch: compare with targets normalised by mean and standard deviation of each patch, band by band.
+        band_weight: of squared errors in hidden bands of visible patches.
         group: ranks of the channel axis.
     """
     target_BQKP, counts_BQKP = targets_of(batch, patch=patch, by_patch=by_patch)
     squares_BQKP = (y_BQKP.to(target_BQKP.dtype) - target_BQKP).square() * counts_BQKP
     if weight_K is not None:
         squares_BQKP = squares_BQKP * weight_K.unsqueeze(1)
+    if batch.hidden and band_weight != 1.0:
+        squares_BQKP = squares_BQKP * torch.where(batch.hides, 1.0, band_weight)[:, :, None, None]
     count_B = hidden_values(batch, patch=patch, bands=bands)
     return sum_forward_keep_backward((squares_BQKP.sum(dim=(1, 2, 3)) / count_B).mean(), group=group)
 

@@ -61,6 +61,7 @@ class Autoencoding:
             bands=len(self.network.channels),
             weight_K=self._weight(mesh, device=batch.x.device),
             by_patch=self.config.model.targets == "patch",
+            band_weight=self.config.masking.bands.weight if self.config.masking.bands else 1.0,
             group=mesh.get_group(CHANNEL),
         )
 

@@ -67,12 +67,17 @@ class Model(sections.Encoder):
 class BandWindows(Section):
     """Contiguous ranges of bands that are hidden in the input and predicted at the output."""
 
+    ADDED = frozenset({"weight"})
+
     share: Share = 0.5
     """Share of the samples of which some are hidden."""
     windows: Positive = 1
     """Ranges hidden in such a sample."""
     nanometres: Nanometres = 100.0
     """Width of a range [nm]."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight in the loss of hidden bands of visible patches. Their errors are a tenth of those in hidden patches, so
+    that with 1 hardly anything is learned from them."""
 
 
 class Masking(Section):

@@ -124,6 +124,7 @@ def naive_loss(
     hidden: list[int],
     patch: int,
     scale: Tensor | None = None,
+    band_weight: float = 1.0,
 ) -> Tensor:
     """Squared errors of valid hidden values, added up one by one, over the number of hidden values.
 
@@ -135,6 +136,7 @@ def naive_loss(
         hidden: bands not read.
         patch: side of a patch.
         scale: weight of each band; None for ones.
+        band_weight: of hidden bands in patches that are read.
     """
     columns = x_BCHW.shape[3] // patch
     total, count = x_BCHW.new_zeros(()), 0
@@ -148,7 +150,7 @@ def naive_loss(
                     x = (place % columns) * patch + p % patch
                     count += 1
                     if valid_BCHW[b, c, y, x]:
-                        weight = 1.0 if scale is None else scale[c]
+                        weight = (1.0 if scale is None else scale[c]) * (band_weight if place in positions else 1.0)
                         total = total + weight * (y_BLCP[b, place, c, p] - x_BCHW[b, c, y, x]) ** 2
     return total / count
 

@@ -23,16 +23,21 @@ def test_patches_come_back_where_they_were() -> None:
     assert torch.equal(join_patches(patches, patch=2, grid=(2, 3)), fields)
 
 
-def test_bands_are_weighted_and_invalid_values_do_not_count() -> None:
-    """Catches a weight of another band and errors against the zeros that stand for what is not valid."""
+@pytest.mark.parametrize("band_weight", [1.0, 20.0])
+def test_bands_are_weighted_and_invalid_values_do_not_count(band_weight: float) -> None:
+    """Catches a weight of another band, errors against the zeros that stand for what is not valid, and a weight of
+    hidden bands that hidden patches have too."""
     hidden = {BANDS[5], BANDS[6]}
     batch = tiles_of_step(0, channels=BANDS, rows=slice(4), hidden=hidden)
     weight = torch.linspace(0.5, 2.0, 7, dtype=torch.float64)
     y = torch.from_numpy(np.random.default_rng(1).standard_normal((4, 16, 7, 4)))
     with process_group(world_size=1):
         group = build_mesh().get_group(CHANNEL)
-        ours = hidden_loss(y, batch, patch=2, bands=7, weight_K=weight, by_patch=False, group=group)
-    theirs = naive_loss(y, batch.x, batch.valid, visible=batch.visible.tolist(), hidden=[5, 6], patch=2, scale=weight)
+        ours = hidden_loss(
+            y, batch, patch=2, bands=7, weight_K=weight, by_patch=False, band_weight=band_weight, group=group
+        )
+    both = {"scale": weight, "band_weight": band_weight}
+    theirs = naive_loss(y, batch.x, batch.valid, visible=batch.visible.tolist(), hidden=[5, 6], patch=2, **both)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
 
 

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -60,14 +61,30 @@ def train_and_die(folder: Path, config: ImagingConfig, step: int) -> None:
     train(folder, config)
 
 
+def kill(folder: Path, config: ImagingConfig, *, step: int) -> None:
+    """Train, or resume, until the loss has been computed so many times; then die."""
+    process = forking().Process(target=train_and_die, args=(folder, config, step))
+    process.start()
+    process.join(timeout=600)
+    assert process.exitcode == -signal.SIGKILL
+
+
 def test_it_resumes_bit_identically(made: Path, tmp_path: Path) -> None:
     """Catches masks, windows or an order that follow from what was drawn before."""
     config = in_folder(made, training=SHORT)
     train(tmp_path / "whole", config)
-    process = forking().Process(target=train_and_die, args=(tmp_path / "killed", config, 5))
-    process.start()
-    process.join(timeout=600)
-    assert process.exitcode == -signal.SIGKILL
+    kill(tmp_path / "killed", config, step=5)
+    train(tmp_path / "killed", config)
+    assert equal_runs(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_several_kills_leave_the_run_of_none(made: Path, tmp_path: Path) -> None:
+    """Catches what a checkpoint lacks at some moment of a run: between steps, in a validation, right after a resume."""
+    config = in_folder(made, training=SHORT | {"steps": 18, "validate_every": 5, "checkpoint_every": 2})
+    train(tmp_path / "whole", config)
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        kill(tmp_path / "killed", config, step=int(random.integers(0, 5)))
     train(tmp_path / "killed", config)
     assert equal_runs(tmp_path / "killed", tmp_path / "whole")
 
