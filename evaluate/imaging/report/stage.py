@@ -109,7 +109,9 @@ def _scatter(keeper: Keeper, results: Results, trait: str) -> Picture:
 
 
 def _trait_maps(keeper: Keeper, results: Results, images: ImageStore, names: Sequence[str]) -> list[PictureGroup]:
-    """Maps of every trait for the first of the shown images that have leaves."""
+    """Maps of every trait for the first of the shown images that have leaves; none where no image has traits."""
+    if not results.facts.traits.names:
+        return []
     table, patch, found = results.patches, results.facts.traits.patch, []
     mapped = [name for name in names if len(table) and (table["image"] == name).any()][:MAPPED_IMAGES]
     sizes = {image.name: image for image in images.images}

@@ -18,6 +18,7 @@ from evaluate.imaging.report.drawing import Keeper
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.report.stage import run_report
+from evaluate.imaging.stage import run_score
 from pipeline import provenance
 from pipeline.imaging.config import ImagingConfig
 from pipeline.imaging.sections_model import TrainingCurve
@@ -90,6 +91,16 @@ def test_numbers_lie_beside_every_figure(page: str, config: ImagingConfig) -> No
         for suffix in (".pdf", ".csv", ".nc"):
             assert picture.with_suffix(suffix).exists(), picture
         assert Image.open(picture).size[0] > 600
+
+
+def test_images_without_traits_have_a_report(scored: ImagingConfig) -> None:
+    """Catches maps and numbers of traits that files of images do not have."""
+    config = scored.model_copy(update={"evaluation": scored.evaluation.model_copy(update={"traits": []})})
+    run_score(config)
+    run_report(config)
+    page = config.paths.report.read_text()
+    assert "chlorophyll" not in page
+    assert len([tag for tag, _ in outline(page).tags if tag == "img"]) == 2 * 5 + 3 + 1
 
 
 @pytest.mark.parametrize("width", [390, 1280])
