@@ -27,6 +27,7 @@ from model.weather.calibration import Calibration, calibrate
 from model.weather.job import Job, climatology_at_leads, forecast_fields, prepare
 from model.weather.predict import limits
 from pipeline import provenance
+from pipeline.behind import Behind
 from pipeline.console import data_with_article, terminal_progress
 from pipeline.store import SlabStore, contract_digest, finished, read_manifest
 from pipeline.weather.config import WeatherConfig
@@ -167,6 +168,7 @@ def _fill_stores(
         pending = launch.from_main(sorted({slab for slabs in missing for slab in slabs}, key=lambda slab: slab.start))
         done = len(job.init) - sum(len(slab) for slab in pending)
         task = progress.add_task("forecast", total=len(job.init), completed=done)
+        behind = stack.enter_context(Behind())
         for slab in pending:
             init = job.init[slab.slice]
             values = forecast_fields(config, job, init)
@@ -179,7 +181,8 @@ def _fill_stores(
                 scaled = np.clip(scaled, *limits(job.predictor.whole.channels))
             for store, content, slabs in zip(stores, (scaled, values), missing, strict=False):
                 if slab in slabs:
-                    store.write(slab, {"state": content})
+                    behind.do(store.write, slab, {"state": content})
+        behind.finish()
         for store in stores:
             store.finish(job.facts)
         if stores:

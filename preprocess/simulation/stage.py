@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ import numpy as np
 from rich.progress import Progress
 
 from pipeline import files, provenance, store
+from pipeline.behind import Behind
 from pipeline.console import progress, say, stamp
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.times import Times
@@ -88,15 +88,10 @@ class _Sink:
 def _produce(setup: SimulationSetup, finish: _Sink, *, starts: Times) -> None:
     """Integrate here; evaluate and write the slab before in another thread."""
     pending = finish.writer.pending()
-    with progress("days") as bar, ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as pool:
+    with progress("days") as bar, Behind() as behind:
         meter = _Meter(bar, _days_left(setup, pending))
-        waiting: Future[None] | None = None
         for slab, states in _slabs(setup, pending, meter, starts=starts):
-            if waiting is not None:
-                waiting.result()
-            waiting = pool.submit(finish, slab, states)
-        if waiting is not None:
-            waiting.result()
+            behind.do(finish, slab, states)
 
 
 def _twin_starts(config: WeatherConfig, setup: SimulationSetup) -> Times:
