@@ -1,8 +1,9 @@
-"""The demo's training with flat aggregation, D-CHAG-C and D-CHAG-L, on one and two ranks, with several seeds.
+"""The direct demo's training with flat aggregation, D-CHAG-C and D-CHAG-L, on one and two ranks, with several seeds.
 
 Claim: a run on two channel ranks follows the run on one rank, and the final scores of the three settings differ by no
-more than those of seeds. Everything but the channel stage and the number of steps is the demo's. Needs the demo's
-store: `make demo` first. No time is measured, so runs may share the machine; a finished run is not repeated.
+more than those of seeds. Everything but the channel stage and the number of steps is the demo's. Needs its
+store: `make run CONFIG=workflows/config/demo_direct.yaml` first. No time is measured, so runs may share the machine; a
+finished run is not repeated.
 
     python benchmarks/training_curves.py                  # 12 runs of 300 steps, 20 minutes to an hour
 """
@@ -10,7 +11,6 @@ store: `make demo` first. No time is measured, so runs may share the machine; a 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,10 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.support.measure import write
 from benchmarks.support.process import ROOT, parser
-from model.training.metrics_log import read_metrics
-from pipeline.config import Config, load
+from benchmarks.support.training import train
 
-DEMO = ROOT / "workflows" / "config" / "demo.yaml"
+DEMO = ROOT / "workflows" / "config" / "demo_direct.yaml"
 FIGURE = ROOT / "docs" / "images" / "channel_settings.png"
 SETTINGS = {
     "flat": ["model.tree=none", "model.unit=C"],
@@ -37,34 +36,11 @@ SHOWN = ("z500", "t850")
 LEAD = "168"
 
 
-def configure(folder: Path, setting: str, *, seed: int, ranks: int, steps: int) -> tuple[Config, list[str]]:
-    """One run's configuration and the overrides that give it."""
+def configure(folder: Path, setting: str, *, seed: int, ranks: int, steps: int) -> list[str]:
+    """One run's settings."""
     home = folder / f"{setting}-{ranks}-{seed}"
     training = {"seed": seed, "steps": steps, "layout.channel": ranks, "validate_every": 50, "checkpoint_every": 100}
-    overrides = [f"directory={home}", *SETTINGS[setting], *(f"training.{k}={v}" for k, v in training.items())]
-    return load(DEMO, overrides), overrides
-
-
-def run(config: Config, overrides: list[str], *, ranks: int) -> list[dict[str, Any]]:
-    """Train unless that has been done; the run's log."""
-    demo = load(DEMO)
-    if not demo.paths.receipt("normals").exists():
-        raise SystemExit(f"error: the demo's store must exist, got no {demo.paths.receipt('normals')}; run make demo")
-    if not config.paths.receipt("train").exists():
-        config.root.mkdir(parents=True, exist_ok=True)
-        for part in ("data", "receipts"):
-            (config.root / part).mkdir(exist_ok=True)
-            for found in (demo.root / part).iterdir():
-                if not (config.root / part / found.name).exists() and not found.name.startswith("train"):
-                    (config.root / part / found.name).symlink_to(found.resolve())
-        launch = [sys.executable, "-m"]
-        if ranks > 1:
-            launch += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-        sets = [part for item in overrides for part in ("--set", item)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [*launch, "pipeline", "train", "--config", str(DEMO), *sets]
-        subprocess.run(command, check=True, cwd=ROOT, env=environment)
-    return read_metrics(config.paths.metrics)
+    return [f"directory={home}", *SETTINGS[setting], *(f"training.{k}={v}" for k, v in training.items())]
 
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -143,8 +119,8 @@ def main() -> None:
         runs = {}
         for ranks, seed in [(1, 0), (2, 0), *((1, seed) for seed in range(1, given.seeds))]:
             for setting in SETTINGS:
-                config, overrides = configure(folder, setting, seed=seed, ranks=ranks, steps=given.steps)
-                runs[setting, ranks, seed] = summary(run(config, overrides, ranks=ranks))
+                overrides = configure(folder, setting, seed=seed, ranks=ranks, steps=given.steps)
+                runs[setting, ranks, seed] = summary(train(DEMO, overrides, made=[], ranks=ranks))
                 print(setting, f"{ranks} ranks, seed {seed}:", runs[setting, ranks, seed]["final_skill"], flush=True)
         draw(runs, FIGURE)
         found = verdict(runs, given.seeds)
