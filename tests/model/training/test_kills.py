@@ -20,14 +20,15 @@ from typing import Any
 import pytest
 import torch
 
+import model.weather.train
 from model.training.metrics_log import read_metrics
 from model.weather.train import run_train
-from pipeline import provenance
 from pipeline.config import Config
+from pipeline.weather.config import WeatherConfig
 from tests.model.parallel.harness import forking
 from tests.model.runs import equal_runs
 from tests.model.training.stub import train
-from tests.model.weather.trainers import elsewhere, with_steps
+from tests.model.weather.trainers import dying_task, elsewhere, with_steps
 
 KILLS = int(os.environ.get("CHAGCAST_KILLS", "6"))
 Work = Callable[[], Any]
@@ -96,22 +97,26 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path, capsys: pytest.C
     assert equal_runs(killed, undisturbed)
 
 
+def _train_and_die(config: WeatherConfig, step: int) -> None:
+    """Train, or resume, until a number of losses has been computed; then die."""
+    torch.set_num_threads(1)
+    model.weather.train.ForecastTask = dying_task(step, kill=True)  # type: ignore[misc]
+    run_train(config)
+
+
 @pytest.mark.slow
-def test_kills_inside_a_schedule_of_roll_outs_change_nothing(
-    experiment: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kills_inside_a_schedule_of_roll_outs_change_nothing(experiment: Callable[..., Config], tmp_path: Path) -> None:
     """Catches a number of steps, noise or a loader that depend on when a training of roll-outs was started."""
-    kills = -(-KILLS // 2)
-    options = {"rollout": [[0, 1], [0.3, 2], [0.6, 3]], "input_noise": 0.1, "steps": 10 * kills, "checkpoint_every": 1}
-    undisturbed = with_steps(experiment, validate_every=4, **options)
-    began = time.monotonic()
+    options = {"rollout": [[0, 1], [0.3, 2], [0.6, 3]], "input_noise": 0.1, "steps": 20, "checkpoint_every": 1}
+    undisturbed = with_steps(experiment, validate_every=20, **options)
     run_train(undisturbed)
-    loop = provenance.read_receipt(undisturbed, stage="train")["facts"]["seconds"]
-    start = max(0.05, time.monotonic() - began - loop)
-    again = elsewhere(undisturbed, tmp_path / "killed")
-    work, folder = partial(run_train, again), again.paths.train
-    hit = _kill(work, folder, kills=kills, start=start, between=10 * loop / options["steps"])
-    with capsys.disabled():
-        print(hit)
-    work()
-    assert equal_runs(folder, undisturbed.paths.train)
+    again, died_after = elsewhere(undisturbed, tmp_path / "killed"), []
+    for step in (2, 5, 1, 6, 4):
+        process = forking().Process(target=_train_and_die, args=(again, step))
+        process.start()
+        process.join(timeout=300)
+        assert process.exitcode == -signal.SIGKILL
+        died_after.append(max(r["step"] for r in read_metrics(again.paths.metrics)))
+    assert [sum(low <= step < low + 6 for step in died_after) > 0 for low in (0, 6, 12)] == [True] * 3
+    run_train(again)
+    assert equal_runs(again.paths.train, undisturbed.paths.train)

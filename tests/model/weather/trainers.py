@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,16 @@ def trainer_of(config: WeatherConfig, *, kind: type[ForecastTask] = ForecastTask
     return Trainer(kind(config, device=device), config.training, folder=folder, device=device, console=console)
 
 
-def dying_task(step: int) -> type[ForecastTask]:
-    """A task whose loss raises KeyboardInterrupt at a step (from 0), for batches that are not split."""
+def dying_task(step: int, *, kill: bool = False) -> type[ForecastTask]:
+    """A task whose loss raises KeyboardInterrupt at a step (from 0), or kills the process, for batches not split."""
 
     class Dying(ForecastTask):
         calls = 0
 
         def loss(self, *args: Any, **options: Any) -> Tensor:
             if Dying.calls == step:
+                if kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 raise KeyboardInterrupt
             Dying.calls += 1
             return super().loss(*args, **options)
