@@ -122,11 +122,29 @@ def interval(
     factor = expansion(num, block=block, confidence=confidence)
     if math.isnan(factor):
         return np.full(score.shape, np.nan), np.full(score.shape, np.nan)
-    draws = finish(*[(weights @ part.reshape(num, -1)).reshape(-1, *part.shape[1:]) for part in parts])
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
+    draws = np.asarray(finish(*[(weights @ part.reshape(num, -1)).reshape(-1, *part.shape[1:]) for part in parts]))
     centre = draws.mean(axis=0)
+    draws = np.moveaxis(np.sort(np.moveaxis(draws, 0, -1)), -1, 0)  # several times as fast as np.quantile's selection
+    tail = (1.0 - confidence) / 2.0
+    low, high = quantile(draws, tail), quantile(draws, 1.0 - tail)
     return score - factor * (centre - low), score + factor * (high - centre)
+
+
+def quantile(ordered: Array, share: float) -> Array:
+    """A quantile over the first axis of what `np.sort` has put in order there, as `np.quantile` interpolates.
+
+    Args:
+        ordered: shape (draw, ...); NaN last, as sorting puts it.
+        share: in [0, 1].
+
+    Returns:
+        Shape (...); NaN where a draw is NaN.
+    """
+    place = share * (len(ordered) - 1)
+    below, part = int(place), place - int(place)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    between = low + (high - low) * part if part < 0.5 else high - (high - low) * (1.0 - part)
+    return np.where(np.isnan(ordered[-1]), np.nan, between)
 
 
 def sign_test(block_means: ArrayLike, *, counts: ArrayLike, rate: float = 0.1) -> NDArray[np.bool_]:

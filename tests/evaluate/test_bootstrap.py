@@ -93,3 +93,13 @@ def test_sign_test_finds_the_signal_and_not_the_noise() -> None:
     assert not bootstrap.sign_test(blocks[:2], counts=[10, 10]).any()
     short = bootstrap.sign_test(np.concatenate([blocks, 1e6 * np.ones((1, 30, 40))]), counts=[10] * 20 + [1])
     np.testing.assert_array_equal(short, found)  # a stump of a block is left out
+
+
+@pytest.mark.parametrize("draws", [2, 7, 1000])
+def test_quantiles_of_what_is_in_order_are_numpys(draws: int) -> None:
+    """Catches a place that is off by one, another interpolation, and NaN that counts as the largest value."""
+    values = np.random.default_rng(draws).standard_normal((draws, 3, 4))
+    values[0, 1, 2] = np.nan
+    for share in (0.0, 0.025, 0.4, 0.975, 1.0):
+        found = bootstrap.quantile(np.sort(values, axis=0), share)
+        assert np.array_equal(found, np.quantile(values, share, axis=0), equal_nan=True)
