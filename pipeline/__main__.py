@@ -380,7 +380,7 @@ def main() -> int:
             print(f"error: {describe_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 2
     except Exception:
-        if speaks_first(patience=2.0):
+        if speaks_first(patience=5.0):
             raise
         return 1
     return 0

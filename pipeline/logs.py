@@ -128,6 +128,11 @@ def speaks_first(*, patience: float = 0.0, status: int | None = None) -> bool:
     return True
 
 
+def has_spoken(folder: Path) -> bool:
+    """Whether a rank has said why the run fails."""
+    return (folder / "spoken").exists()
+
+
 def spoken_status(folder: Path) -> list[int]:
     """The status that the rank which spoke asked for, if one did."""
     spoken = folder / "spoken"

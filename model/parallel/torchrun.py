@@ -2,7 +2,8 @@
 
 Contract: options are those of torchrun. A user's mistake on any rank ends the run with status 2, an error with 1, a
 signal with 128 plus its number; SIGTERM (preemption) reaches every rank and waits for their checkpoint. Of the
-messages that ranks show when they fail, the first counts (`pipeline.logs.speaks_first`). CPU threads are shared out.
+messages that ranks show when they fail, the first counts (`pipeline.logs.speaks_first`); of a rank that a signal ended
+(no memory left, a lost GPU) the launcher speaks. CPU threads are shared out.
 
     python -m model.parallel.torchrun --standalone --nproc-per-node=2 -m pipeline train --config FILE
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from pipeline.logs import RANKS_FOLDER, spoken_status
+from pipeline.logs import RANKS_FOLDER, has_spoken, spoken_status
 
 _SECONDS_TO_SAVE = "600"
 """How long ranks may take to save after SIGTERM before they are killed."""
@@ -42,11 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             run(options)  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
+            rank, first = error.get_first_failure()
+            if first.exitcode < 0 and not has_spoken(Path(folder)):
+                print(_lost(rank, first.exitcode), file=sys.stderr)
+                return 128 - first.exitcode
             seen = [failure.exitcode for failure in error.failures.values()]
             return _status([*seen, *spoken_status(Path(folder))])
         except SignalException as error:
             return 128 + int(error.sigval)
     return 0
+
+
+def _lost(rank: int, exitcode: int) -> str:
+    """What to say of a rank that a signal ended, which could not say anything itself."""
+    name = signal.Signals(-exitcode).name
+    why = ", as happens where memory runs out" if name == "SIGKILL" else ""
+    return (
+        f"error: rank {rank} was ended by {name}{why}; the other ranks were stopped. The same command goes on from the "
+        "last checkpoint, also with another training.layout"
+    )
 
 
 def _status(codes: Sequence[int]) -> int:

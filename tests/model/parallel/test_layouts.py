@@ -45,6 +45,19 @@ USUAL = {
         Case(33, 1, Placement("replicated", "fsdp"), more=ADAPTIVE | OVERLAP),
     ],
 }
+MANY = {
+    8: [
+        Case(33, 8, Placement("replicated", "ddp"), groups=16),
+        Case(33, 4, Placement("tensor", "fsdp", recompute=True)),
+        Case(33, 4, Placement("sequence", "ddp"), tree="Tree2", unit="L"),
+        Case(33, 2, Placement("replicated", "fsdp")),
+    ],
+    16: [
+        Case(33, 16, Placement("replicated", "ddp"), groups=16),
+        Case(33, 4, Placement("tensor", "ddp")),
+        Case(33, 4, Placement("sequence", "fsdp")),
+    ],
+}
 WRONG = {
     2: [Case(81, 2, Placement(trunk, "ddp"), gather="sum") for trunk in TRUNKS],
     3: [Case(81, 3, Placement("replicated", "ddp"), gather="sum")],
@@ -136,6 +149,12 @@ def test_settings_equal_one_rank(world: int) -> None:
 def test_every_layout_equals_one_rank(world: int) -> None:
     """The whole matrix: 80, 81 and 500 channels on 1, 2, 3, 4 and 2 x 2 ranks, each trunk, FSDP and DDP."""
     check(world, FULL[world])
+
+
+@pytest.mark.parametrize("world", MANY)
+def test_many_ranks_equal_one(world: int) -> None:
+    """Catches groups of ranks that are right for two and for four alone: up to 4 x 4 ranks, and 16 of one axis."""
+    check(world, MANY[world])
 
 
 @pytest.mark.slow
