@@ -11,32 +11,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, provenance
+from evaluate.finished import report_finished, score_facts
+from pipeline import files
 from pipeline.manifest import manifest_path
 from pipeline.weather.config import WeatherConfig
 
 
 def complete_score(config: WeatherConfig) -> str | None:
     """Whether the scores are there, of these very forecasts from elsewhere; one that is gone has not changed."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.scores / "scores.csv", paths.scores / "scores.nc")
-    if not all(path.exists() for path in written):
+    facts = score_facts(config, files=("scores.csv", "scores.nc"))
+    if facts is None:
         return None
-    known = provenance.read_receipt(config, stage="score")["facts"].get("compared", {})
-    compared = compared_fingerprints(config)
+    known, compared = facts.get("compared", {}), compared_fingerprints(config)
     if any(known.get(name) != found for name, found in compared.items() if found):
         return None
-    return f"score: complete in {paths.scores}"
+    return f"score: complete in {config.paths.scores}"
 
 
 def complete_report(config: WeatherConfig) -> str | None:
     """Whether the page is there and shows these very scores."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.receipt("report"), paths.report, paths.scores / "scores.csv")
-    if not all(path.exists() for path in written):
-        return None
-    known = provenance.read_receipt(config, stage="report")["facts"]
-    return f"report: complete, {paths.report}" if known.get("scores") == scores_digest(paths.scores) else None
+    return report_finished(config, fact="scores", digest=lambda config: scores_digest(config.paths.scores))
 
 
 def scores_digest(folder: Path) -> str:

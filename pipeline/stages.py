@@ -52,6 +52,13 @@ class Resources:
     runtime: str = "12h"
 
 
+MEDIUM = Resources(threads=8, mem_mb=6000)
+WIDE = Resources(threads=16, mem_mb=6000)
+LONG = Resources(threads=16, mem_mb=6000, runtime="5d")
+SHORT = Resources(threads=2, runtime="1h")
+"""What stages of several workloads ask for."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a workload: one command, one workflow rule, one receipt.
@@ -91,12 +98,17 @@ class Stage:
 class Paths:
     """Every path that the stages of an experiment write; workloads annotate the attributes that their table gives.
 
+    Every workload trains, scores and reports, so these three are here.
+
     Args:
         config: the experiment.
         stages: table of its workload.
     """
 
     root: Path
+    train: Path
+    scores: Path
+    report: Path
 
     def __init__(self, config: Config, stages: tuple[Stage, ...]) -> None:
         self.root = config.root
@@ -104,6 +116,21 @@ class Paths:
         for stage in stages:
             for attribute, output in stage.outputs.items():
                 setattr(self, attribute, self._path(config, stage, output))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of the model's training."""
+        return self.train / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """What the training logged."""
+        return self.train / "metrics.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        """Of the report."""
+        return self.scores / "figures"
 
     def receipt(self, stage: str) -> Path:
         """The small file a stage writes last, when all its outputs are complete; what Snakemake watches."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from pipeline import manifest, provenance
@@ -53,6 +55,24 @@ def write_store(
         for slab in store.pending():
             store.write(slab, {"state": state.values[slab.slice]})
         store.finish(facts or {})
+
+
+@contextmanager
+def interrupted(*, at_slab: int) -> Iterator[None]:
+    """In it a user stops what writes stores, before the slab with this number, counted from 1, is written."""
+    original, calls = SlabStore.write, 0
+
+    def dying(self: SlabStore, *arguments: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at_slab:
+            raise KeyboardInterrupt
+        original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlabStore, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

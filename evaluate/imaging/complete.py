@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import hashlib
 
-from pipeline import provenance
+from evaluate.finished import report_finished, score_facts
 from pipeline.imaging.config import ImagingConfig
 
 
 def complete_score(config: ImagingConfig) -> str | None:
     """Whether the scores are there."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.scores / "scores.csv", paths.scores / "differences.csv")
-    return f"score: complete in {paths.scores}" if all(path.exists() for path in written) else None
+    facts = score_facts(config, files=("scores.csv", "differences.csv"))
+    return None if facts is None else f"score: complete in {config.paths.scores}"
 
 
 def complete_report(config: ImagingConfig) -> str | None:
     """Whether the page is there and shows these very scores."""
-    paths = config.paths
-    written = (paths.receipt("score"), paths.receipt("report"), paths.report, paths.scores / "scores.csv")
-    if not all(path.exists() for path in written):
-        return None
-    known = provenance.read_receipt(config, stage="report")["facts"]
-    return f"report: complete, {paths.report}" if known.get("shown") == shown_digest(config) else None
+    return report_finished(config, fact="shown", digest=shown_digest)
 
 
 def shown_digest(config: ImagingConfig) -> str:

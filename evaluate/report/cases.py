@@ -164,7 +164,7 @@ def _picture(gallery: Gallery, case: Case, name: str, strip: Strip | None, capti
     )
     path = f"cases/{case.channel.name}_{case.lead}h_{case.init.astype('datetime64[h]')}_{name.lower()}"
     alt = gallery.map_alt(f"{name}, {_what(field)}", case.channel, case.lead, panel.values, f" {case.unit}")
-    return gallery.keep(figure, path, numbers, alt=alt, caption=caption, colours=case.scale.colours)
+    return gallery.keeper.keep(figure, path, numbers, alt=alt, caption=caption, colours=case.scale.colours)
 
 
 def _comparisons(gallery: Gallery, case: Case) -> list[Comparison] | None:

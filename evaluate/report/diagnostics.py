@@ -77,7 +77,7 @@ def _power_picture(gallery: Gallery, channel: Channel, maps: xr.Dataset, models:
     caption = f"Power of all waves over the truth's at {at}, {sample}: {', '.join(said)}."
     alt = f"Power by zonal wavenumber and lead of {channel.title} over the truth's, {gallery.note}. {caption}"
     numbers = Numbers(ratios.rename("ratio").to_dataset(), f"Power of {channel.title} over the truth's", {"ratio": "1"})
-    return gallery.keep(figure, f"power/{channel.name}", numbers, alt=alt, caption=caption, colours=style.BIAS)
+    return gallery.keeper.keep(figure, f"power/{channel.name}", numbers, alt=alt, caption=caption, colours=style.BIAS)
 
 
 @style.look()
@@ -143,7 +143,7 @@ def calibration_picture(gallery: Gallery, forecast: xr.Dataset) -> Picture | Non
     ]
     alt = f"Calibration factors at {text.lead_titles(hours)}. {'; '.join(said)}."
     numbers = Numbers(values.rename("factor").to_dataset().reset_coords(drop=True), "Calibration", {"factor": "1"})
-    return gallery.keep(figure, "calibration", numbers, alt=alt)
+    return gallery.keeper.keep(figure, "calibration", numbers, alt=alt)
 
 
 @style.look()

@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from evaluate import text
 from evaluate.page.figure_data import Numbers
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture
 from evaluate.report import style
 from evaluate.scoring import free_run
@@ -112,10 +113,11 @@ class _Drawn:
 
     def __init__(self, run: xr.Dataset, folder: Path) -> None:
         about = run.attrs["contract"]
-        self.run, self.folder, self.note = run, folder, data_name(about["source"]["label"])
+        self.run, self.note = run, data_name(about["source"]["label"])
         days = counted(about["days"], "day")
         self.title = f"A free run of {days} from {text.issued(about['init_time'])}"
         self.sample = f"one run in steps of {about['step_hours']} h, {days}"
+        self.keeper = Keeper(folder, self.note, sample=self.sample)
 
     def overview(self, judged: Sequence[Verdict], shown: Sequence[str]) -> Picture:
         """Standard deviation of the departures over a month, over the truth's, for every channel."""
@@ -129,7 +131,7 @@ class _Drawn:
             f"Standard deviation of the departures from the climatology over a month, as a share of the truth's, for "
             f"{counted(len(judged), 'channel')} against time; {bounded} stay bounded, {self.note}."
         )
-        return self._keep(figure, "all_channels", numbers, alt)
+        return self.keeper.keep(figure, "all_channels", numbers, alt=alt)
 
     def channel(self, name: str) -> Picture:
         """Global mean and standard deviation of the departures of a channel beside the truth's."""
@@ -147,12 +149,8 @@ class _Drawn:
             f"truth's, {self.note}. The deviation goes from {first} to {last} {text.pretty_unit(unit)}."
         )
         title = f"Global mean of {channel.title}, and standard deviation of its departures from the climatology"
-        return self._keep(figure, name, Numbers(values, title, {"mean": unit, "deviation": unit}), alt)
-
-    def _keep(self, figure: Any, name: str, numbers: Numbers, alt: str) -> Picture:
-        png = style.save(figure, self.folder / name)
-        numbers.write(self.folder / name, note=f"{self.note}; {self.sample}")
-        return Picture(png, alt)
+        numbers = Numbers(values, title, {"mean": unit, "deviation": unit})
+        return self.keeper.keep(figure, name, numbers, alt=alt)
 
 
 @style.look()

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from evaluate import text
 from evaluate.metrics import METRICS
 from evaluate.page.figure_data import Numbers
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture, PictureGroup
 from evaluate.page.training_log import read_training
 from evaluate.report import horizon, line_charts, style
@@ -98,23 +98,10 @@ class Gallery:
         """What is written on a panel, with the name of the data."""
         return style.Labels(title, subtitle, self.note, unit, self.detail)
 
-    def keep(
-        self, figure: Any, name: str, numbers: Numbers, *, alt: str, caption: str = "", colours: Colormap | None = None
-    ) -> Picture:
-        """Write a figure with its numbers, and close it.
-
-        Args:
-            figure: of matplotlib.
-            name: path below the folder, without suffix.
-            numbers: what it shows.
-            alt: alternative text.
-            caption: below it on the page.
-            colours: the colour map that fills it.
-        """
-        png = style.save(figure, self.folder / name, colours=colours)
-        numbers.write(self.folder / name, note=f"{self.note}; {self.sample}")
-        self.tick()
-        return Picture(png, alt, caption)
+    @property
+    def keeper(self) -> Keeper:
+        """What writes the figures."""
+        return Keeper(self.folder, self.note, self.tick, self.sample)
 
     def overview(self) -> Picture:
         """Skill of every variable at every lead in one picture."""
@@ -143,7 +130,7 @@ class Gallery:
         alt = f"Maps of skill against climatology for {', '.join(self.channels)} at {leads}, {self.note}."
         numbers = Numbers(drawn, "Skill against climatology", {"skill": "1"})
         caption = "" if self.ceiling is None else OVERVIEW_CAPTION.format(self.ceiling.sample)
-        return self.keep(figure, "skill_maps", numbers, alt=alt, caption=caption, colours=scale.colours)
+        return self.keeper.keep(figure, "skill_maps", numbers, alt=alt, caption=caption, colours=scale.colours)
 
     def _overview_note(self, channel: str, lead: int) -> str:
         """Under each small map: mean skill of model and ceiling, and the share of the ceiling's ACC."""
@@ -205,7 +192,7 @@ class Gallery:
         alt = self.map_alt(title, channel, lead, field_.values, "" if unit == "1" else f" {unit}")
         caption = f"Globe, {comparison.sentence}" if comparison else ""
         name = f"maps/{channel.name}_{metric}_{lead}h"
-        return self.keep(figure, name, numbers, alt=alt, caption=caption, colours=scale.colours)
+        return self.keeper.keep(figure, name, numbers, alt=alt, caption=caption, colours=scale.colours)
 
     def headline(self) -> list[Picture]:
         """ACC and skill of the first variable against lead time, beside what a reader knows or may expect."""
@@ -255,7 +242,7 @@ class Gallery:
         alt = f"{what}{in_unit} against lead time, {self.note}. {'; '.join(values)}."
         numbers = Numbers(lines, f"{what} against lead time")
         caption = self._curve_caption(comparisons)
-        return self.keep(figure, name, numbers, alt=alt, caption=caption)
+        return self.keeper.keep(figure, name, numbers, alt=alt, caption=caption)
 
     def _curve_caption(self, comparisons: Mapping[int, Comparison]) -> str:
         """The share at every lead in words; leads with the same reason for none together."""
@@ -292,7 +279,9 @@ class Gallery:
             f"{others}."
         )
         numbers = Numbers(power.rename("power").to_dataset(), what, units)
-        return self.keep(figure, f"spectra/{channel.name}", numbers, alt=alt, caption=caption if self.ceiling else "")
+        return self.keeper.keep(
+            figure, f"spectra/{channel.name}", numbers, alt=alt, caption=caption if self.ceiling else ""
+        )
 
     def training(self, log: Path) -> list[Picture]:
         """Loss and validation skill of the training run; nothing when there is no log."""
@@ -304,14 +293,14 @@ class Gallery:
         numbers = Numbers(both[["kind", "step", "loss"]], "Training and validation loss")
         ends = f"from {text.number(train['loss'].iloc[0])} to {text.number(train['loss'].iloc[-1])}"
         alt = f"Training loss over {counted(int(train['step'].iloc[-1]), 'step')}, {ends}."
-        pictures = [self.keep(figure, "training_loss", numbers, alt=alt)]
+        pictures = [self.keeper.keep(figure, "training_loss", numbers, alt=alt)]
         if "leads" in validation:
             figure = line_charts.training_skill(validation, note=self.note)
             by_lead = [{f"skill_{h}h": r.get("skill") for h, r in leads.items()} for leads in validation["leads"]]
             table = pd.DataFrame(by_lead).assign(step=validation["step"].to_numpy())
             numbers = Numbers(table, "Skill of the validation pairs against climatology")
             alt = "Skill of the validation pairs at each lead during training."
-            pictures.append(self.keep(figure, "training_skill", numbers, alt=alt))
+            pictures.append(self.keeper.keep(figure, "training_skill", numbers, alt=alt))
         return pictures
 
     def _names(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,7 @@ import numpy as np
 
 from evaluate import text
 from evaluate.page.pictures import Picture, PictureGroup
-from evaluate.page.receipts import receipts, relative
-from evaluate.page.rendering import template
+from evaluate.page.rendering import render_page
 from evaluate.report import headline, heat_tables, style
 from evaluate.report.ceiling import read_common
 from evaluate.report.free_run import FreeRunSection
@@ -23,14 +21,12 @@ from evaluate.report.sentences import findings
 from evaluate.scoring.facts import ScoreFacts
 from evaluate.scoring.harm import BELOW_TITLE
 from evaluate.scoring.regions import TITLES
-from pipeline import config as configuration
-from pipeline import provenance
 from pipeline.console import data_name
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.variables import parse_channel
 from pipeline.words import counted
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 FORMULAS = {
     "Weights": "w: exact area of a grid cell, normalised to mean 1.",
     "RMSE": "square root of the mean of w (f − o)² over all init times and cells; the root is taken last.",
@@ -73,15 +69,15 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
     film = figures.film and os.path.relpath(figures.film, config.paths.report.parent)
     common = read_common(config.paths.scores, results.table)
     end = heat_tables.heat_scale(results)
-    return template(TEMPLATES, "report.html.j2").render(
-        config=config,
+    return render_page(
+        config,
+        TEMPLATE,
         label=data_name(facts.label),
         leads=text.lead_titles(results.leads),
         horizon=horizon(results),
         useful=f"{LIMIT:g}",
         below=BELOW_TITLE,
         facts=facts,
-        counted=counted,
         results=results,
         figures=figures,
         film=film,
@@ -104,11 +100,6 @@ def render(config: WeatherConfig, results: Results, facts: ScoreFacts, figures: 
         heat_high=f"+{text.score(end)}",
         case_issued=text.issued(figures.typical),
         formulas=formulas(facts),
-        stages=receipts(config),
-        configuration=configuration.dump(config),
-        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        commit=provenance.commit(),
-        folder=relative(config, config.paths.scores),
     )
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from rich.console import Console
 
 from evaluate.complete import complete_report, scores_digest
+from evaluate.page.rendering import write_page
 from evaluate.report import diagnostics, style
 from evaluate.report.animation import run_animate
 from evaluate.report.cases import Stores, triptychs
@@ -37,8 +38,6 @@ from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 
-LIMIT = 10_000_000
-"""Bytes of the page."""
 _NUM_CASE_CHANNELS = 2
 
 
@@ -122,13 +121,7 @@ def _draw_and_write(config: WeatherConfig, gallery: Gallery, facts: ScoreFacts, 
             film=film,
         )
         page = render(config, gallery.results, facts, figures)
-        size = len(page.encode())
-        if size > LIMIT:
-            raise ValueError(
-                f"report must stay under {LIMIT / 1e6:.0f} MB, got {size / 1e6:.1f} MB; "
-                "list fewer evaluation.variables or evaluation.map_lead_hours"
-            )
-        files.write_text(paths.report, page)
+        size = write_page(config, page, remedy="list fewer evaluation.variables or evaluation.map_lead_hours")
     return size
 
 

@@ -20,31 +20,13 @@ class ImagingPaths(Paths):
     simulated: Path
     ingested: Path
     normals: Path
-    train: Path
     reconstruct: Path
     features: Path
-    scores: Path
-    report: Path
 
     @property
     def store(self) -> Path:
         """The store of images, whichever stage writes it."""
         return self.ingested
-
-    @property
-    def checkpoints(self) -> Path:
-        """Of the model's training."""
-        return self.train / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """What the training logged."""
-        return self.train / "metrics.jsonl"
-
-    @property
-    def figures(self) -> Path:
-        """Of the report."""
-        return self.scores / "figures"
 
 
 class ImagingConfig(Config):

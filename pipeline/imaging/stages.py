@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stages import Output, Resources, Stage
+from pipeline.stages import LONG, MEDIUM, SHORT, WIDE, Output, Stage
 
 if TYPE_CHECKING:
     from pipeline.imaging.config import ImagingConfig as Config
@@ -41,8 +41,6 @@ def scores(config: Config) -> Any:
 
 
 _STORE = Output("data/images-{digest}.zarr")
-_LARGE = Resources(threads=16, mem_mb=6000, runtime="5d")
-_MEDIUM = Resources(threads=8, mem_mb=6000)
 
 STAGES = (
     Stage(
@@ -53,7 +51,7 @@ STAGES = (
         summary="Make images of leaves from leaf optics, with maps of their traits, and write the store.",
         outputs={"simulated": _STORE},
         applies=lambda config: config.simulated,
-        resources=_MEDIUM,
+        resources=MEDIUM,
         verifies=True,
     ),
     Stage(
@@ -64,7 +62,7 @@ STAGES = (
         summary="Read hyperspectral images, calibrate them, bring them to the wanted bands, and write the store.",
         outputs={"ingested": _STORE},
         applies=lambda config: not config.simulated,
-        resources=_MEDIUM,
+        resources=MEDIUM,
         verifies=True,
     ),
     Stage(
@@ -75,7 +73,7 @@ STAGES = (
         summary="Compute mean and standard deviation of every band over the training images.",
         needs=("simulate", "ingest"),
         outputs={"normals": Output("data/normals-{digest}.zarr")},
-        resources=_MEDIUM,
+        resources=MEDIUM,
     ),
     Stage(
         "train",
@@ -87,7 +85,7 @@ STAGES = (
         outputs={"train": Output("train-{digest}")},
         on_ranks=True,
         category="Model",
-        resources=_LARGE,
+        resources=LONG,
     ),
     Stage(
         "reconstruct",
@@ -102,7 +100,7 @@ STAGES = (
         },
         on_ranks=True,
         category="Model",
-        resources=Resources(threads=16, mem_mb=6000),
+        resources=WIDE,
         verifies=True,
     ),
     Stage(
@@ -114,7 +112,7 @@ STAGES = (
         needs=("simulate", "ingest", "normals", "reconstruct"),
         outputs={"scores": Output("scores-{digest}")},
         category="Skill",
-        resources=_MEDIUM,
+        resources=MEDIUM,
     ),
     Stage(
         "report",
@@ -125,7 +123,7 @@ STAGES = (
         needs=("score",),
         outputs={"report": Output("report.html")},
         category="Skill",
-        resources=Resources(threads=2, runtime="1h"),
+        resources=SHORT,
     ),
 )
 PLANS = {"ingest": "preprocess.imaging.plan", "train": "model.imaging.plan"}

@@ -26,31 +26,13 @@ class WeatherPaths(Paths):
     weights: Path
     export: Path
     normals: Path
-    train: Path
     forecast: Path
     uncalibrated: dict[str, Path]
     free_run: Path
     twins: dict[str, Path]
     networks: Path
     network_forecasts: dict[str, Path]
-    scores: Path
     fits: Path
-    report: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        """Of the model's training."""
-        return self.train / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """What the training logged."""
-        return self.train / "metrics.jsonl"
-
-    @property
-    def figures(self) -> Path:
-        """Of the report."""
-        return self.scores / "figures"
 
 
 class WeatherConfig(Config):

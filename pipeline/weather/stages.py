@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stages import Output, Resources, Stage
+from pipeline.stages import LONG, MEDIUM, SHORT, WIDE, Output, Resources, Stage
 
 if TYPE_CHECKING:
     from pipeline.weather.config import WeatherConfig as Config
@@ -103,9 +103,6 @@ def _uncalibrated(config: Config) -> list[str]:
     return ["uncalibrated"] if config.calibrates else []
 
 
-_LARGE = Resources(threads=16, mem_mb=6000, runtime="5d")
-_MEDIUM = Resources(threads=8, mem_mb=6000)
-
 STAGES = (
     Stage(
         "simulate",
@@ -139,7 +136,7 @@ STAGES = (
             "weights": Output("data/weights"),
             "export": Output("export-{digest}", lambda config: [store(config), _splits(config)]),
         },
-        resources=_LARGE,
+        resources=LONG,
         verifies=True,
     ),
     Stage(
@@ -150,7 +147,7 @@ STAGES = (
         needs=("regrid",),
         applies=_has_splits,
         outputs={"normals": Output("data/normals-{digest}.zarr")},
-        resources=_MEDIUM,
+        resources=MEDIUM,
     ),
     Stage(
         "train",
@@ -163,7 +160,7 @@ STAGES = (
         outputs={"train": Output("train-{digest}")},
         on_ranks=True,
         category="Model",
-        resources=_LARGE,
+        resources=LONG,
     ),
     Stage(
         "forecast",
@@ -179,7 +176,7 @@ STAGES = (
         },
         on_ranks=True,
         category="Model",
-        resources=Resources(threads=16, mem_mb=6000),
+        resources=WIDE,
         verifies=True,
     ),
     Stage(
@@ -193,7 +190,7 @@ STAGES = (
         outputs={"free_run": Output("free_run-{digest}.zarr")},
         on_ranks=True,
         category="Model",
-        resources=Resources(threads=16, mem_mb=6000),
+        resources=WIDE,
         verifies=True,
     ),
     Stage(
@@ -239,7 +236,7 @@ STAGES = (
         applies=_has_splits,
         outputs={"scores": Output("scores-{digest}"), "fits": Output("data/fits-{digest}", fits)},
         category="Skill",
-        resources=_MEDIUM,
+        resources=MEDIUM,
     ),
     Stage(
         "report",
@@ -251,7 +248,7 @@ STAGES = (
         applies=_has_splits,
         outputs={"report": Output("report.html")},
         category="Skill",
-        resources=Resources(threads=2, runtime="1h"),
+        resources=SHORT,
     ),
 )
 PLANS = {"preprocess": "preprocess.ingest.plan", "train": "model.weather.plan"}

@@ -17,6 +17,7 @@ import yaml
 from pipeline import __main__ as cli
 from pipeline import workloads
 from pipeline.config import parse
+from tests import forked
 
 pytestmark = pytest.mark.slow
 
@@ -38,15 +39,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, root: Path) -> Run:
+def run(tmp_path: Path) -> Run:
     """Run a command in an empty folder that holds only a configuration."""
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(RAW))
 
-    def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "120", "TERM": "dumb", **environment},
-        )  # fmt: skip
+    def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+        asked = os.environ | {"COLUMNS": "120", "TERM": "dumb"}
+        return forked.run(["pipeline", *arguments], cwd=tmp_path, env=asked)
 
     return start
 
@@ -115,11 +114,14 @@ def test_settings_are_shown_with_their_defaults(run: Run) -> None:
     assert parse(yaml.safe_load(done.stdout)) == parse({**RAW, "training": {"steps": 7}})
 
 
-def test_a_foreign_package_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_foreign_package_is_named(tmp_path: Path, root: Path) -> None:
     """Catches a stage run on another project's `evaluate`, which fails much later and confusingly, or not at all."""
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "__init__.py").write_text("")
-    done = run("score", "--config", "case.yaml")
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(RAW))
+    command = [sys.executable, "-m", "pipeline", "score", "--config", "case.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "package 'evaluate' must be the one in" in done.stderr
     assert str(tmp_path / "evaluate") in done.stderr

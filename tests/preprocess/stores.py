@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,9 @@ def save(config: Config, folder: Path) -> Path:
     return path
 
 
-def command(config: Config, folder: Path, root: Path, *, stage: str = "regrid") -> list[str]:
-    return [sys.executable, "-m", "pipeline", stage, "--config", str(save(config, folder))]
+def command(config: Config, folder: Path, *, stage: str = "regrid") -> list[str]:
+    """What a user types after `python -m`; for `tests.forked`."""
+    return ["pipeline", stage, "--config", str(save(config, folder))]
 
 
 PLANET = {"kind": "simulation", "levels": 6, "resolution": 15.0, "seed": 3}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import Config, load
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -17,7 +16,7 @@ WORKFLOWS = ROOT / "workflows"
 
 def command(config: Path | None, *arguments: str, overrides: tuple[str, ...] = ()) -> list[str]:
     """The command line of Snakemake on our workflow."""
-    line = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOWS / "Snakefile"), "--cores", "2"]
+    line = ["snakemake", "--snakefile", str(WORKFLOWS / "Snakefile"), "--cores", "2"]
     line += ["--workflow-profile", str(WORKFLOWS / "profiles" / "default")]
     line += ["--configfile", str(config)] if config else []
     line += ["--config", f"set={' '.join(overrides)}"] if overrides else []
@@ -33,9 +32,8 @@ def attempt(
     config: Path | None, folder: Path, *arguments: str, overrides: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow in a folder, whether or not it succeeds; standard output and error are joined in `stdout`."""
-    line = command(config, *arguments, overrides=overrides)
-    joined: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.run(line, cwd=folder, env=environment(), check=False, **joined)
+    done = forked.run(command(config, *arguments, overrides=overrides), cwd=folder, env=environment())
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout + done.stderr)
 
 
 def run(config: Path | None, folder: Path, *arguments: str, overrides: tuple[str, ...] = ()) -> str:

@@ -56,19 +56,17 @@ def finish(config: Path, folder: Path, *overrides: str) -> None:
     [
         (None, None, []),
         ("training.steps=7", "train", []),
-        ("training.checkpoint_every=7", None, []),
-        ("forecast.init_step_hours=48", "forecast", []),  # the same init times for the twins, every 480 h
         ("forecast.init_step_hours=72", "forecast", ["twins"]),
-        ("evaluation.variables=[z500]", "score", []),
-        ("evaluation.twins.perturbation=0.2", "score", ["twins"]),
         ("evaluation.trained_baselines=[unet]", "score", ["baselines"]),
-        ("data.regrid.method=conservative", "regrid", ["twins"]),
     ],
 )
 def test_a_changed_setting_reruns_what_follows_it(
     override: str | None, first: str | None, others: list[str], tmp_path: Path
 ) -> None:
-    """Catches work that is redone for nothing, and old results shown for new settings."""
+    """Catches work that is redone for nothing, and old results shown for new settings.
+
+    Which stages a setting moves is tested with the table (tests/pipeline/test_stages.py); here, that the rules follow.
+    """
     config = WORKFLOWS / "config" / "demo.yaml"
     finish(config, tmp_path)
     lines = planned(run(config, tmp_path, "--dry-run", overrides=(override,) if override else ()))
@@ -100,19 +98,15 @@ def test_cluster_profile_is_understood(tmp_path: Path) -> None:
     assert "train" in planned(run(None, tmp_path, "--dry-run", "--workflow-profile", str(profile)))
 
 
-def test_ranks_of_the_layout_are_started(tmp_path: Path) -> None:
-    """Catches training or forecasts on one rank where the layout asks for several, and other stages on several."""
+def test_stages_are_started_as_the_table_says(tmp_path: Path) -> None:
+    """Catches training or forecasts on one rank where the layout asks for several, other stages on several, and a
+    stage beside the training that takes the processors from it, or draws a second progress bar."""
     overrides = ("training.layout.data=2", "training.layout.channel=3")
     lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run", overrides=overrides))
     start = "python -m model.parallel.torchrun --standalone --nproc-per-node=6 -m pipeline"
     assert {stage for stage, line in lines.items() if start in line} == {"train", "forecast"}
+    gives_way = "env TTY_COMPATIBLE=0 nice -n 19 python -m pipeline"
+    assert {stage for stage, line in lines.items() if gives_way in line} == {"twins"}
     lines = planned(run(WORKFLOWS / "config" / "plants.yaml", tmp_path, "--dry-run", overrides=overrides[1:]))
     start = start.replace("node=6", "node=3")
     assert {stage for stage, line in lines.items() if start in line} == {"train", "reconstruct"}
-
-
-def test_a_background_stage_gives_way(tmp_path: Path) -> None:
-    """Catches a stage beside the training that takes the processors from it, or draws a second progress bar."""
-    lines = planned(run(WORKFLOWS / "config" / "demo.yaml", tmp_path, "--dry-run"))
-    gives_way = "env TTY_COMPATIBLE=0 nice -n 19 python -m pipeline"
-    assert {stage for stage, line in lines.items() if gives_way in line} == {"twins"}

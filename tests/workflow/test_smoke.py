@@ -140,7 +140,12 @@ def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
     """Start the workflow and kill -9 it with everything it started, as soon as `ready` says so."""
     with (folder / "output.txt").open("a") as output:
         running = subprocess.Popen(
-            command(CONFIG), cwd=folder, stdout=output, stderr=output, process_group=0, env=environment()
+            [sys.executable, "-m", *command(CONFIG)],
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            process_group=0,
+            env=environment(),
         )
         try:
             until = time.monotonic() + 300

@@ -1,22 +1,16 @@
-"""How figures of images look and where they are kept: looks of the models, panels, files.
+"""How figures of images look: looks of the models, panels.
 
 Contract: as for every figure of the project (`evaluate.page.style`): each panel names what it shows, the unit, the
-sample and the data, and is written as PNG and PDF with its numbers.
+sample and the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
-from matplotlib.colors import Colormap
 
 from evaluate.page import style
-from evaluate.page.figure_data import Numbers
-from evaluate.page.pictures import Picture
 
 LOOKS = {
     "network": style.Look(style.COLOURS[0], "network"),
@@ -45,52 +39,6 @@ IMAGE = (4.5, 5.2)
 """Of a picture of an image."""
 BLANK = "#d9dee5"
 """Where there is nothing to show."""
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Writes figures.
-
-    Args:
-        folder: of the figures.
-        note: what the data are called.
-        tick: called after every figure, for a progress bar.
-    """
-
-    folder: Path
-    note: str
-    tick: Callable[[], None] = lambda: None
-
-    def labels(self, title: str, subtitle: str, unit: str = "1") -> style.Labels:
-        """What is written on a panel, with the name of the data."""
-        return style.Labels(title, subtitle, self.note, unit)
-
-    def keep(
-        self,
-        figure: Any,
-        name: str,
-        numbers: Numbers,
-        *,
-        alt: str,
-        caption: str = "",
-        colours: Colormap | None = None,
-        photograph: bool = False,
-    ) -> Picture:
-        """Write a figure with its numbers, and close it.
-
-        Args:
-            figure: of matplotlib.
-            name: path below the folder, without suffix.
-            numbers: what it shows.
-            alt: alternative text.
-            caption: below it on the page.
-            colours: the colour map that fills it.
-            photograph: whether it needs more than 256 colours.
-        """
-        png = style.save(figure, self.folder / name, colours=colours, photograph=photograph)
-        numbers.write(self.folder / name, note=self.note)
-        self.tick()
-        return Picture(png, alt, caption)
 
 
 def chart(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:

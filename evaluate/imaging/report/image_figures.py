@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from evaluate import text
 from evaluate.imaging.report import drawing
-from evaluate.imaging.report.drawing import Keeper
 from evaluate.imaging.report.shown import ShownImage, runs
 from evaluate.page import style
 from evaluate.page.figure_data import Numbers
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture, PictureGroup
 
 Array = NDArray[np.float64]

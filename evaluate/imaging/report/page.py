@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +12,11 @@ from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.traits.indices import INDICES
 from evaluate.page.pictures import Picture, PictureGroup
-from evaluate.page.receipts import receipts, relative
-from evaluate.page.rendering import template
-from pipeline import config as configuration
-from pipeline import provenance
+from evaluate.page.rendering import render_page
 from pipeline.imaging.config import ImagingConfig
 from pipeline.words import counted
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "imaging.html.j2"
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,9 @@ class Figures:
 
 def render(config: ImagingConfig, results: Results, figures: Figures) -> str:
     """The page of an experiment, from its scores and its figures."""
-    return template(TEMPLATES, "imaging.html.j2").render(
-        config=config,
+    return render_page(
+        config,
+        TEMPLATE,
         facts=results.facts,
         results=results,
         figures=figures,
@@ -50,12 +47,6 @@ def render(config: ImagingConfig, results: Results, figures: Figures) -> str:
         trait_groups=tables.trait_groups(results),
         formulas=formulas(results),
         left_out={k.replace("_", " "): v for k, v in results.facts.traits.left_out.items()},
-        counted=counted,
-        stages=receipts(config),
-        configuration=configuration.dump(config),
-        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        commit=provenance.commit(),
-        folder=relative(config, config.paths.scores),
     )
 
 

@@ -12,12 +12,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from evaluate import text
 from evaluate.imaging.report import drawing
-from evaluate.imaging.report.drawing import LOOKS, Keeper
+from evaluate.imaging.report.drawing import LOOKS
 from evaluate.imaging.scores import REGIONS, Region
 from evaluate.imaging.sums import MODELS, NETWORK
 from evaluate.imaging.tables import ALL
 from evaluate.page import style
 from evaluate.page.figure_data import Numbers
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture
 from evaluate.page.training_log import read_training
 from pipeline.words import counted

@@ -18,14 +18,16 @@ from evaluate.imaging.complete import complete_report, shown_digest
 from evaluate.imaging.facts import ScoreFacts
 from evaluate.imaging.reading import Reconstructions
 from evaluate.imaging.report import score_charts, trait_figures
-from evaluate.imaging.report.drawing import SIMULATED, Keeper
+from evaluate.imaging.report.drawing import SIMULATED
 from evaluate.imaging.report.image_figures import FIGURES, image_group
 from evaluate.imaging.report.page import Figures, render
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.shown import ShownImage, image_errors, put_together, ranked
 from evaluate.imaging.traits.stage import PROBE
 from evaluate.page import style
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture, PictureGroup
+from evaluate.page.rendering import write_page
 from pipeline import files, provenance
 from pipeline.console import progress, say
 from pipeline.imaging.config import ImagingConfig
@@ -33,8 +35,6 @@ from pipeline.imaging.image_store import TRAIT_UNITS, ImageStore
 from pipeline.imaging.normals import ImageNormals
 from pipeline.store import open_store
 
-LIMIT = 10_000_000
-"""Bytes of the page."""
 MAPPED_IMAGES = 2
 """Images whose traits are mapped, of those that are shown."""
 
@@ -53,13 +53,7 @@ def run_report(config: ImagingConfig) -> None:
     results, shown = Results.read(paths.scores, facts), shown_digest(config)
     with files.lock(paths.scores / "report.lock"):
         page = render(config, results, _draw(config, results))
-        size = len(page.encode())
-        if size > LIMIT:
-            raise ValueError(
-                f"report must stay under {LIMIT / 1e6:.0f} MB, got {size / 1e6:.1f} MB; show fewer images "
-                "(evaluation.images_shown)"
-            )
-        files.write_text(paths.report, page)
+        size = write_page(config, page, remedy="show fewer images (evaluation.images_shown)")
     written = {"bytes": size, "label": facts.label, "shown": shown}
     provenance.write_receipt(config, stage="report", outputs=[paths.report, paths.figures], facts=written)
     say(f"report: {paths.report} ({size / 1e6:.1f} MB)")

@@ -11,10 +11,11 @@ from matplotlib import pyplot as plt
 
 from evaluate import text
 from evaluate.imaging.report import drawing
-from evaluate.imaging.report.drawing import METHODS, Keeper
+from evaluate.imaging.report.drawing import METHODS
 from evaluate.imaging.traits.stage import PROBE
 from evaluate.page import style
 from evaluate.page.figure_data import Numbers
+from evaluate.page.keeper import Keeper
 from evaluate.page.pictures import Picture
 
 LOWEST_R2 = -0.25

@@ -32,7 +32,8 @@ def gallery(skill: Any = None, **more: Any) -> Any:
         return style.Labels(title, subtitle, "made-up data", unit)
 
     about = {"model": "mine", "channels": ["z500"], "ceiling": None, "sample": "9 init times", "note": "made-up data"}
-    return SimpleNamespace(results=results, maps=skill, keep=keep, labels=labels, **{**about, **more})
+    keeper = SimpleNamespace(keep=keep)
+    return SimpleNamespace(results=results, maps=skill, keeper=keeper, labels=labels, **{**about, **more})
 
 
 def test_power_names_models_and_their_power() -> None:

@@ -16,7 +16,7 @@ from evaluate.scoring.score_table import read_scores
 from pipeline import provenance
 from pipeline.config import Config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("report")]
 
 SECTIONS = ("score_maps", "headline", "overview", "curves", "spectra")
 

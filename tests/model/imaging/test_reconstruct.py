@@ -17,10 +17,11 @@ from model.imaging.task import open_images
 from model.imaging.train import run_train
 from model.training import checkpoint
 from pipeline.imaging.config import ImagingConfig
-from pipeline.store import SlabStore, open_store
+from pipeline.store import open_store
 from tests.model.imaging.cases import BANDS
 from tests.model.imaging.conftest import in_folder, reflectance
 from tests.model.parallel.harness import run_distributed
+from tests.stores import interrupted
 
 pytestmark = pytest.mark.slow
 
@@ -90,9 +91,7 @@ def test_features_are_tokens_of_the_whole_tile(done: ImagingConfig) -> None:
     assert [str(name) for name in ds["image"].values] == [place.image for place in store.places]
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bytes(
-    done: ImagingConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(done: ImagingConfig, folder: Path) -> None:
     """Catches slabs that depend on which were made in the same run."""
     shutil.rmtree(folder)
     shutil.copytree(done.root, folder)
@@ -100,18 +99,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     for path in (config.paths.reconstruct, config.paths.features):
         shutil.rmtree(path)
         path.with_name(f"{path.stem}.manifest.json").unlink(missing_ok=True)
-    write, written = SlabStore.write, []
-
-    def stopping(self: SlabStore, *args: Any, **more: Any) -> None:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(self)
-        write(self, *args, **more)
-
-    monkeypatch.setattr(SlabStore, "write", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(at_slab=3):
         run_reconstruct(config)
-    monkeypatch.undo()
     run_reconstruct(config)
     for ours, theirs in (
         (config.paths.reconstruct, done.paths.reconstruct),

@@ -23,9 +23,10 @@ from model.training.rehearsal import footprint
 from model.training.run import trained
 from model.training.trainer import RunFolder, Trainer
 from pipeline.imaging.config import ImagingConfig
+from tests.forked import forking
 from tests.model.imaging.cases import BANDS, imaging_config
 from tests.model.imaging.conftest import in_folder
-from tests.model.parallel.harness import forking, run_distributed
+from tests.model.parallel.harness import run_distributed
 from tests.model.runs import equal_runs, losses, saved_tensors, training_peak
 
 pytestmark = pytest.mark.slow

@@ -2,13 +2,11 @@
 
 Contract: real processes, gloo, rendezvous through a file, a time limit, the process group destroyed whatever
 happens, and a check that rank, size and backend are the ones asked for. The first rank that fails stops
-the others and its traceback is what the test shows. Ranks are forked from a server that has imported torch
-and the model, and done nothing with them, so a rank starts in milliseconds.
+the others and its traceback is what the test shows. Ranks are forked (`tests.forked`), so one starts in milliseconds.
 """
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import tempfile
 import time
@@ -21,6 +19,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from tests.forked import forking
 
 
 def run_distributed(
@@ -58,15 +58,6 @@ def run_distributed(
                     process.kill()
                 process.join()
         return [torch.load(here / f"result-{rank}.pt", weights_only=False) for rank in range(world_size)]
-
-
-def forking() -> Any:
-    """Processes from the server; one server for the whole test run, so all must ask for the same imports."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "torch.distributed", "torch.distributed.fsdp", "model.weather.train", "model.weather.forecast"]
-    )
-    return context
 
 
 def _wait(ranks: list[BaseProcess], here: Path, timeout: float) -> None:

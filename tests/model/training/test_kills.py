@@ -25,7 +25,7 @@ from model.training.metrics_log import read_metrics
 from model.weather.train import run_train
 from pipeline.config import Config
 from pipeline.weather.config import WeatherConfig
-from tests.model.parallel.harness import forking
+from tests.forked import forking
 from tests.model.runs import equal_runs
 from tests.model.training.stub import train
 from tests.model.weather.trainers import dying_task, elsewhere, with_steps

@@ -16,7 +16,8 @@ from model.training.planner import plan_training
 from model.training.rehearsal import footprint
 from model.training.trainer import RunFolder, Trainer
 from pipeline.sections import Training
-from tests.model.parallel.harness import forking, run_distributed
+from tests.forked import forking
+from tests.model.parallel.harness import run_distributed
 from tests.model.runs import equal_runs, losses, saved_tensors, training_peak
 from tests.model.training.toy import Images, PixelsConfig, PixelTask, train
 

@@ -15,7 +15,8 @@ import model.training.trainer
 from model.training import checkpoint
 from model.training.metrics_log import read_metrics
 from model.training.step import training_step
-from tests.model.parallel.harness import forking, run_distributed
+from tests.forked import forking
+from tests.model.parallel.harness import run_distributed
 from tests.model.runs import curve, equal_runs, losses, same, saved_tensors
 from tests.model.training.stub import (
     FACTOR,

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +20,11 @@ from model.weather.job import Job, prepare, ways
 from model.weather.train import run_train
 from pipeline.config import Config, parse
 from pipeline.grid import Grid
-from pipeline.store import SlabStore, open_store, read_manifest, verify_store
+from pipeline.store import open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from tests.model.weather.trainers import with_steps
+from tests.stores import interrupted
 
 pytestmark = pytest.mark.slow
 
@@ -164,23 +164,12 @@ def test_thirty_days_stay_bounded(experiment: Make) -> None:
     assert (spread < 1.5 * normals.anomaly_std).all()
 
 
-def test_a_forecast_stopped_between_its_two_stores_resumes(experiment: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forecast_stopped_between_its_two_stores_resumes(experiment: Make) -> None:
     """Catches a slab that one store has and the other never gets."""
     config = with_steps(experiment)
     run_train(config)
-    original, calls = SlabStore.write, 0
-
-    def dying(self: SlabStore, *arguments: Any, **options: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        original(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlabStore, "write", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run_forecast(config)
+    with interrupted(at_slab=4):
+        run_forecast(config)
     run_forecast(config)
     stores = [config.paths.forecast, config.paths.uncalibrated["uncalibrated"]]
     stopped = [read_manifest(store)["slabs"] for store in stores]

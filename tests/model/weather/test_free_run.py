@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +15,14 @@ from model.weather.free_run import run_free_run
 from model.weather.train import run_train
 from pipeline.config import Config, parse
 from pipeline.provenance import write_receipt
-from pipeline.store import SlabStore, open_store, read_manifest, verify_store
+from pipeline.store import open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
 from pipeline.weather.config import WeatherConfig
 from pipeline.weather.free_run_store import read_free_run
 from preprocess.normals.stage import run_normals
 from tests.model.conftest import raw_config, store_times, synthetic_state
 from tests.model.weather.trainers import elsewhere, trainer_of, with_steps
-from tests.stores import write_training_store
+from tests.stores import interrupted, write_training_store
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +41,7 @@ def unsettled(config: WeatherConfig, *, by: float) -> None:
     write_receipt(config, stage="train", outputs=[config.paths.checkpoints], facts={})
 
 
-def test_a_run_is_the_forecast_that_goes_on_and_survives_a_kill(
-    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_the_forecast_that_goes_on_and_survives_a_kill(experiment: Make, tmp_path: Path) -> None:
     """Catches other states than the forecast's, moments of other fields or without area weights, a truth of other
     times, and a block that starts from anything but what the one before ended in."""
     model = {"history_hours": [24], "features": ["season"]}
@@ -78,19 +75,8 @@ def test_a_run_is_the_forecast_that_goes_on_and_survives_a_kill(
     assert np.array_equal(np.isnan(run["numbers"].sel(source="truth").values).all(axis=(1, 2)), beyond)
     assert np.isfinite(run["numbers"].sel(source="model").values).all()
 
-    original, calls = SlabStore.write, 0
-
-    def dying(self: SlabStore, *arguments: Any, **options: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        original(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SlabStore, "write", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run_free_run(again)
+    with interrupted(at_slab=3):
+        run_free_run(again)
     run_free_run(again)
     assert read_manifest(again.paths.free_run)["slabs"] == read_manifest(config.paths.free_run)["slabs"]
     assert verify_store(again.paths.free_run) == []

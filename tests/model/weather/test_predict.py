@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,14 @@ from model.weather.forecast import run_forecast
 from model.weather.predict import divide, limits, load_model
 from model.weather.stepping import Stepper, Units
 from model.weather.train import run_train
-from pipeline.config import Config, dump, parse
+from pipeline.config import Config, dump, load, parse
 from pipeline.store import ArraySpec, SlabStore, open_store, read_manifest, verify_store
 from pipeline.weather.climatology import Normals
+from tests.forked import forking
 
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., Config]
-ROOT = Path(__file__).resolve().parents[3]
 HOUR = np.timedelta64(1, "h")
 
 
@@ -154,21 +152,19 @@ def test_raw_weights_are_an_option(experiment: Make) -> None:
     assert config.paths.forecast != changed(config, weights="model").paths.forecast
 
 
-KILLED = """
-import os, signal, sys
-from model.weather.forecast import run_forecast
-from pipeline.config import load
-from pipeline.store import SlabStore
-record, calls = SlabStore.record, 0
-def dying(self, *arguments, **options):
-    global calls
-    calls += 1
-    if calls == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    record(self, *arguments, **options)
-SlabStore.record = dying
-run_forecast(load(sys.argv[1]))
-"""
+def forecast_and_die(path: Path) -> None:
+    """In a process of its own: killed when the third slab is written and not yet recorded."""
+    record, calls = SlabStore.record, 0
+
+    def dying(self: SlabStore, *arguments: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        record(self, *arguments, **options)
+
+    SlabStore.record = dying  # type: ignore[method-assign]
+    run_forecast(load(path))
 
 
 @pytest.mark.slow
@@ -177,9 +173,10 @@ def test_kill_9_leaves_nothing_that_is_not_made_again(experiment: Make) -> None:
     config = trained(experiment)
     path = config.root / "config.yaml"
     path.write_text(dump(config))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    process = forking().Process(target=forecast_and_die, args=(path,))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
     with pytest.raises(ValueError, match="2 slabs recorded"):
         read_manifest(config.paths.forecast)
     run_forecast(config)

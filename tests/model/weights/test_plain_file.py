@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from model.weights.plain_file import FORMAT, read_plain, write_plain
 from pipeline.config import Config, dump
 from pipeline.store import open_store
 from pipeline.weather.climatology import Normals
+from tests import forked
 from tests.model.weather.trainers import with_steps
 
 pytestmark = pytest.mark.slow
@@ -108,13 +107,13 @@ def test_the_command_writes_it(trained: Config, tmp_path: Path, root: Path) -> N
     """Catches a command that names no file, and one that leaves a user without training with a traceback."""
     path = tmp_path / "experiment.yaml"
     path.write_text(dump(trained))
-    command = [sys.executable, "-m", "pipeline", "export", "--to", "model", "--config", str(path)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    command = ["pipeline", "export", "--to", "model", "--config", str(path)]
+    done = forked.run(command, cwd=root)
     assert done.returncode == 0, done.stderr
     target = trained.paths.train / "small.safetensors"
     assert str(target) in done.stderr.replace("\n", "")
     assert read_plain(target).step == 3
-    done = subprocess.run([*command, "--set", "training.seed=9"], cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run([*command, "--set", "training.seed=9"], cwd=root)
     assert done.returncode == 2
     assert "run python -m pipeline train" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.config import Config
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import Archive
 from preprocess.validate import run_validate
+from tests import forked
 from tests.preprocess.stores import command, tree
 
 pytestmark = pytest.mark.slow
@@ -80,8 +80,7 @@ def test_from_the_command_line(source: Path, configure: Callable[..., Config], t
     run_regrid(config)
     before = tree(config)
     flip(config)
-    regrid = [*command(config, tmp_path, root), "--verify"]
-    done = subprocess.run(regrid, cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run([*command(config, tmp_path), "--verify"], cwd=root)
     assert done.returncode == 0, done.stderr
     assert f"{SLAB}: a checksum does not fit in state/c/1/0/0/0; written again" in done.stderr
     assert tree(config) == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from preprocess.ingest import stage
 from preprocess.ingest.stage import gaps, run_regrid, select_times
 from preprocess.regrid import regrid
 from preprocess.sources import Archive
+from tests import forked
 from tests.preprocess.stores import command, tree
 from tests.stores import rewrite_manifest
 
@@ -213,23 +213,22 @@ def test_killed_at_any_moment(atmosphere: Atmosphere, configure: Configure, tmp_
     atmosphere(times=times, **fine).to_netcdf(tmp_path / "source.nc")
     whole = configure([tmp_path / "source.nc"], name="whole", slab_times=1)
     start = time.monotonic()
-    subprocess.run(command(whole, tmp_path, root), cwd=root, check=True, capture_output=True)
+    done = forked.run(command(whole, tmp_path), cwd=root)
+    assert done.returncode == 0, done.stderr
     span = time.monotonic() - start
     killed = configure([tmp_path / "source.nc"], name="killed", slab_times=1)
     dice, kills, partial = random.Random(11), 0, 0
-    for _ in range(12):
-        process = subprocess.Popen(
-            command(killed, tmp_path, root), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(dice.uniform(0.4, 1.0) * span)
-        if process.poll() is not None:
+    for _ in range(8):
+        process = forked.start(command(killed, tmp_path), cwd=root, output=tmp_path)
+        process.join(dice.uniform(0.2, 0.9) * span)
+        if process.exitcode is not None:
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         kills += 1
         manifest = store.manifest_path(killed.paths.store)
         partial += manifest.exists() and not json.loads(manifest.read_text())["complete"]
-    done = subprocess.run(command(killed, tmp_path, root), cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run(command(killed, tmp_path), cwd=root)
     assert done.returncode == 0, done.stderr
     assert kills > 0
     assert tree(killed) == tree(whole)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from pipeline.config import Config
 from pipeline.weather.sections import Channels
 from pipeline.weather.variables import Channel
 from preprocess.ingest.stage import run_regrid
+from tests import forked
 from tests.preprocess.stores import command, nothing_written, tree
 from tests.stores import rewrite_manifest
 
@@ -109,7 +108,7 @@ def test_command_line_status(atmosphere: Atmosphere, configure: Configure, tmp_p
     """Catches a traceback shown to a user, or status 0 or 1 for bad data."""
     celsius(atmosphere()).to_netcdf(tmp_path / "bad.nc")
     config = configure([tmp_path / "bad.nc"])
-    done = subprocess.run(command(config, tmp_path, root), cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run(command(config, tmp_path), cwd=root)
     assert done.returncode == 2
     assert "error: variable 't2m'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -164,14 +163,7 @@ def test_a_disk_too_small(source: Path, configure: Configure, monkeypatch: pytes
 def test_a_disk_that_fills_up(source: Path, configure: Configure, tmp_path: Path, root: Path) -> None:
     """Catches a traceback, a store marked complete, or one that cannot go on, when a write fails half-way."""
     config = configure([source])
-    limited = subprocess.run(
-        command(config, tmp_path, root),
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
-    )
+    limited = forked.run(command(config, tmp_path), cwd=root, file_size=9000)
     assert limited.returncode == 2, limited.stderr
     assert "error:" in limited.stderr
     assert "Traceback" not in limited.stderr

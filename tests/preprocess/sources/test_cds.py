@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +20,7 @@ from preprocess.cds_requests import Folder, needed_requests
 from preprocess.ingest.stage import run_regrid
 from preprocess.sources import open_source, remote
 from preprocess.sources.fetch import run_fetch
+from tests import forked
 from tests.preprocess.servers.cds import Cds, pretending, value_of
 from tests.preprocess.servers.web import Faults
 from tests.preprocess.stores import experiment
@@ -161,16 +158,15 @@ def test_killed_run_takes_its_place_in_the_queue_again(tmp_path: Path, root: Pat
         config = make(f"{web.url}/api", tmp_path, source={"parallel_requests": 3})
         path = tmp_path / "experiment.yaml"
         path.write_text(configuration.dump(config))
-        command = [sys.executable, "-m", "pipeline", "fetch", "--config", str(path)]
-        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."})
+        process = forked.start(["pipeline", "fetch", "--config", str(path)], cwd=root, output=tmp_path)
         jobs = config.paths.downloads / "jobs.json"
         deadline = time.monotonic() + 60
         while not (jobs.exists() and len(json.loads(jobs.read_text())) == 3):
             assert time.monotonic() < deadline
-            assert process.poll() is None
+            assert process.exitcode is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         queued = sum(service.submitted.values())
         assert queued == 3
         service.looks = 1

@@ -14,11 +14,11 @@ from PIL import Image
 from evaluate import text as words
 from evaluate.imaging.facts import ScoreFacts
 from evaluate.imaging.report import score_charts, shown, trait_figures
-from evaluate.imaging.report.drawing import Keeper
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.report.stage import run_report
 from evaluate.imaging.stage import run_score
+from evaluate.page.keeper import Keeper
 from pipeline import provenance
 from pipeline.imaging.config import ImagingConfig
 from pipeline.imaging.sections_model import TrainingCurve
