@@ -64,6 +64,7 @@ def plan_training(
         "ranks": options.layout.world_size,
         "device": device,
         "bytes_per_rank": found.to_dict(),
+        "bytes_per_part": found.parts,
         "limit": limit,
         "fits": limit is None or found.peak <= limit,
     }
@@ -83,7 +84,9 @@ def print_plan(found: Footprint, options: Training, *, name: str, device: str) -
     table.add_column("per rank")
     table.add_column("MB", justify="right")
     for kind, value in found.to_dict().items():
-        table.add_row(_MEANING[kind], f"{value / 1e6:,.1f}", end_section=kind == "activations")
+        table.add_row(_MEANING[kind], f"{value / 1e6:,.1f}", end_section=kind in ("activations", "peak"))
+    for part, value in found.parts.items():
+        table.add_row(f"of the peak: {part}", f"{value / 1e6:,.1f}")
     console.print(table)
 
 
