@@ -7,6 +7,7 @@ call. Where ranks share a machine, all of them measure at once, so that what the
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,10 +19,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate
 from torch.utils._pytree import tree_map
 
+from model.costs.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from model.costs.hardware import HERE, Hardware
 from model.costs.operators import OperatorClass, Spec, Tally, Work
 from model.costs.roofline import ideal_seconds
+from model.parallel.collectives import all_gather
 
+# renamed in torch 2.13
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _REPEATS = 5
 _LEFT = 0.01
 """Share of a step's roofline that classes which are not measured may have together."""
@@ -34,7 +39,9 @@ _OPERATIONS = 20 * 6 + 4
 _WRAPPED = 120e-6
 """What an operation on DTensors takes where it cannot be measured, without other ranks [s]."""
 _LINK = (2**10, 2**20, 2**23)
-"""Bytes of the all-reduces that give latency and bandwidth between ranks."""
+"""Bytes of the collectives that give latency and bandwidth between ranks."""
+_TIMES = 15
+KINDS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
 
 
 def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, cores: int | None = None) -> Hardware:
@@ -50,7 +57,8 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
     flops = {name: _peak(dtype, device) for name, dtype in (("float32", torch.float32), ("float64", torch.float64))}
     if device.type == "cuda":
         flops["bfloat16"] = _peak(torch.bfloat16, device)
-    link = _link(device) if ranks > 1 else (1.5e9, 2e-4)
+    links = _links(device) if ranks > 1 else {}
+    bandwidth, latency = links.get(ALL_REDUCE, (1.5e9, 2e-4))
     cuda = device.type == "cuda"
     free = torch.cuda.mem_get_info()[1] if cuda else 0
     machine = Hardware(
@@ -60,15 +68,16 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
         bandwidth=_bandwidth(device),
         memory=float(free),
         per_node=max(ranks, torch.cuda.device_count() if cuda else ranks),
-        node_link=link[0],
-        network=link[0],
-        latency=(link[1], link[1]),
+        node_link=bandwidth,
+        network=bandwidth,
+        latency=(latency, latency),
         watts=0.0,
         source="measured here" if ranks > 1 or cuda else "measured here; links between ranks assumed",
         overhead=0.0,
         host=_host(device),
         runs_ahead=cuda,
         cores=None if cuda else max(cores or 1, ranks),
+        links=links,
     )
     total = Work()
     for work in works:
@@ -185,20 +194,41 @@ def _host(device: torch.device) -> tuple[float, float]:
     return plain, max(0.0, _least(lambda: one + one, device) - plain)
 
 
-def _link(device: torch.device) -> tuple[float, float]:
-    """Bandwidth and latency of messages between ranks, by all-reduces of a few sizes, as a ring would have them."""
+def _links(device: torch.device) -> dict[str, tuple[float, float]]:
+    """Bandwidth and latency by kind of collective, as a ring would have them: the median of calls, means over ranks.
+
+    A step waits for many of them, so what one usually takes counts here, not the least.
+    """
     ranks = dist.get_world_size()
+    found = torch.zeros(len(KINDS), 2, dtype=torch.float64)
+    for row, kind in enumerate(KINDS):
+        times = 2 if kind == ALL_REDUCE else 1
+        small, medium, large = (_usual(kind, size // 4 // ranks * ranks, device) for size in _LINK)
+        bandwidth = times * (ranks - 1) / ranks * (_LINK[2] - _LINK[1]) / max(large - medium, 1e-9)
+        found[row] = torch.tensor([bandwidth, small / (times * (ranks - 1))])
+    dist.all_reduce(found)
+    return {
+        kind: (bandwidth, latency) for kind, (bandwidth, latency) in zip(KINDS, (found / ranks).tolist(), strict=True)
+    }
+
+
+def _usual(kind: str, count: int, device: torch.device) -> float:
+    """Median seconds of a collective of so many float32."""
+    ranks = dist.get_world_size()
+    whole, part = torch.zeros(count, device=device), torch.zeros(count // ranks, device=device)
     seconds = []
-    for size in _LINK:
-        values = torch.zeros(size // 4, device=device)
+    for _ in range(_TIMES):
         dist.barrier()
-        seconds.append(_least(lambda values=values: dist.all_reduce(values), device))  # type: ignore[misc]
-    latency = seconds[0] / (2 * (ranks - 1))
-    bandwidth = 2 * (ranks - 1) / ranks * (_LINK[-1] - _LINK[1]) / max(seconds[-1] - seconds[1], 1e-9)
-    agreed = torch.tensor([bandwidth, latency], dtype=torch.float64)
-    dist.all_reduce(agreed)
-    bandwidth, latency = (agreed / ranks).tolist()
-    return bandwidth, latency
+        start = time.perf_counter()
+        if kind == ALL_GATHER:
+            all_gather(whole, part)
+        elif kind == REDUCE_SCATTER:
+            _reduce_scatter(part, whole)
+        else:
+            dist.all_reduce(whole)
+        _finish(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 _ONE: Tensor = torch.ones(())

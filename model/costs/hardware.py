@@ -39,6 +39,7 @@ class Hardware:
         runs_ahead: the host prepares operations while the device works, and transfers may hide behind work.
         cores: that ranks of a node share where each needs one; None where each has a device of its own.
         efficiencies: share of the roofline by class of operation, measured.
+        links: bandwidth [bytes/s] and latency [s] by kind of collective, measured; others follow from the links above.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Hardware:
     runs_ahead: bool = True
     cores: int | None = None
     efficiencies: Mapping[str, float] = field(default_factory=dict)
+    links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -142,4 +144,5 @@ def known(name: str, *, measured: Path | None) -> Hardware:
 def from_dict(values: Mapping[str, Any]) -> Hardware:
     """The hardware of `to_dict`."""
     pairs = {name: tuple(values[name]) for name in ("latency", "host")}
-    return Hardware(**{**values, **pairs})
+    links = {kind: tuple(link) for kind, link in values["links"].items()}
+    return Hardware(**{**values, **pairs, "links": links})

@@ -90,7 +90,10 @@ def step_time(
 
 
 def collective_seconds(collective: Collective, machine: Hardware) -> float:
-    """Of a ring over the slowest link that it crosses; ranks fill node after node."""
+    """Of a ring over the slowest link that it crosses, or as measured; ranks fill node after node."""
+    if collective.kind in machine.links:
+        bandwidth, latency = machine.links[collective.kind]
+        return ring(collective, bandwidth=bandwidth, latency=latency)
     nodes = {rank // machine.per_node for rank in collective.ranks}
     inside = len(nodes) == 1
     bandwidth = machine.node_link if inside else machine.network

@@ -54,6 +54,11 @@ def plan_training(
     Raises:
         ValueError: a size or device that is none, or a layout that the network does not allow.
     """
+    if options.layout.auto:
+        raise ValueError(
+            "training.layout must say which layout to plan, got auto; add --hardware and --nodes to see the layouts it "
+            "would choose from"
+        )
     limit = parse_memory(memory) if memory is not None else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
