@@ -24,6 +24,7 @@ from model.costs.hardware import HERE, Hardware
 from model.costs.operators import OperatorClass, Spec, Tally, Work
 from model.costs.roofline import ideal_seconds
 from model.parallel.collectives import all_gather
+from model.parallel.launch import from_main
 
 # renamed in torch 2.13
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -79,6 +80,8 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
         cores=None if cuda else max(cores or 1, ranks),
         links=links,
     )
+    if ranks > 1:
+        machine = from_main(machine)  # all must measure the same classes in the same order
     total = Work()
     for work in works:
         total.add(work)
