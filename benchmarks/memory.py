@@ -1,8 +1,7 @@
 """The memory planner against measurement: 19 layouts on 1, 2 and 4 ranks, worst rank of a training step, float32.
 
-Claim: the planner's peak is within 3% of the measured peak of tensors (torch's allocator, on every rank). The growth
-of the process is printed beside it: that includes libraries loaded meanwhile, what gloo and oneDNN allocate by
-themselves, and what the allocator of the system keeps, which the planner does not know.
+Claim: the planner's peak is within 3% of the measured peak of tensors (torch's allocator, on every rank). Libraries,
+what gloo and oneDNN allocate by themselves, and what the allocator of the system keeps come on top.
 
     python benchmarks/memory.py                   # gloo ranks on this processor, a few minutes
     python benchmarks/memory.py --device cuda     # the layouts of one rank on one GPU
@@ -20,8 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support.measure import MB, reset_peak, resident_bytes, tensor_peak, warm_up, write
-from benchmarks.support.process import ROOT, parser, peak_bytes
+from benchmarks.support.measure import MB, reset_peak, tensor_peak, warm_up, write
+from benchmarks.support.process import ROOT, parser
 from benchmarks.support.ranks import on_ranks
 from model.parallel.mesh import build_mesh
 from model.training.rehearsal import Rehearsal, footprint
@@ -70,7 +69,7 @@ def settings(text: str) -> list[str]:
 
 
 def measured(texts: list[str], device_type: str) -> dict[str, Any]:
-    """Peak memory of one rank that really runs each case [MB]: of tensors, and of the process."""
+    """Peak of the tensors of one rank that really runs each case [MB]."""
     torch.manual_seed(0)
     warm_up(device_type)
     return {text: _one(text, device_type) for text in texts}
@@ -91,12 +90,9 @@ def _one(text: str, device_type: str) -> dict[str, float]:
         reset_peak(True)
         run()
         return {"tensors_MB": (torch.cuda.max_memory_allocated() - before) / MB}
-    before = resident_bytes()
-    reset_peak(False)
     run()
-    process = (peak_bytes() - before) / MB
     gc.collect()  # leftovers of the first run, freed during the second, would lower its peak
-    return {"tensors_MB": tensor_peak(run) / MB, "process_MB": process}
+    return {"tensors_MB": tensor_peak(run) / MB}
 
 
 def rows_of(world: int, cases: dict[str, str], device: str) -> list[dict[str, Any]]:
