@@ -136,6 +136,11 @@ class DCHAG(Encoder):
         y_BVHW = unpatchify(self.head(tokens_BLD), patch=patch, grid=(H // patch, W // patch), margin=margin)
         return y_BVHW if self.smooth is None else self.smooth(y_BVHW)
 
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """Those of the encoder and the head."""
+        smooth = () if self.smooth is None else (("head", self.smooth),)
+        return (*super().parts(), ("head", self.head), *smooth)
+
     def reset_parameters(self, *, seed: int) -> None:
         """Set every parameter to its start: a function of the seed and of the parameter's name alone."""
         super().reset_parameters(seed=seed)

@@ -259,9 +259,20 @@ def plan(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
     ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            "--hardware", help="Time and best layouts on it (train): h200, mi250x, ... or here (this machine)."
+        ),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", help="Of the hardware; the layout's ranks if absent.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine first, for --hardware here (train).")
+    ] = False,
 ) -> None:
     """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
-    given = {name: value for name, value in (("memory", memory), ("device", device)) if value is not None}
+    asked = {"memory": memory, "device": device, "hardware": hardware, "nodes": nodes, "calibrate": calibrate or None}
+    given = {name: value for name, value in asked.items() if value is not None}
     if given and stage != "train":
         got = f"--stage {stage}" if stage else "no --stage"
         raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got {got}")

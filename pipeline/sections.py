@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import to_jsonable_python
 
 Positive = Annotated[int, Field(gt=0)]
@@ -66,11 +66,36 @@ class Layout(Section):
     channel: Positive = 1
     trunk: Literal["replicated", "tensor", "sequence"] = "replicated"
     sharding: Literal["ddp", "fsdp"] = "ddp"
+    auto: bool = False
+    """Let the training choose, of all layouts of `ranks` that fit into `memory`, the one that should be fastest here;
+    `layout: auto` is short for it. The settings above are then not used; no result depends on the choice."""
+    ranks: Positive | None = None
+    """Of a layout that is chosen; one if absent."""
+    memory: str | None = None
+    """Of a rank for a layout that is chosen, e.g. 16GB; what the device has if absent."""
+
+    @model_validator(mode="after")
+    def _chosen(self) -> Layout:
+        if self.auto and (self.data, self.channel) != (1, 1):
+            raise ValueError(
+                f"data and channel must be absent where the layout is chosen, got {self.data} and {self.channel}; say "
+                "how many ranks there are with ranks"
+            )
+        if not self.auto and (self.ranks is not None or self.memory is not None):
+            raise ValueError(
+                "ranks and memory are for a layout that is chosen: add auto: true, or give data and channel"
+            )
+        return self
 
     @property
     def world_size(self) -> int:
         """Number of ranks."""
-        return self.data * self.channel
+        return self.ranks or 1 if self.auto else self.data * self.channel
+
+
+def _spelled_out(given: Any) -> Any:
+    """A layout that is given as the one word auto."""
+    return {"auto": True} if given == "auto" else given
 
 
 class Training(Section):
@@ -117,7 +142,7 @@ class Training(Section):
     tensorboard: bool = True
     """Copy the metrics for TensorBoard, where that is installed."""
     seed: Annotated[int, Field(ge=0)] = 0
-    layout: Layout = Layout()
+    layout: Annotated[Layout, BeforeValidator(_spelled_out, json_schema_input_type=Layout | Literal["auto"])] = Layout()
 
     @model_validator(mode="after")
     def _batch(self) -> Training:

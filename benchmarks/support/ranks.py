@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -23,8 +24,10 @@ def on_ranks(work: Work, *given: Any, ranks: int, device: str = "cpu", threads: 
     Returns:
         What each rank measured, in their order.
     """
+    multiprocessing.set_forkserver_preload(["torch", "torch.distributed", "torch.distributed.fsdp", work.__module__])
+    method = "spawn" if device == "cuda" else "forkserver"  # the server imports once for all ranks
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (work, given, ranks, device, threads, folder), nprocs=ranks)
+        mp.start_processes(_rank, (work, given, ranks, device, threads, folder), nprocs=ranks, start_method=method)
         return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
 
 

@@ -155,6 +155,10 @@ class Autoencoder(Encoder):
         """Those of the encoder, the decoder's blocks and the output layer."""
         return (*super().units(), *map(Unit, self.decoder.trunk.blocks), Unit(self.output))
 
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """Those of the encoder; decoder and output layer are the head."""
+        return (*super().parts(), ("head", self.decoder), ("head", self.output))
+
 
 class Decoder(nn.Module):
     """Tokens of visible patches, and one shared token for the others, to tokens of the patches predicted.

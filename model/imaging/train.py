@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from model.imaging.complete import complete_train
-from model.imaging.task import AutoencodingTask, open_images
+from model.imaging.task import Autoencoding, AutoencodingTask, open_images
 from model.parallel import launch
 from model.training.run import train_stage
 from model.training.trainer import RunFolder
@@ -25,4 +25,10 @@ def run_train(config: ImagingConfig) -> None:
         console.print(done, markup=False)
         return
     open_images(config)  # an earlier stage that is missing is named before anything is written
-    train_stage(config, lambda _device: AutoencodingTask(config), folder=folder, console=console)
+    train_stage(
+        config,
+        lambda _device: AutoencodingTask(config),
+        planned=Autoencoding.planned,
+        folder=folder,
+        console=console,
+    )

@@ -103,6 +103,10 @@ class Network(nn.Module):
         """Parts that are gathered by themselves, in order of use; what is left is gathered with the whole."""
         return ()
 
+    def parts(self) -> Sequence[tuple[str, nn.Module]]:
+        """Parts that a plan tells apart, by what they do, outer ones before those inside."""
+        return ()
+
 
 class NetworkConfig(Protocol):
     """What defines a network's function; nothing about ranks.

@@ -288,6 +288,12 @@ class Encoder(Network):
         merge = () if self.merge is None else (Unit(self.merge, methods=("absorbed", "folded")),)
         return (*map(Unit, self.trunk.blocks), Unit(self.stage, methods=("flat",)), *merge)
 
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """The channel stage and in it the tokeniser, the merge, the trunk. Fused, aggregation makes the tokens too."""
+        merge = () if self.merge is None else (("merge", self.merge),)
+        stage = (("aggregation", self.stage), ("tokenisation", self.stage.tokeniser))
+        return (*stage, *merge, ("trunk", self.trunk))
+
     def _aggregate(self, x_BKHW: Tensor, present: Present, patches_BM: Tensor | None) -> Tensor:
         """Everything from pixels to one token per patch, (1, N, D)."""
         merge, stage = self.merge, self.stage

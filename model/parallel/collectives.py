@@ -91,7 +91,7 @@ def sum_forward_keep_backward(values: Tensor, *, group: dist.ProcessGroup) -> Te
 
 
 # renamed in torch 2.13
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class _GatherSlice(torch.autograd.Function):
@@ -104,7 +104,7 @@ class _GatherSlice(torch.autograd.Function):
         if len(part) < largest:
             part = torch.cat([part, part.new_zeros(largest - len(part), *part.shape[1:])])
         gathered = part.new_empty(len(sizes) * largest, *part.shape[1:])
-        _all_gather(gathered, part, group=group)
+        all_gather(gathered, part, group=group)
         if len(set(sizes)) == 1:
             return gathered
         return torch.cat([gathered[r * largest : r * largest + size] for r, size in enumerate(sizes)])

@@ -54,6 +54,11 @@ def plan_training(
     Raises:
         ValueError: a size or device that is none, or a layout that the network does not allow.
     """
+    if options.layout.auto:
+        raise ValueError(
+            "training.layout must say which layout to plan, got auto; add --hardware and --nodes to see the layouts it "
+            "would choose from"
+        )
     limit = parse_memory(memory) if memory is not None else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
@@ -64,6 +69,7 @@ def plan_training(
         "ranks": options.layout.world_size,
         "device": device,
         "bytes_per_rank": found.to_dict(),
+        "bytes_per_part": found.parts,
         "limit": limit,
         "fits": limit is None or found.peak <= limit,
     }
@@ -83,7 +89,9 @@ def print_plan(found: Footprint, options: Training, *, name: str, device: str) -
     table.add_column("per rank")
     table.add_column("MB", justify="right")
     for kind, value in found.to_dict().items():
-        table.add_row(_MEANING[kind], f"{value / 1e6:,.1f}", end_section=kind == "activations")
+        table.add_row(_MEANING[kind], f"{value / 1e6:,.1f}", end_section=kind in ("activations", "peak"))
+    for part, value in found.parts.items():
+        table.add_row(f"of the peak: {part}", f"{value / 1e6:,.1f}")
     console.print(table)
 
 

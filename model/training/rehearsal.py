@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from model.costs.collectives import buffers
+from model.costs.operators import Recorder, Work
+from model.costs.parts import BATCHES, OPTIMISER, Parts, in_order
 from model.network import folded
 from model.parallel import wrap
 from model.parallel.allocations import Allocations
@@ -43,6 +46,8 @@ class Footprint:
         batches: samples on the device.
         activations: everything else at the peak: what is kept for backward, and temporary tensors.
         peak: sum of all.
+        parts: the peak once more, by what it belongs to: parts of the network (their parameters, gradients and
+            activations), the optimiser (moments and averages), batches, buffers of communication, and what is left.
     """
 
     parameters: int
@@ -52,10 +57,11 @@ class Footprint:
     batches: int
     activations: int
     peak: int
+    parts: dict[str, int]
 
     def to_dict(self) -> dict[str, int]:
-        """Plain values."""
-        return asdict(self)
+        """Bytes by kind, the peak last."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
 
 
 class Rehearsal(Generic[B]):
@@ -88,15 +94,31 @@ class Rehearsal(Generic[B]):
         waiting = 0 if as_gpu or device.type == "cuda" else DEPTH
         self.waiting = [self.new_batch(self.samples) for _ in range(waiting)]
 
+    def tell_apart(self, count: Allocations) -> None:
+        """Let what is allocated from now on, and what is there already, count for parts of the network."""
+        learner = self.learner
+        parts = Parts(learner.network)
+        for name, weight in learner.weights().items():
+            count.assign([local_tensor(weight)], parts.of_parameter(name))
+        count.assign(map(local_tensor, learner.average.values()), OPTIMISER)
+        count.assign([t for batch in (self.batch, *self.waiting) for t in batch.tensors()], BATCHES)
+        count.owner = parts.now
+        parts.count_steps(learner.optimiser)
+
     def new_batch(self, samples: int) -> B:
         """A batch of this rank."""
         learner = self.learner
         return self.task.example(samples, channels=self.channels, device=learner.device, dtype=learner.dtype)
 
-    def step(self) -> None:
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes of a step."""
+        return -(-self.samples // (self.options.micro_batch or self.samples))
+
+    def step(self, *, micro_batches: int = 2) -> None:
         """One optimiser step; of the micro-batches only two, since from the second on they are alike."""
         size = self.options.micro_batch or self.samples
-        training_step(self.learner, self.task, next(iter(self.batch.split(2 * size))), step=1)
+        training_step(self.learner, self.task, next(iter(self.batch.split(micro_batches * size))), step=1)
 
     def validate(self) -> None:
         """A forward pass with the averaged weights."""
@@ -126,14 +148,35 @@ class Rehearsal(Generic[B]):
         return {kind: sum(local_tensor(t).nbytes for t in tensors) for kind, tensors in kinds.items()}
 
 
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsal has found.
+
+    Attributes:
+        footprint: of the rank that needs most.
+        work: of a step of that rank, all micro-batches; None where only memory was asked for.
+        sharded: name of the process group over which parameters are sharded, None without.
+    """
+
+    footprint: Footprint
+    work: Work | None
+    sharded: str | None
+
+
 def footprint(task: PlannedTask[Any], options: Training, *, device_type: str = "cpu") -> Footprint:
-    """Memory of the rank that needs most, without allocating it.
+    """Memory of the rank that needs most, without allocating it; arguments and errors as for `rehearse`."""
+    return rehearse(task, options, device_type=device_type, timed=False).footprint
+
+
+def rehearse(task: PlannedTask[Any], options: Training, *, device_type: str = "cpu", timed: bool = True) -> Rehearsed:
+    """Memory and work of the rank that needs most, without allocating or computing anything.
 
     Args:
         task: what is trained; no data need exist.
         options: of the training; its layout decides the number of ranks.
         device_type: "cpu" or "cuda". Without a GPU here, the CPU is used with a GPU's rules: larger
             slabs, blocks of 512 bytes, batches that wait elsewhere.
+        timed: count what a step does too.
 
     Raises:
         ValueError: groups or heads that the layout does not divide.
@@ -151,9 +194,51 @@ def footprint(task: PlannedTask[Any], options: Training, *, device_type: str = "
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         count = stack.enter_context(Allocations(device.type, block=_GPU_BLOCK if device_type == "cuda" else 1))
         rank = Rehearsal(task, options, mesh=mesh, device=device, seed=None, as_gpu=as_gpu)
+        rank.tell_apart(count)
+        watch = _Watch(staged=device_type == "cpu")
+        count.watch = watch.see
         if layout.trunk != "replicated" or layout.sharding == "fsdp":
             rank.run()  # the first time DTensor works out shapes of whole tensors on the way, which are never there
             count.peak = 0
         rank.run()
         held = rank.held()
-        return Footprint(**held, activations=max(0, count.peak - sum(held.values())), peak=count.peak)
+        rest = max(0, count.peak - sum(held.values()))
+        found = Footprint(**held, activations=rest, peak=count.peak, parts=in_order(count.at_peak))
+        sharded = mesh.get_group(DATA).group_name if layout.sharding == "fsdp" and layout.data > 1 else None
+        return Rehearsed(found, _work(rank, watch, count) if timed else None, sharded)
+
+
+class _Watch:
+    """What the count of allocations asks about every operation, and what a step does while `recorder` is set.
+
+    Args:
+        staged: whether the backend is gloo, which allocates beside the tensors of a collective; NCCL does not.
+    """
+
+    def __init__(self, *, staged: bool) -> None:
+        self.staged, self.recorder = staged, Recorder()
+
+    def see(self, func: Any, args: Any, named: Any, result: Any) -> tuple[int, list[Tensor]]:
+        """Bytes beside the tensors of a collective, and which are its buffers."""
+        collective = self.recorder.see(func, args, named, result)
+        if collective is None:
+            return 0, []
+        return collective.staging if self.staged else 0, buffers(collective, args, result)
+
+
+def _work(rank: Rehearsal[Any], watch: _Watch, count: Allocations) -> Work:
+    """Of a step: the first micro-batch and what belongs to the step, and as often as needed what a second one adds."""
+    works = []
+    for micro_batches in (1, 2)[: rank.micro_batches]:
+        watch.recorder, wrapped = Recorder(), count.wrapped
+        rank.step(micro_batches=micro_batches)
+        watch.recorder.work.wrapped = count.wrapped - wrapped
+        works.append(watch.recorder.work)
+    work = works[0]
+    if len(works) == 2:
+        first = Work()
+        first.add(work)
+        more = rank.micro_batches - 1
+        work.add(works[1], times=more)
+        work.add(first, times=-more)
+    return work

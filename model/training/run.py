@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from model.parallel import launch
+from model.training.choose import Planned, settled
 from model.training.task import B, Task
 from model.training.trainer import RunFolder, Trainer
 from pipeline import files, provenance
@@ -38,12 +39,13 @@ def trained(
     return trainer
 
 
-def train_stage(config: Config, make: Make[B], *, folder: RunFolder, console: Console) -> None:
+def train_stage(config: Config, make: Make[B], *, planned: Planned, folder: RunFolder, console: Console) -> None:
     """Train as the layout asks, and write the stage's receipt.
 
     Args:
         config: the experiment.
         make: the task.
+        planned: the task of a configuration as a plan needs it, where the layout is to be chosen.
         folder: of the run.
         console: for messages and the progress bar.
 
@@ -52,7 +54,9 @@ def train_stage(config: Config, make: Make[B], *, folder: RunFolder, console: Co
             finite.
     """
     with launch.process_group(world_size=config.training.layout.world_size) as device:
-        trainer = trained(make, config.training, folder=folder, device=device, console=console)
+        options, chosen = settled(config, planned, folder=folder.root, console=console)
+        trainer = trained(make, options, folder=folder, device=device, console=console)
         if launch.is_main():
             outputs = [folder.checkpoints, folder.metrics]
-            provenance.write_receipt(config, stage="train", outputs=outputs, facts=trainer.facts())
+            facts = trainer.facts() | ({} if chosen is None else {"layout": chosen})
+            provenance.write_receipt(config, stage="train", outputs=outputs, facts=facts)

@@ -8,7 +8,7 @@ from model.complete import complete_train
 from model.parallel import launch
 from model.training.run import train_stage
 from model.training.trainer import RunFolder
-from model.weather.task import ForecastTask
+from model.weather.task import Forecasting, ForecastTask
 from pipeline.store import open_store
 from pipeline.weather import foresight
 from pipeline.weather.climatology import Normals
@@ -30,4 +30,10 @@ def run_train(config: WeatherConfig) -> None:
     Normals.open(paths.normals)  # an earlier stage that is missing is named before anything is written
     for line in foresight.require(config, open_store(paths.store, stage="python -m pipeline regrid")["time"].values):
         console.print(f"train: {line}", markup=False)
-    train_stage(config, lambda device: ForecastTask(config, device=device), folder=folder, console=console)
+    train_stage(
+        config,
+        lambda device: ForecastTask(config, device=device),
+        planned=Forecasting.planned,
+        folder=folder,
+        console=console,
+    )

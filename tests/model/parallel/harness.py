@@ -24,7 +24,7 @@ from tests.forked import forking
 
 
 def run_distributed(
-    function: Callable[..., Any], world_size: int, *arguments: Any, timeout: float = 120.0, backend: str = "gloo"
+    function: Callable[..., Any], world_size: int, *arguments: Any, timeout: float = 400.0, backend: str = "gloo"
 ) -> list[Any]:
     """Calls `function(*arguments)` on every rank of a fresh process group.
 

@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
 
 def run(config: Config, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
     asked = command(config, stage, *options)
-    return subprocess.run(asked, env=environment(), check=False, timeout=180, **TOGETHER)
+    return subprocess.run(asked, env=environment(), check=False, timeout=400, **TOGETHER)
 
 
 SRUN = """#!/bin/sh

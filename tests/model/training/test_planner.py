@@ -48,6 +48,9 @@ def test_plan_agrees_with_a_real_run(
     planned = plan(config)
     assert planned.peak == pytest.approx(training_peak(lambda: trainer_of(config)), rel=0.1)
     assert planned.peak == sum(v for k, v in planned.to_dict().items() if k != "peak")
+    assert planned.peak == sum(planned.parts.values())
+    assert planned.parts["optimiser"] >= planned.optimiser + planned.average
+    assert min(planned.parts[part] for part in ("tokenisation", "aggregation", "trunk", "head")) > 0
     parameters = planned.parameters
     assert planned.gradients == parameters
     assert planned.optimiser == 2 * parameters

@@ -62,7 +62,7 @@ def test_it_resumes_bit_identically(tmp_path: Path) -> None:
     train(tmp_path / "whole", task())
     process = forking().Process(target=train_and_die, args=(tmp_path / "killed", 8))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=400)
     assert process.exitcode == -signal.SIGKILL
     train(tmp_path / "killed", task())
     assert equal_runs(tmp_path / "killed", tmp_path / "whole")

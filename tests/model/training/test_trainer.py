@@ -98,7 +98,7 @@ def test_sigkill_then_the_same_command(undisturbed: Path, tmp_path: Path, moment
     """Catches state that only an orderly exit writes: SIGKILL in a step and inside the writing of a checkpoint."""
     process = forking().Process(target=train_and_die, args=(tmp_path, moment, step))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=400)
     assert process.exitcode == -signal.SIGKILL
     assert any((tmp_path / "checkpoints").glob(".*")) == (moment == "checkpoint")
     train(tmp_path)

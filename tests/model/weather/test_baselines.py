@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from torch.distributed.tensor import DTensor
 
-import model.weather.train
 from evaluate.scoring.stage import run_score
 from model.network import climatelearn
 from model.parallel.launch import process_group
@@ -80,10 +79,10 @@ def unet(config: WeatherConfig, folder: Path, **training: Any) -> WeatherConfig:
     return changed(elsewhere(config, folder), model={"architecture": "unet"}, training=training)
 
 
-def train_alone(config: WeatherConfig, folder: Path) -> Any:
+def train_alone(config: WeatherConfig, folder: Path, *, kind: type[ForecastTask] = ForecastTask) -> Any:
     with process_group(world_size=1) as device:
         return trained(
-            lambda device: ForecastTask(config, device=device),
+            lambda device: kind(config, device=device),
             config.training,
             folder=RunFolder(folder),
             device=device,
@@ -127,16 +126,12 @@ def test_networks_are_scored_on_the_same_init_times(small: WeatherConfig) -> Non
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_a_killed_training_ends_with_the_same_weights(
-    small: WeatherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_killed_training_ends_with_the_same_weights(small: WeatherConfig, tmp_path: Path, name: str) -> None:
     """Catches statistics of batch norms, or their average, that start anew; the receipt's digest is that of the whole
     run too."""
     config, whole = network_experiment(name, small), small.paths.networks / name
-    with monkeypatch.context() as patch:
-        patch.setattr(model.weather.train, "ForecastTask", dying_task(17))
-        with pytest.raises(KeyboardInterrupt):
-            train_alone(config, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_alone(config, tmp_path, kind=dying_task(17))
     assert checkpoint.newest(tmp_path / "checkpoints").name == "step-000000016"
     train_alone(config, tmp_path)
     assert equal_runs(tmp_path, whole)

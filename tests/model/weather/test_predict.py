@@ -175,7 +175,7 @@ def test_kill_9_leaves_nothing_that_is_not_made_again(experiment: Make) -> None:
     path.write_text(dump(config))
     process = forking().Process(target=forecast_and_die, args=(path,))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=400)
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(ValueError, match="2 slabs recorded"):
         read_manifest(config.paths.forecast)

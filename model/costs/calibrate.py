@@ -1,0 +1,237 @@
+"""What this machine can do: a micro-benchmark of the classes of operations that a step has.
+
+Contract: every class is measured with the shapes, strides and types of one of its operations, the costliest classes
+first, until those left are a small share of the step. Times are the least of several calls, less the overhead of a
+call. Where ranks share a machine, all of them measure at once, so that what they take from one another counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate
+from torch.utils._pytree import tree_map
+
+from model.costs.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
+from model.costs.hardware import HERE, Hardware
+from model.costs.operators import OperatorClass, Spec, Tally, Work
+from model.costs.roofline import ideal_seconds
+from model.parallel.collectives import all_gather
+from model.parallel.launch import from_main
+
+# renamed in torch 2.13
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_REPEATS = 5
+_LEFT = 0.01
+"""Share of a step's roofline that classes which are not measured may have together."""
+_LARGE = 2048
+"""Side of the matrices that give the peak."""
+_COPIED = 64 * 2**20
+"""Bytes of the copy that gives the bandwidth, beyond any cache of a core."""
+_OPERATIONS = 20 * 6 + 4
+"""Of twenty small linear layers and a sum, forward and backward."""
+_WRAPPED = 120e-6
+"""What an operation on DTensors takes where it cannot be measured, without other ranks [s]."""
+_LINK = (2**10, 2**20, 2**23)
+"""Bytes of the collectives that give latency and bandwidth between ranks."""
+_TIMES = 15
+KINDS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
+
+
+def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, cores: int | None = None) -> Hardware:
+    """This machine, for the operations of some steps.
+
+    Args:
+        works: the steps.
+        device: of this rank.
+        ranks: that measure at the same time, all of this process group; 1 measures alone.
+        cores: that the ranks share on a CPU.
+    """
+    together = dist.barrier if ranks > 1 else _alone
+    flops = {name: _peak(dtype, device) for name, dtype in (("float32", torch.float32), ("float64", torch.float64))}
+    if device.type == "cuda":
+        flops["bfloat16"] = _peak(torch.bfloat16, device)
+    links = _links(device) if ranks > 1 else {}
+    bandwidth, latency = links.get(ALL_REDUCE, (1.5e9, 2e-4))
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info()[1] if cuda else 0
+    machine = Hardware(
+        HERE,
+        torch.cuda.get_device_name() if cuda else "this processor",
+        flops,
+        bandwidth=_bandwidth(device),
+        memory=float(free),
+        per_node=max(ranks, torch.cuda.device_count() if cuda else ranks),
+        node_link=bandwidth,
+        network=bandwidth,
+        latency=(latency, latency),
+        watts=0.0,
+        source="measured here" if ranks > 1 or cuda else "measured here; links between ranks assumed",
+        overhead=0.0,
+        host=_host(device),
+        runs_ahead=cuda,
+        cores=None if cuda else max(cores or 1, ranks),
+        links=links,
+    )
+    if ranks > 1:
+        machine = from_main(machine)  # all must measure the same classes in the same order
+    total = Work()
+    for work in works:
+        total.add(work)
+    efficiencies = {}
+    for key, tally in _costly(total, machine):
+        together()
+        seconds = _measured(tally, device)
+        if seconds is not None:
+            flops_once, bytes_once = tally.of_example
+            ideal = ideal_seconds(flops_once, bytes_once, dtype=key.dtype, machine=machine)
+            efficiencies[str(key)] = ideal / seconds
+    return Hardware(**{**machine.to_dict(), "efficiencies": efficiencies})
+
+
+def _costly(work: Work, machine: Hardware) -> list[tuple[OperatorClass, Tally]]:
+    """Classes from the costliest on, without the last ones that together hardly count."""
+
+    def seconds(item: tuple[OperatorClass, Tally]) -> float:
+        ideal = ideal_seconds(item[1].flops, item[1].nbytes, dtype=item[0].dtype, machine=machine)
+        return ideal + item[1].count * machine.host[0]
+
+    ordered = sorted(work.operators.items(), key=seconds, reverse=True)
+    allowed = _LEFT * sum(map(seconds, ordered))
+    while ordered and seconds(ordered[-1]) < allowed:
+        allowed -= seconds(ordered.pop())
+    return ordered
+
+
+def _measured(tally: Tally, device: torch.device) -> float | None:
+    """Least time of the example of a class [s]; None for what cannot run by itself."""
+    assert tally.example is not None
+    name, args, named = tally.example
+    library, packet, overload = name.split(".")
+    function = getattr(getattr(getattr(torch.ops, library), packet), overload)
+    args, named = tree_map(lambda value: _tensor(value, device), (args, named))
+    if "device" in named:
+        named = {**named, "device": device}
+    try:
+        call = _least(lambda: function(*args, **named), device, cold=True)
+        return max(call - _least(_empty_call, device, cold=True), 1e-8)
+    except (RuntimeError, IndexError):
+        return None
+
+
+def _tensor(value: Any, device: torch.device) -> Any:
+    """A tensor laid out as it was, of numbers that stay ordinary; indices are zero."""
+    if not isinstance(value, Spec):
+        return value
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride, strict=True))
+    base = torch.zeros(last + 1 if 0 not in value.shape else 0, dtype=value.dtype, device=device)
+    if value.dtype.is_floating_point:
+        base.uniform_(0.1, 0.9)
+    return base.as_strided(value.shape, value.stride)
+
+
+def _least(call: Callable[[], Any], device: torch.device, *, cold: bool = False) -> float:
+    """Least seconds of some calls, the first not counted; cold: each after something else has filled the caches."""
+    best = float("inf")
+    other = torch.empty(_COPIED // 4 if cold and device.type == "cpu" else 0)
+    for attempt in range(_REPEATS + 1):
+        other.fill_(1.0)
+        _finish(device)
+        start = time.perf_counter()
+        kept = call()
+        _finish(device)
+        if attempt:
+            best = min(best, time.perf_counter() - start)
+        del kept
+    return best
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _empty_call() -> None:
+    torch.ops.aten.detach.default(_ONE)
+
+
+def _alone() -> None:
+    return
+
+
+def _peak(dtype: torch.dtype, device: torch.device) -> float:
+    side = _LARGE if device.type == "cpu" else 4 * _LARGE
+    if dtype is torch.float64:
+        side //= 2
+    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    return 2.0 * side**3 / _least(lambda: a @ b, device)
+
+
+def _bandwidth(device: torch.device) -> float:
+    count = _COPIED if device.type == "cpu" else 16 * _COPIED
+    source = torch.zeros(count // 4, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * count / _least(lambda: target.copy_(source), device)
+
+
+def _host(device: torch.device) -> tuple[float, float]:
+    """Seconds that torch needs for an operation, forward and backward, beside doing it; and for one on DTensors."""
+    layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(20))).to(device)
+    x = torch.ones(8, 8, device=device)
+
+    def call() -> None:
+        layers(x).sum().backward()
+
+    plain = _least(call, device) / _OPERATIONS
+    if not dist.is_initialized():
+        return plain, _WRAPPED
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    one = DTensor.from_local(torch.ones(8, 8, device=device), mesh, [Replicate()])
+    return plain, max(0.0, _least(lambda: one + one, device) - plain)
+
+
+def _links(device: torch.device) -> dict[str, tuple[float, float]]:
+    """Bandwidth and latency by kind of collective, as a ring would have them: the median of calls, means over ranks.
+
+    A step waits for many of them, so what one usually takes counts here, not the least.
+    """
+    ranks = dist.get_world_size()
+    found = torch.zeros(len(KINDS), 2, dtype=torch.float64)
+    for row, kind in enumerate(KINDS):
+        times = 2 if kind == ALL_REDUCE else 1
+        small, medium, large = (_usual(kind, size // 4 // ranks * ranks, device) for size in _LINK)
+        bandwidth = times * (ranks - 1) / ranks * (_LINK[2] - _LINK[1]) / max(large - medium, 1e-9)
+        found[row] = torch.tensor([bandwidth, small / (times * (ranks - 1))])
+    dist.all_reduce(found)
+    return {
+        kind: (bandwidth, latency) for kind, (bandwidth, latency) in zip(KINDS, (found / ranks).tolist(), strict=True)
+    }
+
+
+def _usual(kind: str, count: int, device: torch.device) -> float:
+    """Median seconds of a collective of so many float32."""
+    ranks = dist.get_world_size()
+    whole, part = torch.zeros(count, device=device), torch.zeros(count // ranks, device=device)
+    seconds = []
+    for _ in range(_TIMES):
+        dist.barrier()
+        start = time.perf_counter()
+        if kind == ALL_GATHER:
+            all_gather(whole, part)
+        elif kind == REDUCE_SCATTER:
+            _reduce_scatter(part, whole)
+        else:
+            dist.all_reduce(whole)
+        _finish(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+_ONE: Tensor = torch.ones(())

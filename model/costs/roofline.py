@@ -1,0 +1,127 @@
+"""How long a rank's step takes on a machine: a roofline for every operation, rings for collectives.
+
+Contract: an operation takes max(FLOPs / peak, bytes / bandwidth) / efficiency + overhead. The efficiency is that of its
+class where this was measured, of the nearest class of the same operation where another one was, or what the machine is
+assumed to reach. Transfers of a sharded data axis may hide behind all work of the step, on machines that can;
+everything else that crosses ranks waits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from model.costs.collectives import ALL_REDUCE, Collective, ring
+from model.costs.hardware import Hardware
+from model.costs.operators import OperatorClass, Tally, Work
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step.
+
+    Attributes:
+        operations: of the rank's own work.
+        host: by which preparing operations takes longer than doing them, or all of it where nothing runs ahead.
+        communication: waited for.
+        hidden: of communication that passes behind work.
+        flops: of the rank.
+        peak: of the device in the type of most of its FLOPs [FLOP/s].
+    """
+
+    operations: float
+    host: float
+    communication: float
+    hidden: float
+    flops: float
+    peak: float
+
+    @property
+    def total(self) -> float:
+        """Of the step [s]."""
+        return self.operations + self.host + self.communication
+
+    @property
+    def share_of_peak(self) -> float:
+        """Operations done, recomputed ones too, over those that the device could do."""
+        return self.flops / (self.total * self.peak)
+
+    @property
+    def share_of_communication(self) -> float:
+        """Of the step spent waiting for other ranks."""
+        return self.communication / self.total
+
+
+def step_time(
+    work: Work, machine: Hardware, *, ranks: int, sharded: str | None = None, products: str = "float32"
+) -> StepTime:
+    """Seconds of a rank's step.
+
+    Args:
+        work: of the rank.
+        machine: that it runs on.
+        ranks: of the run.
+        sharded: name of the process group over which parameters are sharded; its transfers may hide.
+        products: the type in which matrix products of float32 multiply, e.g. "tfloat32".
+    """
+    crowd = 1.0
+    if machine.cores is not None:
+        crowd = max(1.0, min(ranks, machine.per_node) / machine.cores)
+    operations = crowd * sum(
+        _seconds(key, tally, machine, products) + tally.count * machine.overhead
+        for key, tally in work.operators.items()
+    )
+    host = crowd * (work.calls * machine.host[0] + work.wrapped * machine.host[1])
+    waiting = hideable = 0.0
+    for collective, count in work.collectives.items():
+        seconds = count * collective_seconds(collective, machine)
+        if machine.runs_ahead and collective.group == sharded and collective.kind != ALL_REDUCE:
+            hideable += seconds
+        else:
+            waiting += seconds
+    hidden = min(hideable, operations)
+    ahead = max(0.0, host - operations) if machine.runs_ahead else host
+    by_type: dict[str, float] = {}
+    for key, tally in work.operators.items():
+        by_type[key.dtype] = by_type.get(key.dtype, 0.0) + tally.flops
+    kind = max(by_type, key=lambda k: by_type[k], default="float32")
+    peak = machine.peak(products if kind == "float32" else kind)
+    return StepTime(operations, ahead, waiting + hideable - hidden, hidden, work.flops, peak)
+
+
+def collective_seconds(collective: Collective, machine: Hardware) -> float:
+    """Of a ring over the slowest link that it crosses, or as measured; ranks fill node after node."""
+    if collective.kind in machine.links:
+        bandwidth, latency = machine.links[collective.kind]
+        return ring(collective, bandwidth=bandwidth, latency=latency)
+    nodes = {rank // machine.per_node for rank in collective.ranks}
+    inside = len(nodes) == 1
+    bandwidth = machine.node_link if inside else machine.network
+    return ring(collective, bandwidth=bandwidth, latency=machine.latency[0 if inside else 1])
+
+
+def ideal_seconds(flops: float, nbytes: float, *, dtype: str, machine: Hardware) -> float:
+    """What the roofline allows."""
+    return max(flops / machine.peak(dtype), nbytes / machine.bandwidth)
+
+
+def _seconds(key: OperatorClass, tally: Tally, machine: Hardware, products: str) -> float:
+    dtype = products if key.dtype == "float32" and len(key.sizes) > 1 else key.dtype
+    if (efficiency := machine.efficiencies.get(str(key)) or _nearest(key, machine)) is not None:
+        return ideal_seconds(tally.flops, tally.nbytes, dtype=dtype, machine=machine) / efficiency
+    by_products = tally.flops / (machine.product_share * machine.peak(dtype))
+    return max(by_products, tally.nbytes / (machine.bandwidth_share * machine.bandwidth))
+
+
+def _nearest(key: OperatorClass, machine: Hardware) -> float | None:
+    """The efficiency of the measured class of the same operation whose sizes are nearest."""
+    found: tuple[float, float] | None = None
+    for name, efficiency in machine.efficiencies.items():
+        operation, dtype, sizes, *_ = name.split(" ")
+        if (operation, dtype) == (key.name, key.dtype):
+            logs = [math.log2(max(1, int(size))) for size in sizes.split("x")]
+            own = [math.log2(max(1, size)) for size in key.sizes]
+            if len(logs) == len(own):
+                distance = math.dist(logs, own)
+                found = min(found or (distance, efficiency), (distance, efficiency))
+    return None if found is None else found[1]

@@ -1,0 +1,171 @@
+"""How long a training takes on a machine, and which layout is fastest there: modelled from a rehearsal of the step.
+
+Contract: nothing here has run on the machine in question, unless it is this one and was measured. Candidates are all
+layouts of the ranks that the network allows, each with the least thrift (smaller micro-batches, recomputation) that
+makes it fit; what is chosen is the fastest, and among layouts within a hundredth of it the one that needs least memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from model.costs.hardware import Hardware
+from model.costs.roofline import StepTime, step_time
+from model.parallel.wrap import plan_for
+from model.training.rehearsal import Footprint, rehearse
+from model.training.task import PlannedTask
+from pipeline.sections import Training
+
+_ALIKE = 0.01
+"""Steps that differ by less are alike."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A training with a layout on a machine, modelled.
+
+    Attributes:
+        options: of the training, with the layout.
+        footprint: of the rank that needs most.
+        time: of a step.
+        machine: that it would run on.
+    """
+
+    options: Training
+    footprint: Footprint
+    time: StepTime
+    machine: Hardware
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of all ranks."""
+        return self.options.batch_size / self.time.total
+
+    @property
+    def device_hours(self) -> float:
+        """Of all configured steps, at the longest roll-out that is trained through."""
+        return self.options.steps * self.time.total * self.options.layout.world_size / 3600
+
+    @property
+    def energy(self) -> float:
+        """Of the devices at full load for these hours [kWh]."""
+        return self.device_hours * self.machine.watts / 1000
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        layout = self.options.layout
+        return {
+            "layout": layout.model_dump(include={"data", "channel", "trunk", "sharding"}),
+            "recompute": self.options.recompute,
+            "micro_batch": self.options.micro_batch,
+            "ranks": layout.world_size,
+            "peak_bytes": self.footprint.peak,
+            "step_seconds": self.time.total,
+            "samples_per_second": self.samples_per_second,
+            "share_of_peak": self.time.share_of_peak,
+            "share_of_communication": self.time.share_of_communication,
+            "device_hours": self.device_hours,
+            "energy_kWh": self.energy,
+        }
+
+
+def predict(task: PlannedTask[Any], options: Training, *, machine: Hardware, device_type: str) -> Prediction:
+    """Memory and time of a training's step.
+
+    Args:
+        task: what is trained.
+        options: of the training.
+        machine: that it shall run on.
+        device_type: "cpu" or "cuda", whose rules of memory apply.
+
+    Raises:
+        ValueError: a layout that the network does not allow.
+    """
+    found = rehearse(task, options, device_type=device_type)
+    assert found.work is not None
+    products = "tfloat32" if options.matmul_precision != "highest" and "tfloat32" in machine.flops else "float32"
+    time = step_time(found.work, machine, ranks=options.layout.world_size, sharded=found.sharded, products=products)
+    return Prediction(options, found.footprint, time, machine)
+
+
+def ranked(
+    task: PlannedTask[Any],
+    options: Training,
+    *,
+    machine: Hardware,
+    ranks: int,
+    limit: float,
+    device_type: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Prediction]:
+    """Every layout of some ranks that fits, the best first.
+
+    Args:
+        task: what is trained.
+        options: of the training; its layout does not matter.
+        machine: that it shall run on.
+        ranks: of the run.
+        limit: bytes of a rank.
+        device_type: "cpu" or "cuda", whose rules of memory apply.
+        progress: told what is tried next.
+    """
+    found = []
+    for candidate in arrangements(task, options, ranks=ranks):
+        for thrift in thrifts(candidate):
+            progress(layout_text(thrift))
+            try:
+                prediction = predict(task, thrift, machine=machine, device_type=device_type)
+            except ValueError:
+                break  # heads or hidden features that the ranks do not divide
+            if prediction.footprint.peak <= limit:
+                found.append(prediction)
+                break
+    if not found:
+        return []
+    fastest = min(prediction.time.total for prediction in found)
+
+    def order(prediction: Prediction) -> tuple[bool, float]:
+        alike = prediction.time.total <= fastest * (1 + _ALIKE)
+        return not alike, prediction.footprint.peak if alike else prediction.time.total
+
+    return sorted(found, key=order)
+
+
+def arrangements(task: PlannedTask[Any], options: Training, *, ranks: int) -> Iterator[Training]:
+    """Every layout of some ranks that channels and the batch allow."""
+    for channel in (c for c in range(1, ranks + 1) if ranks % c == 0):
+        data = ranks // channel
+        try:
+            plan_for(task.network, ranks=channel)
+        except ValueError:
+            continue
+        if options.batch_size % data:
+            continue
+        for trunk in ("replicated", "tensor", "sequence") if channel > 1 else ("replicated",):
+            for sharding in ("ddp", "fsdp") if data > 1 else ("ddp",):
+                values = {"data": data, "channel": channel, "trunk": trunk, "sharding": sharding}
+                yield options.model_copy(update={"layout": type(options.layout)(**values)})
+
+
+def thrifts(options: Training) -> Iterator[Training]:
+    """A layout as configured, with recomputation, and then with ever smaller micro-batches."""
+    whole = -(-options.batch_size // options.layout.data)
+    size = min(options.micro_batch or whole, whole)
+    for recompute in dict.fromkeys([options.recompute, True]):
+        yield options.model_copy(update={"recompute": recompute, "micro_batch": None if size == whole else size})
+    while size > 1:
+        size //= 2
+        yield options.model_copy(update={"recompute": True, "micro_batch": size})
+
+
+def layout_text(options: Training) -> str:
+    """A layout in a few words."""
+    layout = options.layout
+    words = [f"{layout.data} data x {layout.channel} channel"]
+    words += [f"{layout.trunk} trunk"] if layout.trunk != "replicated" else []
+    words += ["FSDP"] if layout.sharding == "fsdp" and layout.data > 1 else []
+    words += ["recomputed"] if options.recompute else []
+    words += [f"micro-batches of {options.micro_batch}"] if options.micro_batch else []
+    return ", ".join(words)

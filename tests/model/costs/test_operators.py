@@ -1,0 +1,128 @@
+"""What a step is counted to do, and the seconds that follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.costs import calibrate
+from model.costs.collectives import Collective
+from model.costs.hardware import HARDWARE, HERE, Hardware, from_dict, known
+from model.costs.operators import OperatorClass, Recorder, Tally, Work
+from model.costs.roofline import step_time
+
+
+class Shown(TorchDispatchMode):
+    """Shows a recorder every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorder = Recorder()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        self.recorder.see(func, args, kwargs or {}, result)
+        return result
+
+
+def seen(function: object, *given: torch.Tensor) -> Work:
+    with Shown() as shown:
+        function(*given)  # type: ignore[operator]
+    return shown.recorder.work
+
+
+def test_products_and_bytes_are_counted() -> None:
+    """Catches views that cost something, a written argument that is only read, broadcast dims that are read often."""
+    work = seen(lambda a, b: (a @ b).view(-1).t(), torch.ones(3, 5), torch.ones(5, 7))
+    assert work.flops == 2 * 3 * 5 * 7
+    (tally,) = work.operators.values()
+    assert (tally.count, tally.nbytes) == (1, 4 * (15 + 35 + 21))
+    (tally,) = seen(lambda a: a.add_(1), torch.ones(6)).operators.values()
+    assert tally.nbytes == 4 * (6 + 6)
+    (tally,) = seen(lambda a: a.exp(), torch.ones(1, 6).expand(4, 6)).operators.values()
+    assert tally.nbytes == 4 * (6 + 24)
+
+
+def test_attention_counts_forward_and_backward() -> None:
+    """Catches the CPU's attention, for which torch has no formula, counted as nothing."""
+    q, k, v = (torch.ones(2, 3, 8, 4, requires_grad=True) for _ in range(3))
+    work = seen(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward())
+    product = 2 * (2 * 3) * 8 * 8 * 4
+    assert work.flops == 2 * product + 5 * product  # scores and mix; backward makes the scores again, and four more
+
+
+def test_more_micro_batches_add_what_a_second_one_adds() -> None:
+    """Catches a fixed part of the step that is counted once for every micro-batch."""
+    key = OperatorClass("mm", "float32", (1, 1, 1, 1))
+    gather = Collective("all-gather", (0, 1), "g", 10)
+    one, two = (
+        Work({key: Tally(3, 30.0, 300.0)}, {gather: 1.0}, 4),
+        Work({key: Tally(5, 50.0, 500.0)}, {gather: 2.0}, 6),
+    )
+    total = Work()
+    total.add(one)
+    total.add(two, times=3)
+    total.add(one, times=-3)
+    tally = total.operators[key]
+    assert (tally.count, tally.flops, tally.nbytes) == (3 + 3 * 2, 30 + 3 * 20, 300 + 3 * 200)
+    assert total.collectives[gather] == 4
+    assert total.wrapped == 10
+
+
+MACHINE = Hardware(
+    "toy", "a toy", {"float32": 100.0, "bfloat16": 400.0}, bandwidth=10.0, memory=1.0, per_node=2, node_link=5.0,
+    network=1.0, watts=1.0, source="made up", latency=(0.0, 0.0), product_share=0.5, bandwidth_share=0.25,
+    overhead=0.0, host=(0.0, 0.0),
+)  # fmt: skip
+
+
+def test_roofline_takes_the_slower_of_the_two() -> None:
+    """Catches shares that multiply instead of dividing, and bytes added to operations."""
+    product, copy = OperatorClass("mm", "bfloat16", (1, 1, 1, 1)), OperatorClass("copy_", "float32", (1,))
+    work = Work({product: Tally(1, 800.0, 1.0), copy: Tally(2, 0.0, 50.0)})
+    time = step_time(work, MACHINE, ranks=1)
+    assert time.operations == 800 / (400 * 0.5) + 50 / (10 * 0.25)
+    assert time.share_of_peak == 800 / (24 * 400)
+    measured = replace(MACHINE, efficiencies={str(product): 0.8, "copy_ float32 4": 0.5})
+    assert step_time(work, measured, ranks=1).operations == pytest.approx(800 / (400 * 0.8) + 50 / (10 * 0.5))
+
+
+def test_only_transfers_of_shards_hide() -> None:
+    """Catches tensor parallelism that hides, and transfers that hide behind more work than there is."""
+    shards = Collective("all-gather", (0, 2), "data", 10)  # over two nodes: 5 bytes at 1 byte/s
+    tokens = Collective("all-gather", (0, 1), "channel", 50)  # in a node: 25 bytes at 5 bytes/s
+    copy = OperatorClass("copy_", "float32", (1,))
+    work = Work({copy: Tally(1, 0.0, 7.5)}, {shards: 1.0, tokens: 1.0})  # 3 s
+    time = step_time(work, MACHINE, ranks=4, sharded="data")
+    assert (time.operations, time.hidden, time.communication) == (3.0, 3.0, 5.0 + 5.0 - 3.0)
+    assert step_time(work, MACHINE, ranks=4).communication == 10.0
+    behind = replace(MACHINE, runs_ahead=False, cores=2, per_node=4)
+    crowded = step_time(work, behind, ranks=4, sharded="data")
+    assert (crowded.operations, crowded.hidden) == (6.0, 0.0)  # four ranks on two cores
+
+
+def test_machines_are_known_by_name() -> None:
+    """Catches a machine of another name, and figures that do not survive a file."""
+    assert from_dict(HARDWARE["h200"].to_dict()) == HARDWARE["h200"]
+    with pytest.raises(ValueError, match="hardware must be one of mi250x, a100"):
+        known("abacus", measured=None)
+    with pytest.raises(ValueError, match=r"must be measured first.*--calibrate"):
+        known(HERE, measured=None)
+
+
+def test_calibration_measures_what_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches classes that cannot run by themselves, and efficiencies that are not those of the clock."""
+    monkeypatch.setattr(calibrate, "_LARGE", 64)
+    monkeypatch.setattr(calibrate, "_COPIED", 2**16)
+    monkeypatch.setattr(calibrate, "_least", lambda call, _device, cold=False: 0.25 if call() is None else 0.5)
+    work = seen(lambda a, b: (a.t() @ b).softmax(0).sum(), torch.ones(64, 96), torch.ones(64, 64))
+    machine = calibrate.measure([work], device=torch.device("cpu"), cores=2)
+    # every call takes .5 s, one without a result .25 s: what is left is the operation's
+    peak, flops = 2 * 64**3 / 0.5, 2 * 96 * 64 * 64
+    assert machine.peak("float32") == peak
+    assert machine.efficiencies["mm float32 1x128x64x64 tn"] == pytest.approx(flops / peak / 0.25, rel=0.01)
+    assert step_time(work, machine, ranks=1).operations == pytest.approx(0.25 * work.calls, rel=0.01)

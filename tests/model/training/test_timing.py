@@ -1,0 +1,177 @@
+"""Layouts that are found and chosen: the fastest that fits, the same for every rank, and no result depends on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from model.costs.hardware import HARDWARE
+from model.costs.roofline import StepTime
+from model.parallel.launch import process_group
+from model.training import choose, timing
+from model.training.plan_times import Asked
+from model.training.rehearsal import Footprint
+from model.training.timing import Prediction
+from model.weather.plan import run_plan
+from model.weather.task import Forecasting
+from model.weather.train import run_train
+from pipeline.config import parse
+from pipeline.provenance import read_receipt
+from pipeline.sections import Layout, Training
+from pipeline.weather.config import WeatherConfig
+from tests.model.conftest import raw_config
+from tests.model.runs import losses
+from tests.model.weather.trainers import changed
+
+Make = Callable[..., WeatherConfig]
+
+
+def config_with(directory: Path, layout: Any, **training: Any) -> WeatherConfig:
+    config = parse(raw_config(directory, layout=layout, **training))
+    assert isinstance(config, WeatherConfig)
+    return config
+
+
+def test_auto_is_a_layout(tmp_path: Path) -> None:
+    """Catches a choice that changes the names of outputs, and settings of a choice that is not made."""
+    config = config_with(tmp_path, "auto")
+    assert (config.training.layout.auto, config.training.layout.world_size) == (True, 1)
+    assert config_with(tmp_path, {"auto": True, "ranks": 4}).training.layout.world_size == 4
+    assert config.paths.train == config_with(tmp_path, {}).paths.train
+    with pytest.raises(ValueError, match=r"ranks and memory are for a layout that is chosen"):
+        config_with(tmp_path, {"ranks": 2})
+    with pytest.raises(ValueError, match=r"data and channel must be absent where the layout is chosen"):
+        config_with(tmp_path, {"auto": True, "data": 2})
+    with pytest.raises(ValueError, match=r"must say which layout to plan, got auto"):
+        run_plan(config)
+
+
+def fabricated(options: Training, *, seconds: float, peak: int) -> Prediction:
+    time = StepTime(seconds, 0.0, 0.0, 0.0, flops=1.0, peak=1.0)
+    return Prediction(options, Footprint(0, 0, 0, 0, 0, peak, peak, {}), time, HARDWARE["a100"])
+
+
+def test_the_fastest_that_fits_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a fast layout that does not fit, thrift that nobody needs, and memory spent for nothing."""
+
+    def predicted(_task: Any, options: Training, **_: Any) -> Prediction:
+        data, thrifty = options.layout.data, options.recompute
+        known = {4: (1.0, 100), 2: (2.0, 50), 1: (2.01, 20)}
+        seconds, peak = known[data]
+        if options.layout.trunk == "sequence":
+            raise ValueError("heads")
+        return fabricated(options, seconds=seconds * (1.3 if thrifty else 1.0), peak=peak // (2 if thrifty else 1))
+
+    monkeypatch.setattr(timing, "predict", predicted)
+    monkeypatch.setattr(timing, "plan_for", lambda *_, **__: None)
+    task = SimpleNamespace(network=None)
+    asked: Any = {"machine": HARDWARE["a100"], "ranks": 4, "device_type": "cuda"}
+
+    def order(limit: float) -> list[tuple[int, bool]]:
+        found = timing.ranked(task, Training(batch_size=8), limit=limit, **asked)  # type: ignore[arg-type]
+        assert all(p.options.layout.trunk != "sequence" for p in found)
+        return list(dict.fromkeys((p.options.layout.data, p.options.recompute) for p in found))
+
+    assert order(1000) == [(4, False), (2, False), (1, False)]
+    assert order(60) == [(4, True), (2, False), (1, False)]  # 1.3 s recomputed is less than 2 s
+    assert order(49) == [(1, False), (2, True)]
+    assert order(9) == []
+    monkeypatch.setattr(timing, "_ALIKE", 0.01)
+    assert order(50)[0] == (4, True)
+
+
+def test_what_a_training_takes_follows_from_the_step() -> None:
+    """Catches hours of one rank for those of all, and seconds for hours."""
+    options = Training(batch_size=8, steps=900, layout=Layout(data=4))
+    prediction = fabricated(options, seconds=2.0, peak=1)
+    assert prediction.samples_per_second == 4.0
+    assert prediction.device_hours == 900 * 2.0 * 4 / 3600
+    assert prediction.energy == pytest.approx(2.0 * 400 / 1000)
+
+
+def test_questions_that_make_no_sense_are_refused() -> None:
+    """Catches nodes of nothing, and a table's machine that is measured here."""
+    with pytest.raises(ValueError, match="--nodes must go with --hardware"):
+        Asked(nodes=2)
+    with pytest.raises(ValueError, match="nodes must be at least 1"):
+        Asked("h200", nodes=0)
+    with pytest.raises(ValueError, match="--calibrate measures this machine"):
+        Asked("h200", calibrate=True)
+
+
+@pytest.mark.slow
+def test_layouts_for_a_machine_are_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a plan for hardware that prints or keeps something else than it found, or calls it measured."""
+    config = config_with(tmp_path, {}, batch_size=8)
+    run_plan(config, hardware="gh200", nodes=1)
+    kept = json.loads((tmp_path / "plan-train-hardware.json").read_text())
+    best = kept["layouts"][0]
+    assert kept["origin"] == "modelled"
+    assert (kept["ranks"], best["ranks"]) == (4, 4)
+    assert best["step_seconds"] == min(layout["step_seconds"] for layout in kept["layouts"])
+    shown = capsys.readouterr().out
+    assert "modelled, not measured" in shown
+    assert "4 data x 1 channel" in shown
+    with pytest.raises(ValueError, match=r"must fit into 0\.0 MB per rank, got no layout"):
+        run_plan(config, hardware="gh200", nodes=1, memory="10kB")
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_a_layout_that_is_chosen(
+    experiment: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Catches a choice that is not kept, not told, made anew by a run that resumes, or that moves the loss."""
+    given = experiment(steps=3, validate_every=3)
+    run_train(given)
+    right = losses(given.paths.train)
+    kept = given.paths.train.with_name("given")
+    given.paths.train.rename(kept)
+    auto = changed(given, training={"layout": Layout(auto=True)})
+    monkeypatch.setattr(choose, "ProcessPoolExecutor", Here)
+    run_train(auto)
+    assert losses(auto.paths.train) == right
+    chosen = read_receipt(auto, stage="train")["facts"]["layout"]
+    assert chosen["layout"] == {"data": 1, "channel": 1, "trunk": "replicated", "sharding": "ddp"}
+    assert "s a step" in chosen["why"]
+    monkeypatch.setattr(choose, "ProcessPoolExecutor", None)  # asked again, it would fail
+    with process_group(world_size=1):
+        console = Console(quiet=True)
+        options, again = choose.settled(auto, Forecasting.planned, folder=auto.paths.train, console=console)
+    assert again == chosen
+    assert options.layout == Layout()
+    shutil.rmtree(kept)
+
+
+@pytest.mark.slow
+def test_a_choice_says_why_and_what_came_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a choice for another number of ranks, or for more memory than a rank has."""
+    monkeypatch.setattr(choose, "_machine", lambda *_, **__: HARDWARE["a100"])
+    found = choose.best(config_with(tmp_path, {"auto": True, "ranks": 2}), Forecasting.planned)
+    assert found["layout"]["data"] == 2
+    assert "by the model of NVIDIA A100" in found["why"]
+    assert all(other["ranks"] == 2 for other in found["runners_up"])
+    small = config_with(tmp_path, {"auto": True, "ranks": 2, "memory": "10kB"})
+    assert "no layout of 2 ranks that does" in choose.best(small, Forecasting.planned)["refused"]
+
+
+class Here:
+    """A pool whose work is done here, before the group of real ranks would be in its way."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, _function: Any, config: Any, planned: Any) -> Any:
+        prediction = fabricated(config.training.model_copy(update={"layout": Layout()}), seconds=1.0, peak=1)
+        found = {**prediction.to_dict(), "words": "w", "why": "1 s a step", "runners_up": []}
+        return SimpleNamespace(result=lambda: found)
