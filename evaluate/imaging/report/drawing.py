@@ -52,10 +52,14 @@ def chart(labels: style.Labels, *, x: str, y: str) -> tuple[Any, Any]:
 
 
 def legend_below(figure: Any, axes: Any) -> None:
-    """A legend under the axes, where it covers no line."""
+    """A legend under the axes, where it covers no line, in as many columns as fit, three at most."""
     handles, titles = axes.get_legend_handles_labels()
     font: Any = {"fontsize": 7.4, "handlelength": 2.4, "columnspacing": 1.0}
-    figure.legend(handles, titles, loc="lower center", bbox_to_anchor=(0.5, -0.005), ncols=min(3, len(titles)), **font)
+    for columns in range(min(3, len(titles)), 0, -1):
+        legend = figure.legend(handles, titles, loc="lower center", bbox_to_anchor=(0.5, -0.005), ncols=columns, **font)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def line(axes: Any, x: Any, y: Any, look: style.Look, *, title: str = "", width: float = 1.5, **more: Any) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from evaluate import text as words
 from evaluate.imaging.facts import ScoreFacts
-from evaluate.imaging.report import score_charts, shown, trait_figures
+from evaluate.imaging.report import drawing, score_charts, shown, trait_figures
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.report.stage import run_report
 from evaluate.imaging.stage import run_score
+from evaluate.page import style
 from evaluate.page.keeper import Keeper
 from pipeline import provenance
 from pipeline.imaging.config import ImagingConfig
@@ -143,6 +144,16 @@ def test_sentences_about_traits_compare(results: Results) -> None:
     worse.loc[worse["method"] == "probe", "r2"] = -0.5
     nothing = findings(dataclasses.replace(results, traits=worse))
     assert any("It reads nothing of it" in found.text and found.tone == "bad" for found in nothing)
+
+
+def test_a_legend_of_long_names_fits_below_its_chart() -> None:
+    """Catches entries cut off on both sides."""
+    figure, axes = drawing.chart(style.Labels("Training", "", "", ""), x="step", y="loss [1]")
+    for name in ("this training, mean of 8 steps", "this training, validation", "two ranks, mean of 8 steps", "others"):
+        axes.plot([0, 1], label=name)
+    drawing.legend_below(figure, axes)
+    (legend,) = figure.legends
+    assert figure.bbox.x0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_images_are_chosen_by_rank() -> None:
