@@ -6,22 +6,17 @@ traceback, and nothing lost; anything else is a defect and shows its traceback.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipeline import files, manifest, workloads
-from pipeline.stages import Stage
+from pipeline import manifest, workloads
+from pipeline.running import ROOT, check_checkout, choice, function_of, load_settings, run, run_stage, stage_of, talking
 
-ROOT = Path(__file__).resolve().parent.parent
 app = typer.Typer(
     help="From ERA5 to a scored global forecast, or from hyperspectral images to a pretrained model. Every stage reads "
     "one configuration file and can be killed and rerun.",
@@ -39,113 +34,16 @@ VerifyOption = Annotated[
 LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
 
 
-def check_checkout() -> None:
-    """Refuse to run on a foreign package that shares one of our folder names.
-
-    Raises:
-        ValueError: naming the foreign path.
-    """
-    for name in ("preprocess", "model", "evaluate"):
-        spec = importlib.util.find_spec(name)
-        places = [] if spec is None else [Path(p).resolve() for p in spec.submodule_search_locations or []]
-        if places != [ROOT / name]:
-            found = ", ".join(map(str, places)) or "nothing"
-            raise ValueError(
-                f"package {name!r} must be the one in {ROOT}, got {found}; "
-                "run from the project's root with PYTHONPATH unset"
-            )
-
-
-def _settings(config: Path, overrides: list[str] | None) -> Any:
-    from pipeline.config import load
-
-    check_checkout()
-    return load(config, overrides or [])
-
-
-def _run(settings: Any, module_name: str, function: str, log: Path | None, **options: Any) -> None:
-    with _logged(log, settings):
-        _function(module_name, function)(settings, **options)
-
-
-@contextmanager
-def _logged(log: Path | None, settings: Any) -> Iterator[None]:
-    """Keep a copy of what is said; let an interrupt say what it leaves, and a full disk where it is full."""
-    from pipeline.files import named_in_errors
-    from pipeline.logs import logged, speaks_first
-
-    try:
-        with named_in_errors(Path() if settings is None else settings.root), logged(log):
-            if settings is not None:
-                files.clear_abandoned(settings.root, below=True)
-            yield
-    except KeyboardInterrupt:  # caught here, since click would turn it into a bare "Aborted"
-        if speaks_first():
-            print("interrupted; the same command resumes the run", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _run_stage(name: str, config: Path, overrides: list[str] | None, log: Path | None, **options: Any) -> None:
-    """Run a stage of the workload that the configuration names.
-
-    Raises:
-        ValueError: that workload has no such stage.
-    """
-    settings = _settings(config, overrides)
-    stage = _stage(name, settings)
-    with _logged(log, settings):
-        if not any(options.values()) and _complete(stage, settings):
-            return
-        _function(stage.module, f"run_{name}")(settings, **options)
-
-
-def _stage(name: str, settings: Any) -> Stage:
-    """A stage of the workload that the configuration names.
-
-    Raises:
-        ValueError: that workload has no such stage.
-    """
-    known = {stage.name: stage for stage in workloads.stages(settings.task)}
-    if name not in known:
-        raise ValueError(f"stage must be one of task {settings.task!r} ({', '.join(known)}), got {name}")
-    return known[name]
-
-
-def _complete(stage: Stage, settings: Any) -> bool:
-    """Whether a stage has nothing left to do, which rank 0 then says; asked before its module is loaded."""
-    main = os.environ.get("RANK", "0") == "0"
-    options = {"mend": main} if stage.verifies and stage.on_ranks else {}
-    done = _function(stage.complete, f"complete_{stage.name}")(settings, **options) if stage.complete else None
-    if done and main:
-        from pipeline.console import say
-
-        say(done)
-    return bool(done)
-
-
-def _function(module_name: str, name: str) -> Callable[..., Any]:
-    """A function of a module, which is loaded for it."""
-    found: Callable[..., Any] = getattr(importlib.import_module(module_name), name)
-    return found
-
-
-def _choice(known: dict[str, str], option: str, wanted: str, task: str) -> str:
-    """The module of what an option chooses, among what the workload has."""
-    if wanted not in known:
-        raise ValueError(f"--{option} must be one of {', '.join(known)} for task {task!r}, got {wanted}")
-    return known[wanted]
-
-
 def _plain_command(name: str) -> None:
     """A command for a stage without options of its own."""
 
     def command(config: ConfigOption, set_: SetOption = None, log: LogOption = None) -> None:
-        _run_stage(name, config, set_, log)
+        run_stage(name, config, set_, log)
 
     def with_verify(
         config: ConfigOption, set_: SetOption = None, log: LogOption = None, verify: VerifyOption = False
     ) -> None:
-        _run_stage(name, config, set_, log, verify=verify)
+        run_stage(name, config, set_, log, verify=verify)
 
     app.command(name, help=workloads.summary(name))(with_verify if STAGES[name].verifies else command)
 
@@ -219,14 +117,14 @@ def _run_given(
     name: str, config: Path, overrides: list[str], log: Path | None, *, option: str, module: str, verify: bool
 ) -> None:
     """Run a stage; on the store that `prepare_<option>` makes of the user's own data where its section names some."""
-    settings = _settings(config, overrides)
-    _stage(name, settings)
+    settings = load_settings(config, overrides)
+    stage_of(name, settings)
     if getattr(getattr(settings, name), option) is None:
-        _run_stage(name, config, overrides, log, verify=verify)
+        run_stage(name, config, overrides, log, verify=verify)
         return
-    with _logged(log, settings):
-        given = _function(module, f"prepare_{option}")(settings, verify=verify)
-        _function(_stage(name, settings).module, f"run_{name}")(settings, verify=verify, **{option: given})
+    with talking(log, settings):
+        given = function_of(module, f"prepare_{option}")(settings, verify=verify)
+        function_of(stage_of(name, settings).module, f"run_{name}")(settings, verify=verify, **{option: given})
 
 
 @app.command(help=f"{workloads.summary('score')} With --lead or --variable, print some scores.")
@@ -240,11 +138,11 @@ def score(
 ) -> None:
     """See the table of stages."""
     if lead is None and variable is None:
-        _run_stage("score", config, set_, log)
+        run_stage("score", config, set_, log)
     else:
-        settings = _settings(config, set_)
+        settings = load_settings(config, set_)
         module = workloads.command(settings.task, "score --lead")
-        _run(settings, module, "run_print_scores", log, lead=lead, variable=variable, region=region)
+        run(settings, module, "run_print_scores", log, lead=lead, variable=variable, region=region)
 
 
 @app.command()
@@ -276,10 +174,10 @@ def plan(
     if given and stage != "train":
         got = f"--stage {stage}" if stage else "no --stage"
         raise ValueError(f"--{' and --'.join(given)} must go with --stage train, got {got}")
-    settings = _settings(config, set_)
+    settings = load_settings(config, set_)
     known = workloads.plans(settings.task)
-    module = _choice(known, "stage", stage or next(iter(known)), settings.task)
-    _run(settings, module, "run_plan", log, **given)
+    module = choice(known, "stage", stage or next(iter(known)), settings.task)
+    run(settings, module, "run_plan", log, **given)
 
 
 @app.command()
@@ -292,9 +190,9 @@ def animate(
     frames: Annotated[int | None, typer.Option(min=1, help="Init times shown.")] = None,
 ) -> None:
     """Write an animation (GIF) of the forecasts beside the truth."""
-    settings = _settings(config, set_)
+    settings = load_settings(config, set_)
     more = {"lead": lead, "channel": variable, "frames": frames}
-    _run(settings, workloads.command(settings.task, "animate"), "run_animate", log, **more)
+    run(settings, workloads.command(settings.task, "animate"), "run_animate", log, **more)
 
 
 @app.command(name="map")
@@ -313,9 +211,9 @@ def map_(
     out: Annotated[Path | None, typer.Option(help="The file, .png or .pdf; beside the report's when absent.")] = None,
 ) -> None:
     """Draw one map: a score of a variable at a lead, or one forecast beside truth and error."""
-    settings = _settings(config, set_)
+    settings = load_settings(config, set_)
     asked = {"variable": variable, "lead": lead, "metric": metric, "region": region, "model": model, "init": init}
-    _run(settings, workloads.command(settings.task, "map"), "run_map", log, **asked, out=out)
+    run(settings, workloads.command(settings.task, "map"), "run_map", log, **asked, out=out)
 
 
 @app.command()
@@ -333,9 +231,9 @@ def export(
     ] = None,
 ) -> None:
     """Write the store for ClimaX and climate-learn, forecasts for WeatherBench 2, or the model as one file."""
-    settings = _settings(config, set_)
+    settings = load_settings(config, set_)
     known = workloads.exports(settings.task)
-    _run(settings, _choice(known, "to", to or next(iter(known)), settings.task), "run_export", log)
+    run(settings, choice(known, "to", to or next(iter(known)), settings.task), "run_export", log)
 
 
 @app.command()
@@ -351,12 +249,12 @@ def validate(
     if config is None and not paths:
         raise ValueError("validate must be given stores or --config, got neither")
     check_checkout()
-    settings = None if config is None else _settings(config, set_)
+    settings = None if config is None else load_settings(config, set_)
     given = list(paths or [])
     tasks = {path: workloads.task_of(manifest.contract_of(path)) for path in given}
     for task in [settings.task] if settings else dict.fromkeys(tasks.values()):
         chosen = given if settings else [path for path in given if tasks[path] == task]
-        _run(settings, workloads.command(task, "validate"), "run_validate", log, paths=chosen)
+        run(settings, workloads.command(task, "validate"), "run_validate", log, paths=chosen)
 
 
 @app.command()
@@ -364,7 +262,7 @@ def settings(config: ConfigOption, set_: SetOption = None) -> None:
     """Check a configuration and print all its settings, those it leaves at their defaults too."""
     from pipeline.config import dump
 
-    typer.echo(dump(_settings(config, set_)), nl=False)
+    typer.echo(dump(load_settings(config, set_)), nl=False)
 
 
 @app.command()

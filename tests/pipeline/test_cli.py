@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pipeline import __main__ as cli
-from pipeline import workloads
+from pipeline import running, workloads
 from pipeline.config import parse
 from tests import forked
 
@@ -261,14 +261,14 @@ def test_a_complete_stage_is_not_loaded(
 
 def test_an_option_of_a_stage_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a stage that is asked for more than usual and answers that it is complete."""
-    monkeypatch.setattr(cli, "_settings", lambda *_: parse(RAW))
-    monkeypatch.setattr(cli, "_complete", lambda *_: True)
+    monkeypatch.setattr(running, "load_settings", lambda *_: parse(RAW))
+    monkeypatch.setattr(running, "_complete", lambda *_: True)
     seen: list[Any] = []
     monkeypatch.setitem(
         sys.modules, "model.weather.train", SimpleNamespace(run_train=lambda _config, **options: seen.append(options))
     )
     for options in ({}, {"verify": False}, {"verify": True}):
-        cli._run_stage("train", Path("case.yaml"), None, None, **options)
+        running.run_stage("train", Path("case.yaml"), None, None, **options)
     assert seen == [{"verify": True}]
 
 
