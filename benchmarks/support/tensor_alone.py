@@ -1,16 +1,17 @@
 """Tensor parallelism alone, the baseline that the D-CHAG paper compares with, as a network that can be cut over ranks.
 
-Contract: the function is that of the flat network (one cross-attention over all channels, no partial aggregation). Every
-rank reads and tokenises all channels; the cross-attention over them is cut by heads as the trunk is, with one
+Contract: the function is that of the flat network (one cross-attention over all channels, no partial aggregation).
+Every rank reads and tokenises all channels; the cross-attention over them is cut by heads as the trunk is, with one
 all-reduce forward (of its output) and one backward (of the gradient of all tokens). With `distributed` a rank reads and
 tokenises its own channels and tokens are gathered before the same cross-attention: distributed tokenisation alone.
+`FlatOnEveryRank` instead has the fused stage over all channels on every rank, and nothing but the trunk is cut.
 
 Letters: B batch, C channels, K channels of this rank, H/W grid, N = B * patches, D width, A heads held, E = D / heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +109,7 @@ class TensorAlone(DCHAG):
         self.recompute = on
         self.trunk.set_recompute(on)
 
-    def cut_rows(self) -> Mapping[str, CutRows]:
+    def cut_rows(self) -> dict[str, CutRows]:
         """Rows of the tokeniser where it is distributed."""
         return super().cut_rows() if self.config.distributed else {}
 
@@ -135,3 +136,26 @@ class TensorAlone(DCHAG):
         tokens_KND = self.stage(x_BKHW, present.index, patches_BM)
         out_1ND: Tensor = self.cut_merge(self.gather(tokens_KND) if self.config.distributed else tokens_KND)
         return out_1ND
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatOnEveryRankConfig(DCHAGConfig):
+    """A flat network whose fused channel stage every rank computes whole; `groups` is any number that ranks divide."""
+
+    tree: str = "none"
+
+    def build(self, *, groups: Sequence[int] | None = None, seed: int | None = 0) -> FlatOnEveryRank:  # noqa: ARG002
+        """The network."""
+        return FlatOnEveryRank(self, seed=seed)
+
+
+class FlatOnEveryRank(DCHAG):
+    """The network: all channels on every rank."""
+
+    def cut_rows(self) -> dict[str, CutRows]:
+        """None."""
+        return {}
+
+    def _aggregate(self, x_BKHW: Tensor, present: Present, patches_BM: Tensor | None) -> Tensor:
+        assert self.merge is not None
+        return self.stage.flat(x_BKHW, self.merge, present.index, patches_BM)

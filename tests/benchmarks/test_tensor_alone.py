@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.support.tensor_alone import TensorAloneConfig
+from benchmarks.support.tensor_alone import FlatOnEveryRankConfig, TensorAloneConfig
 from model.dchag import DCHAGConfig
 from model.network.cut import NetworkConfig
 from model.parallel.mesh import CHANNEL, axis_size, build_mesh
@@ -48,13 +48,14 @@ def all_cases(configs: list[tuple[NetworkConfig, bool]]) -> list[list[float]]:
 
 
 def test_ranks_compute_what_the_flat_network_does() -> None:
-    """Catches heads mixed up between keys and values, a gradient of tokens that is not summed over ranks (or twice), and
-    a tokeniser whose rows are counted as cut although every rank holds all of them."""  # fmt: skip
+    """Catches heads mixed up between keys and values, a gradient of tokens that is not summed over ranks (or twice),
+    and a tokeniser whose rows are counted as cut although every rank holds all of them."""  # fmt: skip
     flat = DCHAGConfig(**SIZES, groups="all", tree="none", channel_stage="reference")
     alone = TensorAloneConfig(**SIZES, groups=2)
     distributed = TensorAloneConfig(**SIZES, groups=2, distributed=True)
     (expected,) = run_distributed(all_cases, 1, [(flat, False)])[0]
-    cases = [(alone, False), (distributed, False), (alone, True)]
+    every = FlatOnEveryRankConfig(**SIZES, groups=2)
+    cases = [(alone, False), (distributed, False), (alone, True), (every, False)]
     for of_rank in run_distributed(all_cases, 2, cases):
         for found in of_rank:
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=0.0)
