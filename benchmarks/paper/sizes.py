@@ -35,7 +35,7 @@ STATES = (
 )
 WHY = {
     "7B": "C is a little below the range, L above it: linear units cost next to nothing in the model",
-    "15B": "C is at the lower end of the range, L above it: linear units cost next to nothing in the model",
+    "15B": "C is a little below the range, L above it: linear units cost next to nothing in the model",
     "26B": "Above the range: the states fill 8 dies, so 16 are taken and TP's sums over tokens cross two nodes here; "
     "D-CHAG has no such sums in its channel stage",
 }
@@ -88,7 +88,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                 left.bar(i + 0.26 * (k - 1), 100 * of[0]["gain"], 0.24, color=colour, label=None if i else name)
     left.set_xticks(range(3), [f"{size}, {ranks} GPUs" for size, ranks in CASES])
     left.set(ylabel="gain per GPU over TP alone [%]", title=f"{CHANNELS} channels, batch as large as fits")
-    left.legend(frameon=False, fontsize=8)
+    left.set_ylim(0, 150)
+    left.legend(frameon=False, fontsize=8, ncols=2)
     shown = [r for r in rows if r.get("one_sample")]
     names = [f"{r['method']}, {r['channels']} ch, {r['channel_ranks']} GPUs" for r in shown]
     right.barh(names, [r["peak_GB"] for r in shown],

@@ -35,7 +35,7 @@ arXiv 2506.21411), on Frontier; ours are modelled for the same GPUs, dies of an 
 - Time: operations, bytes and collectives of the same rehearsal through a roofline and rings: half of the peak in matrix
   products, 0.8 of the bandwidth, 50 GB/s between dies of a node, 12.5 GB/s a die between nodes. {time}
 - Batch: as many samples as fit into nine tenths of 64 GB, 64 a group at most, unless said otherwise; beside it the
-  batch that tensor parallelism alone can have. bfloat16 autocast, parameters and states of AdamW in float32, not recomputed.
+  batch that tensor parallelism alone can have. bfloat16 autocast, parameters and states of AdamW in float32.
 - Model: {sizes}; 512 patches, all channels read and predicted, head of two hidden layers, heads of 128 features.
 - "TP alone" (benchmarks/support/tensor_alone.py): every rank tokenises all channels; cross-attention over them and
   trunk are cut by heads. On two ranks it equals the flat network to 1e-10 (tests/benchmarks/test_tensor_alone.py). The
