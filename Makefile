@@ -42,7 +42,7 @@ SNAKEMAKE = snakemake -s workflows/Snakefile --workflow-profile workflows/profil
 	--cores $$(($(NUM_CORES) + ($(NUM_CORES) > 1))) --max-threads $(NUM_CORES) \
 	--configfile "$$CONFIG" --config set="$$(python -c '$(LISTED)')"
 
-.PHONY: help demo run begun rest test check lint types imports quick ranks bench setup clean
+.PHONY: help demo run begun rest test check lint types imports quick ranks bench paper setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,10 @@ ranks: $(TEST_READY) ## only the tests that start several ranks
 
 bench: $(TEST_READY) ## run every benchmark; results go to benchmarks/results
 	@for script in $(filter-out %/digests.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python "$$script" $(ARGS); done
+
+paper: $(TEST_READY) ## model the figures of the D-CHAG paper and write docs/paper.md; minutes
+	@for name in gains memory sizes cluster pays; do echo "== $$name"; python -W ignore "benchmarks/paper/$$name.py" $(ARGS); done
+	@python benchmarks/support/paper_page.py
 
 setup: $(DEMO_READY) ## install only; EXTRAS="cloud cluster" adds these extras of pyproject.toml
 	@$(if $(EXTRAS),$(call INSTALL,$(EXTRAS)),true)

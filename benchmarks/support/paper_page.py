@@ -1,0 +1,102 @@
+"""Writes docs/paper.md from benchmarks/results/paper_*.json: claim, published, ours, why, how to run it again.
+
+python benchmarks/support/paper_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.support.measure import RESULTS
+from benchmarks.support.paper import results
+from benchmarks.support.process import ROOT
+
+PAGE = ROOT / "docs" / "paper.md"
+TITLES = {
+    "gains": "a. Throughput per GPU over tensor parallelism alone",
+    "memory": "b. Memory of a GPU",
+    "sizes": "c, d. Larger models",
+    "cluster": "e. From 1 to 1,024 GPUs",
+    "pays": "Where D-CHAG across ranks still pays",
+}
+INTRODUCTION = """# The D-CHAG paper's figures, modelled
+Written by benchmarks/support/paper_page.py from benchmarks/results; `make paper` models everything again (minutes).
+**Nothing on this page was measured on a GPU.** The published numbers are those of Tsaris et al. (SC25,
+arXiv 2506.21411), on Frontier; ours are modelled for the same GPUs, dies of an MI250X with 64 GB:
+
+- Memory: the step of the rank that needs most is rehearsed by shape alone, at the paper's widths with one and two trunk
+  blocks, and continued to all (tests/benchmarks/test_modelled.py: within 1% of a whole rehearsal).
+  {memory}
+- Time: operations, bytes and collectives of the same rehearsal through a roofline and rings: half of the peak in matrix
+  products, 0.8 of the bandwidth, 50 GB/s between dies of a node, 12.5 GB/s a die between nodes. {time}
+- Batch: as many samples as fit into nine tenths of 64 GB, 64 a group at most, unless said otherwise; beside it the
+  batch that tensor parallelism alone can have. bfloat16 autocast, parameters and states of AdamW in float32.
+- Model: {sizes}; 512 patches, all channels read and predicted, head of two hidden layers, heads of 128 features.
+- "TP alone" (benchmarks/support/tensor_alone.py): every rank tokenises all channels; cross-attention over them and
+  trunk are cut by heads. On two ranks it equals the flat network to 1e-10 (tests/benchmarks/test_tensor_alone.py). The
+  published implementation forms the tokens: its counterpart is `channel_stage: reference`; *fused* is ours.
+- What the model leaves out: kernels that are slower at small sizes, overlap of tensor-parallel sums with work, RCCL's
+  memory, fragmentation, reading data, and how the published code computes its cross-attention.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    from benchmarks.support.scale import SIZES
+
+    sizes = ", ".join(f"{name} {width} x {depth}" for name, (width, depth) in SIZES.items())
+    parts = [INTRODUCTION.format(memory=_memory(), time=_time(), sizes=sizes)]
+    for name, title in TITLES.items():
+        if not (RESULTS / f"paper_{name}.json").exists():
+            continue
+        content = results(name)
+        lines = ["| claim | published | ours, modelled | why |", "|---|---|---|---|"]
+        lines += ["| {claim} | {published} | {ours} | {why} |".format(**each) for each in content["points"]]
+        parts.append(
+            f"## {title}\n{TEXTS[name]}\n\n![{title}](images/paper/{name}.png)\n\n" + "\n".join(lines)
+            + f"\n\nModelled {content['date'][:10]} by `python benchmarks/paper/{name}.py`.\n"
+        )  # fmt: skip
+    return "\n".join(parts)
+
+
+TEXTS = {
+    "gains": "1.7B parameters. Yellow: published; dots: with the batch of TP alone; gray and blue: the published "
+    "kinds of method; green: with the fused stage.",
+    "memory": "1.7B parameters, 1,024 channels, at the largest batch of TP alone. Yellow: the published saving.",
+    "sizes": "256 channels; then one sample of 26B parameters with up to 4,096 channels.",
+    "cluster": "1.7B parameters, 512 channels: channel ranks (with the trunk cut over them) times data ranks.",
+    "pays": "Both fused, trunk cut by tensor parallelism, the same batch. C/L: units of cross-attention, linear units.",
+}
+
+
+def _memory() -> str:
+    path = RESULTS / "memory_cpu.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    if "largest_departure" not in content:
+        return "How far rehearsals are from measured memory stands in docs/scaling.md."
+    return (
+        f"Rehearsed and measured peaks of tensors differ by {content['largest_departure']:.2%} at most over "
+        f"{len(content['rows'])} layouts on this project's processor (benchmarks/memory.py)."
+    )
+
+
+def _time() -> str:
+    path = RESULTS / "step_time_cpu.json"
+    if not path.exists():
+        return "The same model has not been compared with measured steps here."
+    content: dict[str, Any] = json.loads(path.read_text())
+    return (
+        f"The same model, with measured efficiencies, against steps on a processor: median "
+        f"error {content['median_error']:.0%}, worst {content['worst_error']:.0%} over {content['settings']} settings; "
+        "that says nothing about the assumed efficiencies of a GPU."
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE)
