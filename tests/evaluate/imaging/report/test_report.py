@@ -6,6 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,7 +154,9 @@ def test_a_legend_of_long_names_fits_below_its_chart() -> None:
         axes.plot([0, 1], label=name)
     drawing.legend_below(figure, axes)
     (legend,) = figure.legends
-    assert figure.bbox.x0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.x1
+    extent = legend.get_window_extent()
+    plt.close(figure)
+    assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def test_images_are_chosen_by_rank() -> None:
