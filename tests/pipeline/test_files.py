@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import __main__, files
+from pipeline import files
+from pipeline import running as commands
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +144,7 @@ def test_what_killed_runs_left_half_written_is_cleared_and_nothing_else(tmp_path
         (folder / "store.zarr" / ".inside.tmp").mkdir(parents=True)
         (folder / ".mine.tmp").write_text("not a folder of ours")
         assert len(list(folder.glob(".*.csv.*.tmp"))) == 2
-        __main__._run(SimpleNamespace(root=tmp_path), "builtins", "repr", None)
+        commands.run(SimpleNamespace(root=tmp_path), "builtins", "repr", None)
         assert [p.name.split(".")[1] for p in folder.glob(".*.csv.*.tmp")] == ["running"]
         assert (folder / "store.zarr" / ".inside.tmp").exists()
         assert (folder / ".mine.tmp").exists()

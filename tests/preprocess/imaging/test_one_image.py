@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import __main__ as cli
+from pipeline import running
 from pipeline.config import dump
 from pipeline.imaging.config import ImagingConfig
 from pipeline.imaging.image_store import ImageStore
@@ -69,7 +70,7 @@ def test_the_command_hands_the_store_over(
     seen: list[Any] = []
     stage = SimpleNamespace(run_reconstruct=lambda config, **options: seen.append(options))
     monkeypatch.setitem(sys.modules, "model.imaging.reconstruct", stage)
-    monkeypatch.setattr(cli, "_complete", lambda *_: False)
+    monkeypatch.setattr(running, "_complete", lambda *_: False)
     for more in ([], ["--image", str(tmp_path / "a.hdr"), "--verify"]):
         monkeypatch.setattr(sys, "argv", ["pipeline", "reconstruct", "--config", str(tmp_path / "case.yaml"), *more])
         with pytest.raises(SystemExit, match="0"):
