@@ -16,6 +16,8 @@ export SET ?=
 # None of our packages is installed: Python imports them from this checkout.
 export PYTHONPATH := $(CURDIR)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# pip compiles nothing here (--no-compile, below): whoever imports a module first must be allowed to keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The name of a stamp carries a checksum of the files that decide an installation, so that nothing is installed twice.
 HASH := $(shell cat constraints.txt pyproject.toml | cksum | tr ' ' '-')
@@ -32,7 +34,7 @@ WITHOUT_LATER = { grep -vE '^(cartopy|matplotlib|safetensors|torch)'; echo setup
 STAGES = import importlib, os; from pipeline.config import load, split_settings; \
 	stages = load(os.environ["CONFIG"], split_settings(os.environ["SET"])).stages
 FIRST = $(STAGES); print(stages[0].name)
-# pip leaves compiling to whoever imports a module first (--no-compile).
+# Imports once what the stages import, so that it is compiled before they need it.
 COMPILE = $(STAGES); [importlib.import_module(stage.module) for stage in stages]
 # In a JSON list: Snakemake reads options as YAML after it has stripped quotes, which would take a text with a colon apart.
 LISTED = import json, os; print(json.dumps([os.environ["SET"]]))
