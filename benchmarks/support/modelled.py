@@ -22,11 +22,10 @@ from benchmarks.support.scale import FUSED, MACHINE, USABLE, Forecast, Setting
 from model.costs.collectives import Collective, buffers
 from model.costs.operators import Recorder, Work
 from model.costs.roofline import collective_seconds, step_time
-from model.network import folded
 from model.parallel.allocations import Allocations
 from model.parallel.mesh import CHANNEL, DATA, build_mesh
 from model.parallel.pretend import pretended_ranks
-from model.training.rehearsal import Rehearsal
+from model.training.rehearsal import Rehearsal, as_on_gpu
 
 QUARTERS = ("stage forward", "trunk forward", "trunk backward", "stage backward")
 BATCHES = (4, 8)
@@ -176,7 +175,7 @@ def _shallow(setting: Setting, depth: int, batch: int) -> Shallow:
         stack.enter_context(pretended_ranks(rank=0, world_size=layout.world_size))
         mesh = build_mesh(channel=layout.channel)
         names = {mesh.get_group(axis).group_name: axis for axis in (CHANNEL, DATA)}
-        stack.enter_context(folded.slabs_as_on_gpu())
+        stack.enter_context(as_on_gpu())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         count = stack.enter_context(Allocations("cpu", block=512))
         task = Forecast(setting.network(depth=depth))

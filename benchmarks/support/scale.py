@@ -27,9 +27,6 @@ MACHINE = HARDWARE["mi250x"]
 USABLE = 0.9 * MACHINE.memory
 """Bytes of a rank that tensors may take; the rest is for RCCL, libraries and what the allocator cannot use."""
 
-# torch's plain attention would turn keys and values to float32 first; kernels for GPUs do not.
-torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-
 
 @dataclass(frozen=True)
 class Samples:

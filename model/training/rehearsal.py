@@ -6,8 +6,8 @@ tensors and a pretended process group nothing is computed or allocated, whatever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Generic
 
@@ -62,6 +62,22 @@ class Footprint:
     def to_dict(self) -> dict[str, int]:
         """Bytes by kind, the peak last."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Let the CPU allocate as a GPU would: slabs as large, and keys and values of attention in their own precision.
+
+    Plain attention, which is what a CPU rehearses, turns bfloat16 to float32 first; the kernels of GPUs do not.
+    """
+    attention = torch.backends.cuda
+    before = attention.fp16_bf16_reduction_math_sdp_allowed()
+    attention.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with folded.slabs_as_on_gpu():
+            yield
+    finally:
+        attention.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 class Rehearsal(Generic[B]):
@@ -190,7 +206,7 @@ def rehearse(task: PlannedTask[Any], options: Training, *, device_type: str = "c
         stack.enter_context(pretended_ranks(rank=worst, world_size=layout.world_size))
         mesh = build_mesh(channel=layout.channel, device_type=device.type)  # it needs its numbers, so no fake ones
         if as_gpu:
-            stack.enter_context(folded.slabs_as_on_gpu())
+            stack.enter_context(as_on_gpu())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         count = stack.enter_context(Allocations(device.type, block=_GPU_BLOCK if device_type == "cuda" else 1))
         rank = Rehearsal(task, options, mesh=mesh, device=device, seed=None, as_gpu=as_gpu)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import xarray as xr
 
@@ -31,6 +32,7 @@ def test_the_tutorial(experiment: Config, root: Path, tmp_path: Path, monkeypatc
         warnings.simplefilter("error")
         for block in blocks:
             exec(block, scope)
+    plt.close("all")
     assert (tmp_path / "t850.png").stat().st_size > 10_000
     ours = scope["table"].set_index("model")["value"][experiment.name]
     assert float(scope["by_hand"]) == pytest.approx(ours, rel=2e-5)

@@ -74,7 +74,8 @@ def test_mistakes_are_told_as_by_the_commands(installed: Path, config: str, give
 def shown_by_make(venv: Path, *arguments: str) -> str:
     """The commands that `make run` would run."""
     line = ["make", "-n", "run", f"VENV={venv}", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "ARGS")}
+    return subprocess.run(line, cwd=ROOT, env=clean, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_first_stage_of_a_fresh_clone_does_not_wait_for_torch(installed: Path, tmp_path: Path) -> None:
