@@ -2,7 +2,7 @@
 
 Bounded is a channel whose departures from the climatology, over any month, have between half and twice the standard
 deviation of the truth, and whose values stay in the range of the training months: what Gallusser et al. (2025, arXiv
-2505.02506) ask of networks that are run for years. Needs the trained experiments: `make demo`, benchmarks/training_time.py.
+2505.02506) ask of networks that are run for years. Needs trained experiments: `make demo`, benchmarks/training_time.py.
 Also writes docs/images/free_run.png.
 
     python benchmarks/free_run.py
