@@ -63,6 +63,20 @@ LOADER_TEXT = (
     "Shuffled samples of the demo's store, batches of {batch}. The floor is zarr only decompressing the same bytes; "
     "`store` is our loader reading from the store, `memory` our loader after the store has been read into memory."
 )
+READING: Columns = {
+    "data": ("data ranks", ""),
+    "channel": ("channel ranks", ""),
+    "held": ("held in memory", ""),
+    "a_rank_over_one_rank": ("a rank over one alone", ".3f"),
+    "all_over_one_rank": ("all ranks over one alone", ".3f"),
+}
+READING_TEXT = (
+    "Bytes that a rank asks files for until it has its data and {steps} batches, by the kernel's count; the demo's "
+    "store, eight groups. A channel rank reads its own channels, rounded up to chunks of 16, which is why eight ranks "
+    "of ten channels read more than an eighth each; with hundreds of channels little is left of that. A data rank "
+    "that holds the store in memory reads all of it; where there is no room it reads its own samples, and all data "
+    "ranks together little more than one."
+)
 INTRODUCTION = """# Measured: time and memory
 Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Forms of the same
 function are compared in one run, each in a fresh process, by the minimum time of several repeats. *process* is the peak
@@ -142,6 +156,10 @@ def page() -> str:
     content = read("loader")
     if content:
         parts.append(f"## The loader\n{LOADER_TEXT.format(**content)} {where(content)}\n\n{loader(content)}\n")
+    content = read("reading")
+    if content:
+        about = READING_TEXT.format(**content)
+        parts.append(f"## What ranks read\n{about} {where(content)}\n\n{table(content['rows'], READING)}\n")
     content = read("training_curves")
     if content:
         parts.append(

@@ -87,12 +87,13 @@ class WeatherConfig(Config):
     def validation_steps(self) -> tuple[int, list[int]]:
         """With which step a model with steps is validated [h], and after how many of them.
 
-        After one, and at the leads of up to a week that are issued and that the step divides; where there is none, at
-        the end of the longest roll-out trained.
+        The step that reaches most of the leads of up to a week that are issued, the longest of several; after one,
+        and at those leads; where there is none, at the end of the longest roll-out trained.
         """
-        step = max(self.training.step_hours)
-        week = [hours // step for hours in self.forecast.lead_hours if hours % step == 0 and hours <= 168]
-        return step, sorted({1, *(week or [self.training.most_steps])})
+        week = [hours for hours in self.forecast.lead_hours if hours <= 168]
+        step = max(self.training.step_hours, key=lambda step: (sum(hours % step == 0 for hours in week), step))
+        marks = [hours // step for hours in week if hours % step == 0] or [self.training.most_steps]
+        return step, sorted({1, *marks})
 
     @model_validator(mode="after")
     def _consistent(self) -> WeatherConfig:

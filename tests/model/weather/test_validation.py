@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from model.weather.samples import Items
 from model.weather.validation import Sums, part_of_rank
+from pipeline.config import load
 
 LEADS = (24, 72)
 AREA = torch.tensor([[1.0] * 5, [3.0] * 5, [0.5] * 5])
@@ -58,3 +62,22 @@ def test_scores_are_area_weighted_means_of_each_lead(ranks: int, batch_size: int
         assert entry["skill_by_channel"] == {"t2m": pytest.approx(1 - (mse[1] / nothing[1]).item())}
         losses.append(weighted)
     assert found["loss"] == pytest.approx(np.mean(losses))
+
+
+@pytest.mark.parametrize(
+    ("step_hours", "lead_hours", "expected"),
+    [
+        ([24], [24, 72, 168, 720], (24, [1, 3, 7])),
+        ([24, 48], [24, 72, 120, 168, 240], (24, [1, 3, 5, 7])),
+        ([24, 48], [48, 96, 144], (48, [1, 2, 3])),
+        ([12, 24], [24, 36, 72, 168], (12, [1, 2, 3, 6, 14])),
+        ([48], [240, 336], (48, [1, 4])),
+    ],
+)
+def test_models_with_steps_are_validated_at_the_leads_issued(
+    root: Path, step_hours: list[int], lead_hours: list[int], expected: tuple[int, list[int]]
+) -> None:
+    """Catches a step that misses the leads that another one reaches, so that no skill of theirs is written."""
+    settings = [f"training.step_hours={step_hours}", f"forecast.lead_hours={lead_hours}"]
+    config: Any = load(root / "workflows" / "config" / "demo.yaml", settings)
+    assert config.validation_steps == expected
