@@ -1,4 +1,4 @@
-"""What the ranks of a training read from disk, by layout: as the kernel counts it, for each rank in a process of its own.
+"""What the ranks of a training read from disk, by layout: counted by the kernel, each rank in a process of its own.
 
 Claim: a channel rank reads its own channels only, rounded up to whole chunks of the store; the ratios printed are those
 to one rank alone. Data ranks that hold the store in memory each read all of it; where it is
