@@ -74,7 +74,7 @@ TEXTS = {
     "sizes": "256 channels; then one sample of 26B parameters with up to 4,096 channels.",
     "cluster": "1.7B parameters, 512 channels: channel ranks (with the trunk cut over them) times data ranks.",
     "parity": "The demo's planet and recipe with a width of 256 and 300 steps; flat, and D-CHAG with two and four "
-    "groups, one for each rank. Changes against flat with 95% intervals over seeds and blocks of init times, both paired.",
+    "groups, one for each rank. Changes against flat with 95% intervals over seeds and blocks of init times, paired.",
     "pays": "Both fused, trunk cut by tensor parallelism, the same batch. C/L: units of cross-attention, linear units.",
 }
 
