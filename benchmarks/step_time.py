@@ -124,7 +124,7 @@ def rows_of(ranks: int) -> list[dict[str, Any]]:
     for i, ((network, layout), found) in enumerate(rehearsed.items()):
         real = max(rank["seconds"][i] for rank in of_ranks)
         assert found.work is not None
-        modelled = step_time(found.work, machine, ranks=ranks, sharded=found.sharded)
+        modelled = step_time(found.work, machine, ranks=ranks, data=found.data)
         row = {"network": network, "ranks": ranks, "layout": layout, "measured_s": round(real, 4)}
         row |= {"predicted_s": round(modelled.total, 4), "error": round(modelled.total / real - 1, 4)}
         row |= {"operations_s": modelled.operations, "host_s": modelled.host, "waiting_s": modelled.communication}

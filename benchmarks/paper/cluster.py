@@ -1,8 +1,8 @@
 """Figure e of the paper, modelled: sustained throughput of 1 to 1,024 GPUs, 1.7B parameters, 512 channels.
 
 Layouts are channel ranks (with the trunk cut over them) times data ranks. Weak scaling: as many samples for each group
-of channel ranks as fit. Strong scaling: 1,024 samples a step in all. Gradients are averaged in one all-reduce that does
-not hide; its group crosses nodes from 8 dies on.
+of channel ranks as fit. Strong scaling: 1,024 samples a step in all. Gradients are summed over data ranks behind the
+backward pass, and waited for where they take longer; their group crosses nodes from 8 dies on.
 
     python benchmarks/paper/cluster.py
 """
@@ -95,13 +95,13 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [
         point("Sustained throughput on 1,024 GPUs, D-CHAG against TP alone, both on 8 channel ranks", "more than 2 x",
               f"C {ratio(TREES['C'][0], 1024)}, L {ratio(TREES['L'][0], 1024)}, C fused {ratio(FUSED['C'], 1024)}",
-              "Agrees: the ratio of a single group, a little lower: all have the same all-reduce of gradients"),
+              "L agrees, C stays below, as in a single group: sums of gradients hide behind the backward pass of all"),
         point("The fastest layout (within 1% the one that needs least memory), samples as many as fit", "-",
               fastest("weak"),
-              "In a node single dies with the flat fused stage; over nodes two channel ranks: each die then sends "
-              "half of the gradients over the network, which our layouts wait for. Among the layouts of the figure"),
+              "Single dies with the flat fused stage at any size: with as many samples as fit, sums of gradients hide "
+              "behind the backward pass. Among the layouts of the figure"),
         point(f"The same with {GLOBAL_BATCH:,} samples a step", "-", fastest("strong"),
-              "With one sample a die the gradients are most of a step: more channel ranks send less of them"),
+              "With few samples a die the gradients take longer than the backward pass: more channel ranks send less"),
     ]  # fmt: skip
 
 

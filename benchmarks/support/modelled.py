@@ -19,9 +19,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.support.scale import FUSED, MACHINE, USABLE, Forecast, Setting
-from model.costs.collectives import Collective, buffers
+from model.costs.collectives import ALL_REDUCE, Collective, buffers
 from model.costs.operators import Recorder, Work
-from model.costs.roofline import collective_seconds, step_time
+from model.costs.roofline import collective_seconds, hidden_seconds, step_time
 from model.parallel.allocations import Allocations
 from model.parallel.mesh import CHANNEL, DATA, build_mesh
 from model.parallel.pretend import pretended_ranks
@@ -125,9 +125,10 @@ class Model:
         parts = max(quarters, key=lambda quarter: sum(quarter.values()))
         setting = self.setting if data is None else replace(self.setting, data=data)
         times = [_times(found.work, setting) for found in self._deep]
-        operations, host, waiting, hideable, sent, flops = (a + share * (b - a) for a, b in zip(*times, strict=True))
-        hidden = min(hideable, operations)
-        waiting += hideable - hidden
+        operations, host, waiting, sums, shards, sent, flops = (
+            a + share * (b - a) for a, b in zip(*times, strict=True)
+        )
+        waiting += sums + shards - hidden_seconds(operations, sums=sums, shards=shards)
         seconds = operations + max(0.0, host - operations) + waiting
         return Step(setting, batch, parts, low.held, seconds, waiting, sent, flops)
 
@@ -232,20 +233,23 @@ def _mix(a: dict[str, float], b: dict[str, float], share: float) -> dict[str, fl
 
 
 def _times(work: Work, setting: Setting) -> tuple[float, ...]:
-    """Seconds of operations, of the host, waiting, that may hide; bytes sent; FLOPs."""
+    """Seconds of operations, of the host, waiting, of sums and of shards that may hide; bytes sent; FLOPs."""
     operations = step_time(work, MACHINE, ranks=setting.ranks).operations
     host = work.calls * MACHINE.host[0] + work.wrapped * MACHINE.host[1]
-    waiting = hideable = sent = 0.0
+    waiting = sums = shards = sent = 0.0
     for collective, count in work.collectives.items():
         if collective.group == DATA:
             collective = replace(collective, ranks=tuple(range(0, setting.ranks, setting.channel)))
-        seconds = count * collective_seconds(collective, MACHINE)
+        # Sums over channel ranks grow with the batch, which rings do linearly.
+        seconds = count * collective_seconds(collective, MACHINE, trees=collective.group == DATA)
         sent += count * _sent(collective)
-        if collective.group == DATA and setting.sharding == "fsdp" and collective.kind != "all-reduce":
-            hideable += seconds
-        else:
+        if collective.group != DATA:
             waiting += seconds
-    return operations, host, waiting, hideable, sent, work.flops
+        elif collective.kind == ALL_REDUCE:
+            sums += seconds
+        else:
+            shards += seconds
+    return operations, host, waiting, sums, shards, sent, work.flops
 
 
 def _sent(collective: Collective) -> float:

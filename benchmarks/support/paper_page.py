@@ -34,8 +34,8 @@ with 64 GB:
 - Memory: the step of the rank that needs most is rehearsed by shape alone, at the paper's widths with one and two trunk
   blocks, and continued to all (tests/benchmarks/test_modelled.py: within 1% of a whole rehearsal).
   {memory}
-- Time: operations, bytes and collectives of the same rehearsal through a roofline and rings: half of the peak in matrix
-  products, 0.8 of the bandwidth, 50 GB/s between dies of a node, 12.5 GB/s a die between nodes. {time}
+- Time: operations, bytes and collectives of the same rehearsal through a roofline, rings and trees: half of the peak in
+  matrix products, 0.8 of the bandwidth, 50 GB/s between dies of a node, 12.5 GB/s a die between nodes. {time}
 - Batch: as many samples as fit into nine tenths of 64 GB, 64 a group at most, unless said otherwise; beside it the
   batch that tensor parallelism alone can have. bfloat16 autocast, parameters and states of AdamW in float32.
 - Model: {sizes}; 512 patches, all channels read and predicted, head of two hidden layers, heads of 128 features.

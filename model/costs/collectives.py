@@ -7,6 +7,7 @@ and b bytes, (n - 1) / n x b in n - 1 messages for an all-gather or a reduce-sca
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +76,12 @@ def ring(collective: Collective, *, bandwidth: float, latency: float) -> float:
     n = len(collective.ranks)
     once = (n - 1) / n * collective.nbytes / bandwidth + (n - 1) * latency
     return 2 * once if collective.kind == ALL_REDUCE else once
+
+
+def tree(collective: Collective, *, bandwidth: float, latency: float) -> float:
+    """Seconds of an all-reduce up and down two complementary binary trees; arguments as for `ring`.
+
+    Whole bandwidth, and a latency that grows with the logarithm of the ranks: what NCCL has had for many ranks since
+    2.4 (Jeaugey 2019, "Massively Scale Your Deep Learning Training with NCCL 2.4").
+    """
+    return 2 * (collective.nbytes / bandwidth + math.ceil(math.log2(len(collective.ranks))) * latency)

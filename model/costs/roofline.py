@@ -1,9 +1,9 @@
-"""How long a rank's step takes on a machine: a roofline for every operation, rings for collectives.
+"""How long a rank's step takes on a machine: a roofline for every operation, rings and trees for collectives.
 
 Contract: an operation takes max(FLOPs / peak, bytes / bandwidth) / efficiency + overhead. The efficiency is that of its
 class where this was measured, of the nearest class of the same operation where another one was, or what the machine is
-assumed to reach. Transfers of a sharded data axis may hide behind all work of the step, on machines that can;
-everything else that crosses ranks waits.
+assumed to reach. On machines that can, transfers of the data axis hide behind work: those of shards behind that of the
+whole step, sums of gradients behind that of the backward pass. Everything else that crosses ranks waits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from model.costs.collectives import ALL_REDUCE, Collective, ring
+from model.costs.collectives import ALL_REDUCE, Collective, ring, tree
 from model.costs.hardware import Hardware
 from model.costs.operators import OperatorClass, Tally, Work
+
+BACKWARD_SHARE = 2 / 3
+"""Of a step's operations that are the backward pass: two products for each of the forward pass."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class StepTime:
 
 
 def step_time(
-    work: Work, machine: Hardware, *, ranks: int, sharded: str | None = None, products: str = "float32"
+    work: Work, machine: Hardware, *, ranks: int, data: str | None = None, products: str = "float32"
 ) -> StepTime:
     """Seconds of a rank's step.
 
@@ -61,7 +64,7 @@ def step_time(
         work: of the rank.
         machine: that it runs on.
         ranks: of the run.
-        sharded: name of the process group over which parameters are sharded; its transfers may hide.
+        data: name of the process group of the data axis, whose transfers may hide.
         products: the type in which matrix products of float32 multiply, e.g. "tfloat32".
     """
     crowd = 1.0
@@ -72,32 +75,54 @@ def step_time(
         for key, tally in work.operators.items()
     )
     host = crowd * (work.calls * machine.host[0] + work.wrapped * machine.host[1])
-    waiting = hideable = 0.0
+    waiting, hideable = 0.0, {True: 0.0, False: 0.0}
     for collective, count in work.collectives.items():
         seconds = count * collective_seconds(collective, machine)
-        if machine.runs_ahead and collective.group == sharded and collective.kind != ALL_REDUCE:
-            hideable += seconds
+        if machine.runs_ahead and collective.group == data:
+            hideable[collective.kind == ALL_REDUCE] += seconds
         else:
             waiting += seconds
-    hidden = min(hideable, operations)
+    hidden = hidden_seconds(operations, sums=hideable[True], shards=hideable[False])
     ahead = max(0.0, host - operations) if machine.runs_ahead else host
     by_type: dict[str, float] = {}
     for key, tally in work.operators.items():
         by_type[key.dtype] = by_type.get(key.dtype, 0.0) + tally.flops
     kind = max(by_type, key=lambda k: by_type[k], default="float32")
     peak = machine.peak(products if kind == "float32" else kind)
-    return StepTime(operations, ahead, waiting + hideable - hidden, hidden, work.flops, peak)
+    waiting += sum(hideable.values()) - hidden
+    return StepTime(operations, ahead, waiting, hidden, work.flops, peak)
 
 
-def collective_seconds(collective: Collective, machine: Hardware) -> float:
-    """Of a ring over the slowest link that it crosses, or as measured; ranks fill node after node."""
+def hidden_seconds(operations: float, *, sums: float, shards: float) -> float:
+    """How much of the data axis' transfers passes behind work [s].
+
+    Args:
+        operations: seconds of work in a step.
+        sums: of gradients, which are there during the backward pass only.
+        shards: of parameters and their gradients, all through the step.
+    """
+    behind_backward = min(sums, BACKWARD_SHARE * operations)
+    return behind_backward + min(shards, operations - behind_backward)
+
+
+def collective_seconds(collective: Collective, machine: Hardware, *, trees: bool = True) -> float:
+    """Of a ring over the slowest link that it crosses, or as measured; ranks fill node after node.
+
+    Args:
+        collective: of ranks.
+        machine: with its links.
+        trees: let an all-reduce go up and down trees where that is faster.
+    """
     if collective.kind in machine.links:
         bandwidth, latency = machine.links[collective.kind]
         return ring(collective, bandwidth=bandwidth, latency=latency)
-    nodes = {rank // machine.per_node for rank in collective.ranks}
-    inside = len(nodes) == 1
-    bandwidth = machine.node_link if inside else machine.network
-    return ring(collective, bandwidth=bandwidth, latency=machine.latency[0 if inside else 1])
+    inside = len({rank // machine.per_node for rank in collective.ranks}) == 1
+    link = {
+        "bandwidth": machine.node_link if inside else machine.network,
+        "latency": machine.latency[0 if inside else 1],
+    }
+    around = ring(collective, **link)
+    return min(around, tree(collective, **link)) if trees and collective.kind == ALL_REDUCE else around
 
 
 def ideal_seconds(flops: float, nbytes: float, *, dtype: str, machine: Hardware) -> float:

@@ -154,36 +154,6 @@ class _SumKeep(torch.autograd.Function):
         return gradients[0], None
 
 
-def average_gradients_after_backward(module: nn.Module, *, group: dist.ProcessGroup) -> None:
-    """Data parallelism for any mix of plain and DTensor parameters: one all-reduce at the end of each backward.
-
-    forward: nothing. backward: gradients partial over the group -> replicated, their mean.
-
-    Args:
-        module: its parameters keep their types and names (torch's DistributedDataParallel would turn DTensors
-            into plain tensors and prefix the names).
-        group: ranks of the data axis.
-    """
-    if dist.get_world_size(group) == 1:
-        return
-    ready: list[nn.Parameter] = []
-
-    def flush() -> None:
-        gradients = [local_tensor(parameter.grad) for parameter in ready if parameter.grad is not None]
-        ready.clear()
-        for dtype in {gradient.dtype for gradient in gradients}:
-            _average([gradient for gradient in gradients if gradient.dtype == dtype], group)
-
-    def note(parameter: nn.Parameter) -> None:
-        if not ready:
-            torch.autograd.Variable._execution_engine.queue_callback(flush)
-        ready.append(parameter)
-
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
-
-
 def complete_partial_gradients(module: nn.Module) -> None:
     """Sums gradients that DTensor left partial over their mesh (norms under sequence parallelism).
 
@@ -204,12 +174,3 @@ def complete_partial_gradients(module: nn.Module) -> None:
 def local_tensor(tensor: Tensor) -> Tensor:
     """The local part of a DTensor, or the tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _average(gradients: list[Tensor], group: dist.ProcessGroup) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat, group=group)
-    flat /= dist.get_world_size(group)
-    means = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))

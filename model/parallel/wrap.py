@@ -48,9 +48,9 @@ from torch.distributed.tensor.parallel import (
 
 from model.network.cut import Network, NetworkConfig, Stack
 from model.network.tokenise import Rows
+from model.parallel.averaging import GradientAverage
 from model.parallel.channels import ChannelPlan, channel_plan
 from model.parallel.collectives import (
-    average_gradients_after_backward,
     complete_partial_gradients,
     gather_forward_slice_backward,
     keep_forward_sum_backward,
@@ -143,7 +143,7 @@ def cut(model: Network, *, plan: ChannelPlan, mesh: DeviceMesh, placement: Place
         _fully_shard(model, mesh[DATA])
     else:
         complete_partial_gradients(model)
-        average_gradients_after_backward(model, group=mesh.get_group(DATA))
+        GradientAverage(model, group=mesh.get_group(DATA))
     return model
 
 

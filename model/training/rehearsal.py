@@ -71,7 +71,7 @@ def as_on_gpu() -> Iterator[None]:
     Plain attention, which is what a CPU rehearses, turns bfloat16 to float32 first; the kernels of GPUs do not.
     """
     attention = torch.backends.cuda
-    before = attention.fp16_bf16_reduction_math_sdp_allowed()
+    before = attention.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
     attention.allow_fp16_bf16_reduction_math_sdp(True)
     try:
         with folded.slabs_as_on_gpu():
@@ -171,12 +171,12 @@ class Rehearsed:
     Attributes:
         footprint: of the rank that needs most.
         work: of a step of that rank, all micro-batches; None where only memory was asked for.
-        sharded: name of the process group over which parameters are sharded, None without.
+        data: name of the process group of the data axis, None with one data rank.
     """
 
     footprint: Footprint
     work: Work | None
-    sharded: str | None
+    data: str | None
 
 
 def footprint(task: PlannedTask[Any], options: Training, *, device_type: str = "cpu") -> Footprint:
@@ -220,8 +220,8 @@ def rehearse(task: PlannedTask[Any], options: Training, *, device_type: str = "c
         held = rank.held()
         rest = max(0, count.peak - sum(held.values()))
         found = Footprint(**held, activations=rest, peak=count.peak, parts=in_order(count.at_peak))
-        sharded = mesh.get_group(DATA).group_name if layout.sharding == "fsdp" and layout.data > 1 else None
-        return Rehearsed(found, _work(rank, watch, count) if timed else None, sharded)
+        data = mesh.get_group(DATA).group_name if layout.data > 1 else None
+        return Rehearsed(found, _work(rank, watch, count) if timed else None, data)
 
 
 class _Watch:

@@ -86,7 +86,7 @@ def predict(task: PlannedTask[Any], options: Training, *, machine: Hardware, dev
     found = rehearse(task, options, device_type=device_type)
     assert found.work is not None
     products = "tfloat32" if options.matmul_precision != "highest" and "tfloat32" in machine.flops else "float32"
-    time = step_time(found.work, machine, ranks=options.layout.world_size, sharded=found.sharded, products=products)
+    time = step_time(found.work, machine, ranks=options.layout.world_size, data=found.data, products=products)
     return Prediction(options, found.footprint, time, machine)
 
 

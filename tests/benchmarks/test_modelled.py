@@ -31,7 +31,7 @@ def test_a_deep_step_follows_from_shallow_ones(setting: Setting, monkeypatch: py
     assert whole.work is not None
     assert found.peak == pytest.approx(whole.footprint.peak, rel=0.01)
     assert found.flops == pytest.approx(whole.work.flops, rel=1e-6)
-    times = step_time(whole.work, scale.MACHINE, ranks=setting.ranks, sharded=whole.sharded)
+    times = step_time(whole.work, scale.MACHINE, ranks=setting.ranks, data=whole.data)
     assert found.waiting == pytest.approx(times.communication, rel=0.02, abs=1e-9)
     assert found.seconds == pytest.approx(times.total, rel=0.03)
     assert modelled.Model(replace(setting)).at(12, data=setting.data).seconds == found.seconds

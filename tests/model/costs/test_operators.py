@@ -91,17 +91,23 @@ def test_roofline_takes_the_slower_of_the_two() -> None:
     assert step_time(work, measured, ranks=1).operations == pytest.approx(800 / (400 * 0.8) + 50 / (10 * 0.5))
 
 
-def test_only_transfers_of_shards_hide() -> None:
-    """Catches tensor parallelism that hides, and transfers that hide behind more work than there is."""
+def test_only_transfers_of_the_data_axis_hide() -> None:
+    """Catches tensor parallelism that hides, transfers that hide behind more work than there is, and sums of gradients
+    behind work that is done before there are any."""
     shards = Collective("all-gather", (0, 2), "data", 10)  # over two nodes: 5 bytes at 1 byte/s
     tokens = Collective("all-gather", (0, 1), "channel", 50)  # in a node: 25 bytes at 5 bytes/s
     copy = OperatorClass("copy_", "float32", (1,))
     work = Work({copy: Tally(1, 0.0, 7.5)}, {shards: 1.0, tokens: 1.0})  # 3 s
-    time = step_time(work, MACHINE, ranks=4, sharded="data")
+    time = step_time(work, MACHINE, ranks=4, data="data")
     assert (time.operations, time.hidden, time.communication) == (3.0, 3.0, 5.0 + 5.0 - 3.0)
     assert step_time(work, MACHINE, ranks=4).communication == 10.0
+    sums = Work(work.operators, {Collective("all-reduce", (0, 2), "data", 10): 1.0, tokens: 1.0})  # 10 and 5 s
+    time = step_time(sums, MACHINE, ranks=4, data="data")
+    assert (time.hidden, time.communication) == (pytest.approx(2.0), pytest.approx(10.0 + 5.0 - 2.0))
+    both = Work(work.operators, {**work.collectives, Collective("all-reduce", (0, 2), "data", 10): 1.0})
+    assert step_time(both, MACHINE, ranks=4, data="data").hidden == pytest.approx(3.0)
     behind = replace(MACHINE, runs_ahead=False, cores=2, per_node=4)
-    crowded = step_time(work, behind, ranks=4, sharded="data")
+    crowded = step_time(work, behind, ranks=4, data="data")
     assert (crowded.operations, crowded.hidden) == (6.0, 0.0)  # four ranks on two cores
 
 

@@ -6,8 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.costs.collectives import Collective, buffers, collective_of, ring
+from model.costs.collectives import Collective, buffers, collective_of, ring, tree
+from model.costs.hardware import HARDWARE
 from model.costs.parts import COMMUNICATION, ELSEWHERE, Parts, in_order
+from model.costs.roofline import collective_seconds
 from model.network.cut import Network
 from model.parallel.allocations import Allocations
 from model.parallel.pretend import pretended_ranks
@@ -92,3 +94,14 @@ def test_ring_moves_what_a_ring_moves() -> None:
     assert ring(gather, bandwidth=100.0, latency=2.0) == 36.0
     assert ring(reduction, bandwidth=100.0, latency=2.0) == 72.0
     assert (gather.staging, reduction.staging) == (4000, 0)
+
+
+def test_trees_pay_for_many_ranks_and_few_bytes() -> None:
+    """Catches an all-reduce over a thousand ranks that waits for each of them in turn."""
+    small = Collective("all-reduce", tuple(range(1024)), "data", 100)
+    assert tree(small, bandwidth=100.0, latency=2.0) == 2 * (1 + 10 * 2.0)
+    machine = HARDWARE["mi250x"]
+    bandwidth, latency = machine.network, machine.latency[1]
+    for nbytes, better in ((1_000, tree), (10**12, ring)):
+        sums = Collective("all-reduce", tuple(range(0, 128, 8)), "data", nbytes)
+        assert collective_seconds(sums, machine) == better(sums, bandwidth=bandwidth, latency=latency)

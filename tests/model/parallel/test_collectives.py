@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.parallel.collectives import average_gradients_after_backward, gather_forward_slice_backward
+from model.parallel.averaging import GradientAverage
+from model.parallel.collectives import gather_forward_slice_backward
 from tests.model.parallel.harness import run_distributed
 
 pytestmark = pytest.mark.slow
@@ -34,11 +37,34 @@ def average_twice() -> list[float]:
     model = nn.ParameterDict(
         {"a": nn.Parameter(torch.ones(2, 3)), "b": nn.Parameter(torch.ones(3, dtype=torch.float64))}
     )
-    average_gradients_after_backward(model, group=dist.group.WORLD)
+    GradientAverage(model, group=dist.group.WORLD)
     ((rank + 1.0) * (model["a"] * model["b"].float()).sum()).backward()
     first = (model["a"].grad.clone(), model["b"].grad.clone())
     ((rank + 3.0) * model["a"].sum()).backward()
     return [first[0][0, 0].item(), first[1][0].item(), model["a"].grad[1, 2].item(), model["b"].grad[2].item()]
+
+
+def average_in_buckets() -> dict[str, list[float]]:
+    """Twelve layers in buckets of two, with how many of them had their gradient when a bucket was sent."""
+    torch.manual_seed(0)
+    rank, sent = dist.get_rank(), []
+    layers = nn.Sequential(*(nn.Linear(8, 8, bias=False, dtype=torch.float64) for _ in range(12)))
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    whole = torch.autograd.grad(layers(x).square().mean(dim=(1, 2)).mean(), list(layers.parameters()))
+    GradientAverage(layers, group=dist.group.WORLD, bucket_bytes=2 * 8 * 8 * 8)
+    send = dist.all_reduce
+
+    def watched(*given: Any, **named: Any) -> Any:
+        sent.append(sum(p.grad is not None for p in layers.parameters()))
+        return send(*given, **named)
+
+    dist.all_reduce = watched
+    try:
+        layers(x[rank]).square().mean().backward()
+    finally:
+        dist.all_reduce = send
+    apart = [(p.grad - right).abs().max().item() for p, right in zip(layers.parameters(), whole, strict=True)]
+    return {"apart": apart, "sent": sent}
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
@@ -56,3 +82,10 @@ def test_gradients_are_averaged() -> None:
     """
     for result in run_distributed(average_twice, 2):
         assert result == [1.5, 3.0, 5.0, 3.0]
+
+
+def test_gradients_travel_while_others_are_computed() -> None:
+    """Catches buckets that wait for the end of the backward pass, and one that comes back to other parameters."""
+    for result in run_distributed(average_in_buckets, 2):
+        assert max(result["apart"]) < 1e-15
+        assert result["sent"] == [2, 4, 6, 8, 10, 12]
