@@ -68,18 +68,22 @@ class Layout(Section):
     sharding: Literal["ddp", "fsdp"] = "ddp"
     auto: bool = False
     """Let the training choose, of all layouts of `ranks` that fit into `memory`, the one that should be fastest here;
-    `layout: auto` is short for it. The settings above are then not used; no result depends on the choice."""
+    `layout: auto` is short for it. The settings above must then be absent; no result depends on the choice."""
     ranks: Positive | None = None
-    """Of a layout that is chosen; one if absent."""
+    """Number of ranks when the layout is chosen automatically; one by default."""
     memory: str | None = None
-    """Of a rank for a layout that is chosen, e.g. 16GB; what the device has if absent."""
+    """Memory of one rank when the layout is chosen automatically, e.g. 16GB; by default what the device has."""
 
     @model_validator(mode="after")
     def _chosen(self) -> Layout:
-        if self.auto and (self.data, self.channel) != (1, 1):
+        fields = type(self).model_fields
+        given = [
+            name for name in ("data", "channel", "trunk", "sharding") if getattr(self, name) != fields[name].default
+        ]
+        if self.auto and given:
             raise ValueError(
-                f"data and channel must be absent where the layout is chosen, got {self.data} and {self.channel}; say "
-                "how many ranks there are with ranks"
+                f"{' and '.join(given)} must be absent where the layout is chosen, got "
+                f"{' and '.join(str(getattr(self, name)) for name in given)}; say how many ranks there are with ranks"
             )
         if not self.auto and (self.ranks is not None or self.memory is not None):
             raise ValueError(

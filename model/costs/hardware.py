@@ -130,7 +130,7 @@ def known(name: str, *, measured: Path | None) -> Hardware:
         measured: the file of this machine's figures.
 
     Raises:
-        ValueError: no such machine, or this one has not been measured.
+        ValueError: no such machine, or this one has not been measured, or its file cannot be read.
     """
     if name in HARDWARE:
         return HARDWARE[name]
@@ -138,7 +138,13 @@ def known(name: str, *, measured: Path | None) -> Hardware:
         raise ValueError(f"hardware must be one of {', '.join([*HARDWARE, HERE])}, got {name!r}")
     if measured is None or not measured.exists():
         raise ValueError(f"hardware {HERE!r} must be measured first, got no {measured}; add --calibrate")
-    return from_dict(json.loads(measured.read_text(encoding="utf-8")))
+    try:
+        return from_dict(json.loads(measured.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{measured} must hold this machine's figures, got something else or those of another version; run "
+            "plan --stage train --calibrate again"
+        ) from None
 
 
 def from_dict(values: Mapping[str, Any]) -> Hardware:

@@ -37,6 +37,7 @@ class Parts:
         self._open: list[str] = []
         self._starts: list[int] = [-1]
         self._names: list[str] = [ELSEWHERE]
+        self._last = -1
         methods = {unit.module: unit.methods for unit in network.units()}
         self._by_name: dict[str, str] = {}
         paths = {module: path for path, module in network.named_modules()}
@@ -58,7 +59,7 @@ class Parts:
         if _current_graph_task_id() < 0 or (node := _current_autograd_node()) is None:
             return ELSEWHERE
         number = node._sequence_nr()
-        return self._names[bisect_right(self._starts, number) - 1] if number < self._end else ELSEWHERE
+        return self._names[bisect_right(self._starts, number) - 1] if number < self._last else ELSEWHERE
 
     @contextmanager
     def named(self, part: str) -> Iterator[None]:
@@ -74,10 +75,6 @@ class Parts:
         optimiser.register_step_pre_hook(lambda *_: self._push(OPTIMISER))
         optimiser.register_step_post_hook(lambda *_: self._pop())
 
-    @property
-    def _end(self) -> int:
-        return int(_get_sequence_nr())
-
     def _push(self, part: str) -> None:
         self._open.append(part)
         self._mark()
@@ -88,7 +85,10 @@ class Parts:
 
     def _mark(self) -> None:
         """From the next node on, nodes belong to the part that is open now."""
-        start, name = self._end, self._open[-1] if self._open else ELSEWHERE
+        start, name = int(_get_sequence_nr()), self._open[-1] if self._open else ELSEWHERE
+        if start < self._last:  # numbers are those of a thread, and on a GPU backward has one of its own
+            return
+        self._last = start
         if self._starts[-1] == start:
             self._names[-1] = name
         else:

@@ -115,14 +115,14 @@ class _StopSignal:
 def stop_signal() -> Iterator[_StopSignal]:
     """Turn SIGTERM (which SLURM sends before it takes a machine away) into a flag while the context lasts.
 
-    What fails after the signal fails because of it, or because of the rank whose death made the launcher send it: then
-    the process ends as one that the signal ended, and its log has the reason.
+    A collective that fails after the signal fails because of it, or because of the rank whose death made the launcher
+    send it: then the process ends as one that the signal ended. Other errors, such as a full disk, are still raised.
     """
     stopping = _StopSignal()
     before = signal.signal(signal.SIGTERM, stopping)
     try:
         yield stopping
-    except Exception as error:
+    except RuntimeError as error:
         if stopping.seen:
             raise SystemExit(128 + signal.SIGTERM) from error
         raise

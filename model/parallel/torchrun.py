@@ -60,8 +60,8 @@ def _lost(rank: int, exitcode: int) -> str:
     name = signal.Signals(-exitcode).name
     why = ", as happens where memory runs out" if name == "SIGKILL" else ""
     return (
-        f"error: rank {rank} was ended by {name}{why}; the other ranks were stopped. The same command goes on from the "
-        "last checkpoint, also with another training.layout"
+        f"error: rank {rank} was ended by {name}{why}; the other ranks were stopped. The same command resumes; a "
+        "training may also resume with another training.layout"
     )
 
 

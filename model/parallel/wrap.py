@@ -63,6 +63,10 @@ TRUNKS = ("replicated", "tensor", "sequence")
 DATAS = ("fsdp", "ddp")
 
 
+class LayoutError(ValueError):
+    """A trunk that the channel ranks do not divide."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """How a network lies on the mesh, beside the numbers of ranks.
@@ -248,9 +252,9 @@ def _check_stacks(config: NetworkConfig, placement: Placement, ranks: int) -> No
         return
     sizes = config.stack_sizes()
     if not sizes:
-        raise ValueError(f"this network has no trunk that could be cut, got training.layout.trunk: {placement.trunk}")
+        raise LayoutError(f"this network has no trunk that could be cut, got training.layout.trunk: {placement.trunk}")
     if any(size % ranks for size in sizes.values()):
-        raise ValueError(
+        raise LayoutError(
             f"{' and '.join(sizes)} must be multiples of the channel ranks for a {placement.trunk} trunk, "
             f"got {' and '.join(map(str, sizes.values()))} on {ranks} ranks; choose another number of heads or the "
             "replicated trunk"

@@ -7,32 +7,27 @@ run that resumes with the same question. It decides memory and speed; no result 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from model.costs import calibrate
-from model.costs.hardware import HARDWARE, HERE, Hardware, known
 from model.parallel import launch
-from model.training.host_memory import available_memory
 from model.training.planner import parse_memory, size_text
 from model.training.task import PlannedTask
+from model.training.this_machine import memory_of_a_rank, of_training
 from model.training.timing import layout_text, ranked
 from pipeline import files
 from pipeline.config import Config
 from pipeline.sections import Training
-from pipeline.words import counted
+from pipeline.store import contract_digest
 
 Planned = Callable[[Any], PlannedTask[Any]]
-"""The task of a configuration, as far as a plan needs it; a function of a module."""
+"""The task of a configuration, as far as a plan needs it; a function that another process can import."""
 _SHOWN = 5
 
 
@@ -68,14 +63,20 @@ def _choice(config: Config, planned: Planned, *, folder: Path, console: Console)
     """Of rank 0: the choice of an earlier run that asked the same, or a new one."""
     path = folder / "layout.json"
     options = config.training
-    question = {"ranks": options.layout.world_size, "memory": options.layout.memory, "batch_size": options.batch_size}
+    asked = options.model_dump(include={"batch_size", "micro_batch", "recompute"})
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    measured = files.read_json(kept) if (kept := config.root / "hardware.json").exists() else None
+    of_machine = {"device": device, "measured": measured and contract_digest(measured)}
+    question = {"ranks": options.layout.world_size, "memory": options.layout.memory, **asked, **of_machine}
     if path.exists() and (before := files.read_json(path))["question"] == question:
         console.print(f"train: layout as before: {before['words']}", markup=False)
         return dict(before)
     with console.status("choosing a layout"):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found = pool.submit(best, config, planned).result()
+            found = pool.submit(best, config, planned, memory_of_a_rank()).result()
+    if found.get("note"):
+        console.print(f"train: {found['note']}", markup=False)
     if "refused" not in found:
         found["question"] = question
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,21 +85,23 @@ def _choice(config: Config, planned: Planned, *, folder: Path, console: Console)
     return found
 
 
-def best(config: Config, planned: Planned) -> dict[str, Any]:
-    """The fastest layout that fits, why, and the runners-up; in a process without ranks."""
+def best(config: Config, planned: Planned, available: float) -> dict[str, Any]:
+    """The fastest layout that fits, why, and the runners-up; in a process without ranks.
+
+    Args:
+        config: the experiment.
+        planned: its task.
+        available: bytes of a rank, where the configuration does not say how many.
+    """
     options = config.training
-    ranks = options.layout.world_size
-    machine = _machine(config.root / "hardware.json", ranks=ranks)
-    on_gpu = machine.cores is None
-    limit = _limit(options.layout.memory, machine, ranks=ranks)
-    found = ranked(
-        planned(config), options, machine=machine, ranks=ranks, limit=limit, device_type="cuda" if on_gpu else "cpu"
-    )
-    if not found:
-        return {
-            "refused": f"training must fit into {size_text(int(limit))} per rank, got no layout of "
-            f"{counted(ranks, 'rank')} that does; take more ranks (training.layout.ranks) or a smaller model"
-        }
+    ranks, memory = options.layout.world_size, options.layout.memory
+    machine, note = of_training(config.root / "hardware.json", ranks=ranks)
+    kind = "cuda" if machine.cores is None else "cpu"
+    limit = float(parse_memory(memory)) if memory is not None else available
+    try:
+        found = ranked(planned(config), options, machine=machine, ranks=ranks, limit=limit, device_type=kind)
+    except ValueError as error:
+        return {"refused": str(error), "note": note}
     first = found[0]
     why = (
         f"{first.time.total:.3g} s a step and {size_text(first.footprint.peak)} a rank by the model of {machine.title}"
@@ -106,26 +109,4 @@ def best(config: Config, planned: Planned) -> dict[str, Any]:
     if len(found) > 1:
         why += f"; next {layout_text(found[1].options)} with {found[1].time.total:.3g} s"
     others = [prediction.to_dict() for prediction in found[1:_SHOWN]]
-    return {**first.to_dict(), "words": layout_text(first.options), "why": why, "runners_up": others}
-
-
-def _machine(path: Path, *, ranks: int) -> Hardware:
-    """This machine: as `plan --calibrate` has measured it, by its name, or by its peak and bandwidth alone."""
-    cuda = torch.cuda.is_available()
-    if path.exists():
-        machine = known(HERE, measured=path)
-    else:
-        name = torch.cuda.get_device_name().lower() if cuda else ""
-        listed = [machine for machine in HARDWARE.values() if machine.name in name]
-        machine = listed[0] if listed else calibrate.measure([], device=torch.device("cuda" if cuda else "cpu"))
-    if cuda:
-        return machine
-    return replace(machine, per_node=ranks, cores=len(os.sched_getaffinity(0)))
-
-
-def _limit(memory: str | None, machine: Hardware, *, ranks: int) -> float:
-    if memory is not None:
-        return float(parse_memory(memory))
-    if machine.cores is not None:
-        return available_memory() / ranks or math.inf
-    return machine.memory or math.inf
+    return {**first.to_dict(), "words": layout_text(first.options), "why": why, "runners_up": others, "note": note}

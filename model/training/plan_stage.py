@@ -55,6 +55,8 @@ def plan_stage(
     memory = options.get("memory")
     asked = Asked(options.get("hardware"), options.get("nodes"), options.get("calibrate", False))
     if asked.name is not None:
+        if options.get("device") is not None:
+            raise ValueError(f"--device must be absent with --hardware, which decides it, got {options['device']}")
         content = plan_times(task, config.training, asked=asked, memory=memory, folder=config.root)
         files.write_json(config.root / "plan-train-hardware.json", content)
         return

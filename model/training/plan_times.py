@@ -7,19 +7,17 @@ called modelled wherever it is printed.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from model.costs import calibrate, hardware
+from model.costs import hardware
 from model.costs.hardware import HERE, Hardware
-from model.training.planner import parse_memory, size_text
-from model.training.rehearsal import rehearse
+from model.training import this_machine
+from model.training.planner import parse_memory
 from model.training.task import PlannedTask
 from model.training.timing import Prediction, layout_text, ranked
 from pipeline import files
@@ -81,11 +79,13 @@ def plan_times(
     console = Console(stderr=True)
     if asked.calibrate:
         with console.status("measuring this machine"):
-            machine = measure_here(task, options)
+            machine = this_machine.measure(task, options)
         files.write_json(path, machine.to_dict())
     assert asked.name is not None
     machine = hardware.known(asked.name, measured=path)
     ranks = options.layout.world_size if asked.nodes is None else asked.nodes * machine.per_node
+    if asked.nodes is None and asked.name == HERE and machine.cores is not None:
+        machine = this_machine.shared_by(machine, ranks)
     limit = float(parse_memory(memory)) if memory is not None else machine.memory or math.inf
     device = "cpu" if machine.cores is not None else "cuda"
     with console.status("") as status:
@@ -98,13 +98,8 @@ def plan_times(
             device_type=device,
             progress=lambda text: status.update(f"rehearsing {text}"),
         )
-    if not found:
-        raise ValueError(
-            f"training must fit into {size_text(int(limit))} per rank, got no layout of {counted(ranks, 'rank')} that "
-            f"does; take more nodes, a smaller model, or a training.batch_size that more ranks divide"
-        )
     _print(found, machine)
-    origin = "measured on this machine" if machine.measured else "modelled"
+    origin = "operations measured on this machine, the rest modelled" if machine.measured else "modelled"
     return {
         "hardware": machine.name,
         "origin": origin,
@@ -113,16 +108,6 @@ def plan_times(
         "limit": None if math.isinf(limit) else limit,
         "layouts": [prediction.to_dict() for prediction in found],
     }
-
-
-def measure_here(task: PlannedTask[Any], options: Training) -> Hardware:
-    """This machine, for the operations of the configured step."""
-    cuda = torch.cuda.is_available()
-    work = rehearse(task, options, device_type="cuda" if cuda else "cpu").work
-    assert work is not None
-    device = torch.device("cuda" if cuda else "cpu")
-    cores = len(os.sched_getaffinity(0)) // torch.get_num_threads()
-    return calibrate.measure([work], device=device, cores=cores)
 
 
 def _print(found: list[Prediction], machine: Hardware) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.network.cut import NetworkConfig
-from model.parallel.wrap import plan_for
+from model.training.layouts import Least, splits, thrifts
 from model.training.rehearsal import Footprint, footprint
 from model.training.task import PlannedTask
 from pipeline.sections import Training
@@ -121,18 +121,19 @@ def nearest_fit(
         limit: bytes of a rank.
         device: "cpu" or "cuda".
     """
-    sizes = _sizes(task.network)
+    least = Least(task.network)
     for arrangement in _arrangements(task.network, options):
-        if _least(arrangement, *sizes) > limit:
+        if least(arrangement) > limit:
             continue
         thriftiest = _changed(arrangement, {"recompute": True, "micro_batch": 1})
         smallest = _attempt(task, thriftiest, device)
         if smallest is None or smallest.peak > limit:
             continue
-        for candidate in _thrifts(arrangement):
-            found = None if candidate == options else _attempt(task, candidate, device)
-            if found is not None and found.peak <= limit:
-                return candidate, found
+        for recompute in dict.fromkeys([arrangement.recompute, True]):
+            for candidate in thrifts(arrangement, recompute=recompute):
+                found = None if candidate == options else _attempt(task, candidate, device)
+                if found is not None and found.peak <= limit:
+                    return candidate, found
         return thriftiest, smallest
     return None
 
@@ -149,16 +150,12 @@ def size_text(count: int) -> str:
 def _arrangements(network: NetworkConfig, options: Training) -> Iterator[Training]:
     """Layouts from near to far, the configured one first."""
     own = options.layout
-    allowed = [c for c in range(1, own.world_size * _MOST_RANKS + 1) if _allows(network, c)]
     seen = set()
     factor = 1
     while factor <= _MOST_RANKS:
         world = own.world_size * factor
-        splits = sorted(
-            (c for c in allowed if world % c == 0 and options.batch_size % (world // c) == 0),
-            key=lambda c: (abs(c - own.channel), c),
-        )
-        for channel in splits:
+        near = sorted(splits(network, options, ranks=world), key=lambda c: (abs(c - own.channel), c))
+        for channel in near:
             data = world // channel
             shardings = dict.fromkeys([own.sharding, "fsdp"] if data > 1 else [own.sharding])
             trunks = dict.fromkeys([own.trunk, "tensor", "sequence"] if channel > 1 else [own.trunk])
@@ -169,43 +166,6 @@ def _arrangements(network: NetworkConfig, options: Training) -> Iterator[Trainin
                         seen.add(key)
                         yield _changed(options, {f"layout.{name}": value for name, value in settings.items()})
         factor *= 2
-
-
-def _allows(network: NetworkConfig, channel: int) -> bool:
-    try:
-        plan_for(network, ranks=channel)
-    except ValueError:
-        return False
-    return True
-
-
-def _thrifts(options: Training) -> Iterator[Training]:
-    """The same layout with smaller micro-batches, then with recomputation too."""
-    whole = -(-options.batch_size // options.layout.data)
-    sizes = [min(options.micro_batch or whole, whole)]
-    while sizes[-1] > 1:
-        sizes.append(sizes[-1] // 2)
-    for recompute in dict.fromkeys([options.recompute, True]):
-        for size in sizes:
-            yield _changed(options, {"recompute": recompute, "micro_batch": None if size == whole else size})
-
-
-def _least(options: Training, in_stacks: int, elsewhere: int) -> int:
-    """Bytes that every rank needs at least: parameters, gradients, moments and averages, cut where the layout cuts."""
-    layout = options.layout
-    stack_ranks = 1 if layout.trunk == "replicated" else layout.channel
-    sharded = layout.data if layout.sharding == "fsdp" else 1
-    parameters = (in_stacks / stack_ranks + elsewhere / layout.channel) / sharded
-    copies = 4 + (options.ema_decay > 0)
-    return int(parameters * copies * (8 if options.precision == "float64" else 4))
-
-
-def _sizes(network: NetworkConfig) -> tuple[int, int]:
-    """Numbers of parameters in stacks that may be cut, and elsewhere."""
-    with torch.device("meta"):
-        whole = network.build(seed=None)
-    in_stacks = sum(p.numel() for stack in whole.stacks() for p in stack.module.parameters())
-    return in_stacks, sum(p.numel() for p in whole.parameters()) - in_stacks
 
 
 def _attempt(task: PlannedTask[Any], options: Training, device: str) -> Footprint | None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.costs.collectives import buffers
 from model.costs.operators import Recorder, Work
-from model.costs.parts import BATCHES, OPTIMISER, Parts, in_order
+from model.costs.parts import BATCHES, ELSEWHERE, OPTIMISER, Parts, in_order
 from model.network import folded
 from model.parallel import wrap
 from model.parallel.allocations import Allocations
@@ -208,7 +208,8 @@ def rehearse(task: PlannedTask[Any], options: Training, *, device_type: str = "c
         if as_gpu:
             stack.enter_context(as_on_gpu())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        count = stack.enter_context(Allocations(device.type, block=_GPU_BLOCK if device_type == "cuda" else 1))
+        block = _GPU_BLOCK if device_type == "cuda" else 1
+        count = stack.enter_context(Allocations(device.type, block=block, owner=lambda: ELSEWHERE))
         rank = Rehearsal(task, options, mesh=mesh, device=device, seed=None, as_gpu=as_gpu)
         rank.tell_apart(count)
         watch = _Watch(staged=device_type == "cpu")

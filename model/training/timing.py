@@ -1,22 +1,27 @@
 """How long a training takes on a machine, and which layout is fastest there: modelled from a rehearsal of the step.
 
 Contract: nothing here has run on the machine in question, unless it is this one and was measured. Candidates are all
-layouts of the ranks that the network allows, each with the least thrift (smaller micro-batches, recomputation) that
-makes it fit; what is chosen is the fastest, and among layouts within a hundredth of it the one that needs least memory.
+layouts of the ranks that the network allows, each with the largest micro-batch that fits, without and with
+recomputation. What is chosen is the fastest, and among layouts within a hundredth of it the one that needs least
+memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from model.costs.hardware import Hardware
 from model.costs.roofline import StepTime, step_time
-from model.parallel.wrap import plan_for
+from model.parallel.wrap import LayoutError
+from model.training.layouts import Least, arrangements, first_fits
+from model.training.planner import size_text
 from model.training.rehearsal import Footprint, rehearse
 from model.training.task import PlannedTask
 from pipeline.sections import Training
+from pipeline.words import counted
 
 _ALIKE = 0.01
 """Steps that differ by less are alike."""
@@ -100,7 +105,7 @@ def ranked(
     device_type: str,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Prediction]:
-    """Every layout of some ranks that fits, the best first.
+    """Every layout of some ranks that fits, the best first; at least one.
 
     Args:
         task: what is trained.
@@ -110,20 +115,33 @@ def ranked(
         limit: bytes of a rank.
         device_type: "cpu" or "cuda", whose rules of memory apply.
         progress: told what is tried next.
+
+    Raises:
+        ValueError: none fits, or batch, groups and heads allow none.
     """
-    found = []
-    for candidate in arrangements(task, options, ranks=ranks):
-        for thrift in thrifts(candidate):
-            progress(layout_text(thrift))
-            try:
-                prediction = predict(task, thrift, machine=machine, device_type=device_type)
-            except ValueError:
-                break  # heads or hidden features that the ranks do not divide
-            if prediction.footprint.peak <= limit:
-                found.append(prediction)
-                break
+    least = Least(task.network)
+
+    def attempt(candidate: Training) -> Prediction | None:
+        progress(layout_text(candidate))
+        prediction = predict(task, candidate, machine=machine, device_type=device_type)
+        return prediction if prediction.footprint.peak <= limit else None
+
+    found: list[Prediction] = []
+    tried = 0
+    for arrangement in arrangements(task.network, options, ranks=ranks):
+        tried += 1
+        if least(arrangement) > limit:
+            continue
+        try:
+            if math.isfinite(limit):  # otherwise all of them fit
+                thriftiest = arrangement.model_copy(update={"recompute": True, "micro_batch": 1})
+                if attempt(thriftiest) is None:
+                    continue
+            found += first_fits(arrangement, attempt)
+        except LayoutError:
+            tried -= 1  # heads or hidden features that the ranks do not divide
     if not found:
-        return []
+        raise ValueError(_nothing(options, ranks=ranks, limit=limit if tried else math.inf))
     fastest = min(prediction.time.total for prediction in found)
 
     def order(prediction: Prediction) -> tuple[bool, float]:
@@ -133,31 +151,17 @@ def ranked(
     return sorted(found, key=order)
 
 
-def arrangements(task: PlannedTask[Any], options: Training, *, ranks: int) -> Iterator[Training]:
-    """Every layout of some ranks that channels and the batch allow."""
-    for channel in (c for c in range(1, ranks + 1) if ranks % c == 0):
-        data = ranks // channel
-        try:
-            plan_for(task.network, ranks=channel)
-        except ValueError:
-            continue
-        if options.batch_size % data:
-            continue
-        for trunk in ("replicated", "tensor", "sequence") if channel > 1 else ("replicated",):
-            for sharding in ("ddp", "fsdp") if data > 1 else ("ddp",):
-                values = {"data": data, "channel": channel, "trunk": trunk, "sharding": sharding}
-                yield options.model_copy(update={"layout": type(options.layout)(**values)})
-
-
-def thrifts(options: Training) -> Iterator[Training]:
-    """A layout as configured, with recomputation, and then with ever smaller micro-batches."""
-    whole = -(-options.batch_size // options.layout.data)
-    size = min(options.micro_batch or whole, whole)
-    for recompute in dict.fromkeys([options.recompute, True]):
-        yield options.model_copy(update={"recompute": recompute, "micro_batch": None if size == whole else size})
-    while size > 1:
-        size //= 2
-        yield options.model_copy(update={"recompute": True, "micro_batch": size})
+def _nothing(options: Training, *, ranks: int, limit: float) -> str:
+    """Why there is no layout; `limit` is infinite where it is not to blame."""
+    if math.isinf(limit):
+        return (
+            f"training.batch_size, channel groups and heads must be divisible by the ranks of some layout, got "
+            f"{counted(ranks, 'rank')} and a batch of {options.batch_size}"
+        )
+    return (
+        f"training must fit into {size_text(int(limit))} per rank, got no layout of {counted(ranks, 'rank')} that "
+        "does; take more ranks or a smaller model"
+    )
 
 
 def layout_text(options: Training) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +15,11 @@ import pytest
 from rich.console import Console
 
 from model.costs.hardware import HARDWARE
-from model.costs.roofline import StepTime
+from model.costs.operators import OperatorClass, Tally, Work
+from model.costs.roofline import StepTime, step_time
 from model.parallel.launch import process_group
-from model.training import choose, timing
+from model.parallel.wrap import LayoutError
+from model.training import choose, layouts, this_machine, timing
 from model.training.plan_times import Asked
 from model.training.rehearsal import Footprint
 from model.training.timing import Prediction
@@ -47,8 +51,11 @@ def test_auto_is_a_layout(tmp_path: Path) -> None:
     assert config.paths.train == config_with(tmp_path, {}).paths.train
     with pytest.raises(ValueError, match=r"ranks and memory are for a layout that is chosen"):
         config_with(tmp_path, {"ranks": 2})
-    with pytest.raises(ValueError, match=r"data and channel must be absent where the layout is chosen"):
+    with pytest.raises(ValueError, match=r"data must be absent where the layout is chosen"):
         config_with(tmp_path, {"auto": True, "data": 2})
+    with pytest.raises(ValueError, match=r"trunk and sharding must be absent .* got tensor and fsdp"):
+        config_with(tmp_path, {"auto": True, "trunk": "tensor", "sharding": "fsdp"})
+    assert config_with(tmp_path, {**config.training.layout.model_dump()}).training.layout == config.training.layout
     with pytest.raises(ValueError, match=r"must say which layout to plan, got auto"):
         run_plan(config)
 
@@ -66,11 +73,12 @@ def test_the_fastest_that_fits_is_first(monkeypatch: pytest.MonkeyPatch) -> None
         known = {4: (1.0, 100), 2: (2.0, 50), 1: (2.01, 20)}
         seconds, peak = known[data]
         if options.layout.trunk == "sequence":
-            raise ValueError("heads")
+            raise LayoutError("heads")
         return fabricated(options, seconds=seconds * (1.3 if thrifty else 1.0), peak=peak // (2 if thrifty else 1))
 
     monkeypatch.setattr(timing, "predict", predicted)
-    monkeypatch.setattr(timing, "plan_for", lambda *_, **__: None)
+    monkeypatch.setattr(layouts, "plan_for", lambda *_, **__: None)
+    monkeypatch.setattr(timing, "Least", lambda _: lambda _: 0)
     task = SimpleNamespace(network=None)
     asked: Any = {"machine": HARDWARE["a100"], "ranks": 4, "device_type": "cuda"}
 
@@ -82,9 +90,71 @@ def test_the_fastest_that_fits_is_first(monkeypatch: pytest.MonkeyPatch) -> None
     assert order(1000) == [(4, False), (2, False), (1, False)]
     assert order(60) == [(4, True), (2, False), (1, False)]  # 1.3 s recomputed is less than 2 s
     assert order(49) == [(1, False), (2, True)]
-    assert order(9) == []
+    with pytest.raises(ValueError, match="no layout of 4 ranks that does; take more ranks"):
+        order(9)
     monkeypatch.setattr(timing, "_ALIKE", 0.01)
     assert order(50)[0] == (4, True)
+
+
+def test_ranks_that_nothing_divides_are_told_from_memory_that_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches memory blamed for ranks, and an infinite limit that is printed."""
+
+    def refuse(*_: Any, ranks: int) -> None:
+        if ranks > 1:
+            raise ValueError("groups")
+
+    monkeypatch.setattr(layouts, "plan_for", refuse)
+    monkeypatch.setattr(timing, "Least", lambda _: lambda _: 0)
+    asked: Any = {"machine": HARDWARE["a100"], "ranks": 3, "device_type": "cuda"}
+    with pytest.raises(ValueError, match="must be divisible by the ranks of some layout, got 3 ranks and a batch of 8"):
+        timing.ranked(SimpleNamespace(network=None), Training(batch_size=8), limit=math.inf, **asked)  # type: ignore[arg-type]
+
+
+def test_a_smaller_micro_batch_is_tried_without_recomputation() -> None:
+    """Catches recomputation where smaller micro-batches fit without, and either of them where nothing is needed."""
+
+    def fits(limit: int) -> list[tuple[int | None, bool]]:
+        def attempt(options: Training) -> Training | None:
+            peak = (options.micro_batch or 8) * (4 if options.recompute else 10)
+            return options if peak <= limit else None
+
+        return [(found.micro_batch, found.recompute) for found in layouts.first_fits(Training(batch_size=8), attempt)]
+
+    assert fits(80) == [(None, False)]
+    assert fits(40) == [(4, False), (None, True)]
+    assert fits(9) == [(2, True)]
+    assert fits(3) == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "title"),
+    [("NVIDIA GH200 480GB", "gh200"), ("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-40GB", "a100")],
+)
+def test_a_gpu_is_known_by_its_longest_name(
+    gpu: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a GH200 planned as an H200, and memory of a data sheet where the device says how much it has."""
+    cuda = SimpleNamespace(is_available=lambda: True, get_device_name=lambda: gpu, mem_get_info=lambda: (1, 40 * 10**9))
+    monkeypatch.setattr(this_machine.torch, "cuda", cuda)
+    assert this_machine.of_training(tmp_path / "none.json", ranks=2) == (HARDWARE[title], None)
+    assert this_machine.memory_of_a_rank() == 40e9
+    measured = replace(HARDWARE["a100"], name="here", title="a login node", cores=4)
+    (tmp_path / "hardware.json").write_text(json.dumps(measured.to_dict()))
+    machine, note = this_machine.of_training(tmp_path / "hardware.json", ranks=2)
+    assert machine == HARDWARE[title]
+    assert "measured on another kind of device" in str(note)
+    (tmp_path / "hardware.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"hardware.json must hold this machine's figures"):
+        this_machine.of_training(tmp_path / "hardware.json", ranks=2)
+
+
+def test_ranks_on_a_measured_processor_share_it(tmp_path: Path) -> None:
+    """Catches ranks that are planned as if each had the whole machine that was measured."""
+    one = replace(HARDWARE["a100"], name="here", cores=1, per_node=1)
+    (tmp_path / "hardware.json").write_text(json.dumps(one.to_dict()))
+    machine, _ = this_machine.of_training(tmp_path / "hardware.json", ranks=2)
+    work = Work({OperatorClass("copy_", "float32", (1,)): Tally(1, 0.0, 1e9)})
+    assert step_time(work, machine, ranks=2).operations == 2 * step_time(work, machine, ranks=1).operations
 
 
 def test_what_a_training_takes_follows_from_the_step() -> None:
@@ -152,13 +222,13 @@ def test_results_do_not_depend_on_a_layout_that_is_chosen(
 @pytest.mark.slow
 def test_a_choice_says_why_and_what_came_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a choice for another number of ranks, or for more memory than a rank has."""
-    monkeypatch.setattr(choose, "_machine", lambda *_, **__: HARDWARE["a100"])
-    found = choose.best(config_with(tmp_path, {"auto": True, "ranks": 2}), Forecasting.planned)
+    monkeypatch.setattr(choose, "of_training", lambda *_, **__: (HARDWARE["a100"], None))
+    found = choose.best(config_with(tmp_path, {"auto": True, "ranks": 2}), Forecasting.planned, 80e9)
     assert found["layout"]["data"] == 2
     assert "by the model of NVIDIA A100" in found["why"]
     assert all(other["ranks"] == 2 for other in found["runners_up"])
     small = config_with(tmp_path, {"auto": True, "ranks": 2, "memory": "10kB"})
-    assert "no layout of 2 ranks that does" in choose.best(small, Forecasting.planned)["refused"]
+    assert "no layout of 2 ranks that does" in choose.best(small, Forecasting.planned, 80e9)["refused"]
 
 
 class Here:
@@ -171,7 +241,7 @@ class Here:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def submit(self, _function: Any, config: Any, planned: Any) -> Any:
+    def submit(self, _function: Any, config: Any, _planned: Any, _available: float) -> Any:
         prediction = fabricated(config.training.model_copy(update={"layout": Layout()}), seconds=1.0, peak=1)
         found = {**prediction.to_dict(), "words": "w", "why": "1 s a step", "runners_up": []}
         return SimpleNamespace(result=lambda: found)
