@@ -87,6 +87,7 @@ ranks: $(TEST_READY) ## only the tests that start several ranks
 
 bench: $(TEST_READY) ## run every benchmark; results go to benchmarks/results
 	@for script in $(filter-out %/digests.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python "$$script" $(ARGS); done
+	@python benchmarks/support/scaling_page.py
 
 paper: $(TEST_READY) ## model the figures of the D-CHAG paper and write docs/paper.md; minutes
 	@for name in gains memory sizes cluster pays; do echo "== $$name"; python -W ignore "benchmarks/paper/$$name.py" $(ARGS); done

@@ -10,7 +10,7 @@ order of samples; the spread of the base over seeds says which differences count
 benchmarks/results/recipe.json has for the same budget are not made again. Needs the demo's store: `make demo` first.
 Also writes docs/recipe.md and its figure.
 
-    python benchmarks/recipe.py --seconds 160                            # all variants, one seed
+    python benchmarks/recipe.py                                          # all variants, one seed
     python benchmarks/recipe.py --only base patches --seeds 0 1 2        # some, over three seeds
 """
 
@@ -168,6 +168,11 @@ class Study:
         path = RESULTS / "recipe.json"
         found = json.loads(path.read_text()) if path.exists() else {}
         same = found.get("budget") == budget and found.get("threads") == given.threads
+        if found and not same and not given.fresh:
+            raise SystemExit(
+                f"error: {path.name} holds runs of {found['budget']} on {found['threads']} thread(s), got {budget} on "
+                f"{given.threads}; ask for the same, or start anew with --fresh"
+            )
         self.rates: dict[str, float] = found["steps_per_second"] if same else {}
         self.rows: list[dict[str, Any]] = found["rows"] if same else []
 
@@ -202,10 +207,11 @@ class Study:
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--data", default=str(ROOT / "results" / "demo" / "data"), help="folder of the demo's store")
-    command.add_argument("--seconds", type=float, default=160.0, help="of training, for each run")
-    command.add_argument("--threads", type=int, default=torch.get_num_threads())
+    command.add_argument("--seconds", type=float, default=240.0, help="of training, for each run")
+    command.add_argument("--threads", type=int, default=1)
     command.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     command.add_argument("--seeds", nargs="+", type=int, default=[0])
+    command.add_argument("--fresh", action="store_true", help="drop runs of another budget")
     given = options(command, one)
     study = Study(given, f"{given.seconds:g} s")
     for name in dict.fromkeys(map(paced_like, given.only)):

@@ -1,9 +1,10 @@
-"""What more minutes of training give: the demo's planet and network, longer, with more years and more steps in a row.
+"""What more minutes of training give: the demo's planet and network, longer, with more years and more of
+the time at three and four steps in a row.
 
 Each run has the demo's configuration with the settings of LONGER and as many steps as fit into its minutes at the rate
 of a short run, so that the load of the machine during the real run changes nothing; then all init times of the test
 months are forecast and scored. Trainings resume when rerun; finished ones are only scored again. References are the
-demo's scores, so `make demo` first. Also redraws the figure of docs/recipe.md.
+demo's scores, so `make demo` first.
 
     python benchmarks/training_time.py --minutes 15 60 120
 """

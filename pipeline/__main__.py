@@ -163,7 +163,9 @@ def plan(
             "--hardware", help="Time and best layouts on it (train): h200, mi250x, ... or here (this machine)."
         ),
     ] = None,
-    nodes: Annotated[int | None, typer.Option("--nodes", help="Of the hardware; the layout's ranks if absent.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", help="How many of --hardware; else the layout's ranks.")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, for --hardware here (train).")
     ] = False,

@@ -27,7 +27,7 @@ from tests.pipeline.test_config import every_key
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [
-    *sorted((ROOT / "benchmarks").glob("*.py")),
+    *sorted((ROOT / "benchmarks").rglob("*.py")),
     *sorted((ROOT / "workflows").rglob("*.yaml")),
     ROOT / "workflows" / "Snakefile",
     ROOT / "environment.yml",
@@ -252,8 +252,17 @@ def test_files_that_a_page_names_exist(path: Path) -> None:
     text = path.read_text()
     named = {name.rstrip(".") for name in re.findall(rf"(?<![\w/.>-])(?:{folders})/[\w./-]+", text)}
     absent = {name for name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()}
-    absent |= {link for link in re.findall(r"\]\((\w[\w/.-]+)\)", text) if not (path.parent / link).exists()}
+    for file, heading in re.findall(r"\]\((\w[\w/.-]+|)(?:#([\w-]+))?\)", text):
+        target = path.parent / file if file else path
+        if not target.exists() or (heading and heading not in headings(target)):
+            absent.add(f"{file}#{heading}")
     assert absent == set()
+
+
+def headings(page: Path) -> set[str]:
+    """Of a page, as links to them are written."""
+    found = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
 
 
 def test_benchmarks_put_the_project_on_their_path() -> None:

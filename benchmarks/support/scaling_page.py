@@ -53,10 +53,10 @@ MEMORY_TEXT = "`plan --stage train` against {what}."
 STEP_TIME_TEXT = (
     "`model.costs` against {what}; patches of 4 cells, batch 4. Of {settings} settings the median error is "
     "{median_error:.0%}, the worst {worst_error:.0%}; of {pairs} pairs of layouts of one network the faster one was "
-    "known in {pairs_right:.0%}. The goals, 10%, 25% and 90%, are met on one rank alone. The machine was shared with "
-    "other work all the time (load average {hardware[load_average]} on {hardware[cores]} cores), which holds up ranks "
-    "that wait for one another more than it holds up a micro-benchmark; how much of the error that explains was not "
-    "found out. On two ranks, sharded layouts are predicted worst.\n\n"
+    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). On one rank the first two are met; pairs exist on two and "
+    "four ranks only. The load average was {hardware[load_average]} on {hardware[cores]} cores, and other work "
+    "holds up ranks that wait for one another more than a micro-benchmark. On two ranks, sharded layouts are predicted "
+    "worst.\n\n"
     "![Predicted against measured step times](images/step_time.png)"
 )
 LOADER_TEXT = (

@@ -25,7 +25,8 @@ class StepTime:
 
     Attributes:
         operations: of the rank's own work.
-        host: by which preparing operations takes longer than doing them, or all of it where nothing runs ahead.
+        host: time for launching operations that work on the device does not hide; all of it where the host cannot run
+            ahead.
         communication: waited for.
         hidden: of communication that passes behind work.
         flops: of the rank.

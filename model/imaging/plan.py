@@ -14,7 +14,7 @@ def run_plan(config: ImagingConfig, **options: Unpack[PlanOptions]) -> None:
     task = Autoencoding.planned(config)
     per_tile = len(task.network.channels) * config.data.tile**2 * 4 // config.training.layout.channel
     otherwise = (
-        "every tile of the training images takes {size} of host memory where there is room for all; they are read "
-        "from the store otherwise"
+        "every tile of the training images takes {size} of host memory if all of them fit; otherwise they are read "
+        "from the store"
     )
     plan_stage(task, config, what="a_tile", host_bytes=per_tile, otherwise=otherwise, **options)

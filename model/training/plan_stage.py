@@ -64,6 +64,6 @@ def plan_stage(
     content[f"bytes_of_{what}_in_host_memory"] = host_bytes
     files.write_json(config.root / "plan-train.json", content)
     print_plan(found, config.training, name=config.name, device=content["device"])
-    say(f"plan: beside it, {otherwise.format(size=size_text(host_bytes))}")
+    say(f"plan: in addition, {otherwise.format(size=size_text(host_bytes))}")
     if refusal is not None:
         raise ValueError(refusal)

@@ -16,9 +16,7 @@ def run_plan(config: WeatherConfig, **options: Unpack[PlanOptions]) -> None:
     task = Forecasting.planned(config)
     for line in foresight.look_ahead(config):
         say(f"plan: {line}")
-    otherwise = (
-        "the store's fields take {size} of host memory where there is room; they are read from the store otherwise"
-    )
+    otherwise = "the store's fields take {size} of host memory if they fit; otherwise they are read from the store"
     plan_stage(task, config, what="fields", host_bytes=host_bytes(config), otherwise=otherwise, **options)
 
 

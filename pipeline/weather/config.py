@@ -87,8 +87,9 @@ class WeatherConfig(Config):
     def validation_steps(self) -> tuple[int, list[int]]:
         """With which step a model with steps is validated [h], and after how many of them.
 
-        The step that reaches most of the leads of up to a week that are issued, the longest of several; after one,
-        and at those leads; where there is none, at the end of the longest roll-out trained.
+        The step that divides most of the leads of up to a week that are issued, of equals the longest. Scores are
+        taken after one step and at each of these leads; where there are none, also at the end of the longest roll-out
+        that is trained.
         """
         week = [hours for hours in self.forecast.lead_hours if hours <= 168]
         step = max(self.training.step_hours, key=lambda step: (sum(hours % step == 0 for hours in week), step))

@@ -25,6 +25,15 @@ def test_a_constant_factor_has_no_interval() -> None:
             assert values == pytest.approx(np.full((2, 2), right), rel=1e-9)
 
 
+def test_the_root_is_taken_of_the_mean_over_init_times() -> None:
+    """Catches a root of each init time, and one of the mean over seeds: 1 and 3 become 2 and 3, a quarter more."""
+    mse = np.array([[0.5, 1.5], [8.0, 10.0]]).reshape(2, 2, 1, 1)
+    other = np.array([[2.0, 6.0], [9.0, 9.0]]).reshape(2, 2, 1, 1)
+    acc = np.ones((2, 2, 1, 1))
+    value, _, _ = change({"mse": mse, "acc": acc}, {"mse": other, "acc": acc}, block=1)["RMSE"]
+    assert value == pytest.approx(np.full((1, 1), 25.0))
+
+
 def test_intervals_hold_the_change_and_tell_noise_from_a_difference() -> None:
     """Catches intervals of one sample alone, ends in the wrong order, and draws that leave out seeds."""
     flat, noise = made_up(), made_up(1)

@@ -212,6 +212,7 @@ def test_killed_at_any_moment(atmosphere: Atmosphere, configure: Configure, tmp_
     times = np.datetime64("2001-01-01", "ns") + np.arange(9) * np.timedelta64(6, "h")
     atmosphere(times=times, **fine).to_netcdf(tmp_path / "source.nc")
     whole = configure([tmp_path / "source.nc"], name="whole", slab_times=1)
+    forked.run(["pipeline", "--version"], cwd=root)  # the first one waits for what all share to be loaded
     start = time.monotonic()
     done = forked.run(command(whole, tmp_path), cwd=root)
     assert done.returncode == 0, done.stderr
