@@ -214,7 +214,9 @@ def main() -> None:
         "curves": lambda: curves_table(given.folder.resolve(), given.set),
     }
     for part in [given.part] if given.part else parts:
-        print(write(f"hyperspectral_{part}", measured[part]()), flush=True)
+        found = measured[part]()
+        print(json.dumps({key: value for key, value in found.items() if key != "losses"}))
+        print(write(f"hyperspectral_{part}", found), flush=True)
 
 
 if __name__ == "__main__":

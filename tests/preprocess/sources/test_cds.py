@@ -160,7 +160,7 @@ def test_killed_run_takes_its_place_in_the_queue_again(tmp_path: Path, root: Pat
         path.write_text(configuration.dump(config))
         process = forked.start(["pipeline", "fetch", "--config", str(path)], cwd=root, output=tmp_path)
         jobs = config.paths.downloads / "jobs.json"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 400
         while not (jobs.exists() and len(json.loads(jobs.read_text())) == 3):
             assert time.monotonic() < deadline
             assert process.exitcode is None
