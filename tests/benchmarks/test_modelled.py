@@ -34,4 +34,17 @@ def test_a_deep_step_follows_from_shallow_ones(setting: Setting, monkeypatch: py
     times = step_time(whole.work, scale.MACHINE, ranks=setting.ranks, data=whole.data)
     assert found.waiting == pytest.approx(times.communication, rel=0.02, abs=1e-9)
     assert found.seconds == pytest.approx(times.total, rel=0.03)
-    assert modelled.Model(replace(setting)).at(12, data=setting.data).seconds == found.seconds
+
+
+def test_more_data_ranks_follow_from_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches sums of gradients over another number of ranks, or over links that they do not cross."""
+    monkeypatch.setitem(scale.SIZES, "tiny", (256, 3))
+    two = Setting(TREES["L"][0], "tiny", 32, 2, data=2)
+    eight = replace(two, data=8)  # on two nodes
+    found = modelled.Model(two).at(12, data=8)
+    whole = rehearse(Forecast(eight.network(depth=3)), eight.options(batch=12), device_type="cuda")
+    assert whole.work is not None
+    times = step_time(whole.work, scale.MACHINE, ranks=eight.ranks, data=whole.data)
+    assert found.peak == pytest.approx(whole.footprint.peak, rel=0.01)
+    assert found.seconds == pytest.approx(times.total, rel=0.03)
+    assert found.waiting == pytest.approx(times.communication, rel=0.15)  # scalars of all ranks cross nodes too
