@@ -42,34 +42,37 @@ CONFIGS = ROOT / "workflows" / "config"
 LEADS = ("24", "72", "168")
 PROBE = 24
 """Steps of a short run."""
+BARE = "model.features=[]"
+"""Neither season nor latitude at the input, as the demo was before."""
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "direct": [],
+    "without season and latitude": [BARE],
+    "latitude alone": ["model.features=[latitude]"],
     "one step only": ["training.rollout=[[0, 1]]"],
     "up to two steps": ["training.rollout=[[0, 1], [0.5, 2]]"],
-    "four steps, from 40%": ["training.rollout=[[0, 1], [0.4, 2], [0.6, 3], [0.8, 4]]"],
     "up to three steps": ["training.rollout=[[0, 1], [0.5, 2], [0.75, 3]]"],
+    "four steps, from 40%": ["training.rollout=[[0, 1], [0.4, 2], [0.6, 3], [0.8, 4]]"],
     "up to five steps": ["training.rollout=[[0, 1], [0.3, 2], [0.5, 3], [0.7, 4], [0.85, 5]]"],
-    "four steps early": ["training.rollout=[[0, 1], [0.25, 2], [0.45, 3], [0.65, 4]]"],
     "gradients of the last step": ["training.rollout_gradients=last"],
     "anomaly as target": ["model.predicts=anomaly"],
     "steps of 12 h": ["training.step_hours=[12]"],
-    "steps of 48 h": ["training.step_hours=[48]", "forecast.lead_hours=[48, 96, 144, 240, 336, 720]"],
-    "steps of 24 and 48 h": ["training.step_hours=[24, 48]"],
-    "noise on inputs": ["training.input_noise=0.1"],
-    "loss by pressure": ["training.pressure_weighted=true"],
+    "steps of 12 and 24 h": ["training.step_hours=[12, 24]"],
+    "steps of 12 h, without season and latitude": ["training.step_hours=[12]", BARE],
+    "steps of 24 and 48 h, without season and latitude": ["training.step_hours=[24, 48]", BARE],
+    "noise on inputs, without season and latitude": ["training.input_noise=0.1", BARE],
+    "loss by pressure, without season and latitude": ["training.pressure_weighted=true", BARE],
     "patches": ["model.output=patches"],
     "overlap of 1": ["model.output_margin=1"],
     "overlap of 4": ["model.output_margin=4"],
     "smooth": ["model.output=smooth"],
     "adaptive norm": ["model.conditioning=adaptive_norm"],
-    "season": ["model.features=[season]"],
-    "season, latitude": ["model.features=[season, latitude]"],
+    "adaptive norm, without season and latitude": ["model.conditioning=adaptive_norm", BARE],
     "width 256": ["model.width=256"],
+    "width 256, without season and latitude": ["model.width=256", BARE],
     "width 768": ["model.width=768", "model.heads=12"],
     "depth 1": ["model.depth=1"],
-    "depth 3": ["model.depth=3"],
-    "depth 4": ["model.depth=4"],
+    "depth 3, without season and latitude": ["model.depth=3", BARE],
     "patch 4, width 256": ["model.patch=4", "model.width=256"],
     "unit C": ["model.unit=C"],
     "batch 8": ["training.batch_size=8"],
@@ -79,11 +82,10 @@ VARIANTS: dict[str, list[str]] = {
     "weight decay 0.1": ["training.weight_decay=0.1"],
     "no averaging": ["training.ema_decay=0.0"],
     "no rotation": ["training.roll_longitude=false"],
-    "U-Net": ["model.architecture=unet"],
-    "ResNet": ["model.architecture=resnet"],
+    "U-Net, without season and latitude": ["model.architecture=unet", BARE],
+    "ResNet, without season and latitude": ["model.architecture=resnet", BARE],
 }
 SAME_RATE = (
-    "training.rollout_gradients",
     "training.input_noise",
     "training.pressure",
     "training.learning",
@@ -150,9 +152,10 @@ def configured(case: dict[str, Any], folder: Path, *, steps: int) -> Config:
 
 
 def paced_like(name: str) -> str:
-    """The variant whose steps take as long: the base where only settings differ that cost nothing."""
-    free = all(item.startswith(SAME_RATE) for item in VARIANTS[name])
-    return "base" if free and name != "direct" else name
+    """The variant whose steps take as long: the base, or that without features, where the rest costs nothing."""
+    costly = [item for item in VARIANTS[name] if not item.startswith(SAME_RATE)]
+    known = {(): "base", (BARE,): "without season and latitude"}
+    return name if name == "direct" else known.get(tuple(costly), name)
 
 
 class Study:
