@@ -23,11 +23,9 @@ from model.costs.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from model.costs.hardware import HERE, Hardware
 from model.costs.operators import OperatorClass, Spec, Tally, Work
 from model.costs.roofline import ideal_seconds
-from model.parallel.collectives import all_gather
+from model.parallel.collectives import all_gather, reduce_scatter
 from model.parallel.launch import from_main
 
-# renamed in torch 2.13
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _REPEATS = 5
 _LEFT = 0.01
 """Share of a step's roofline that classes which are not measured may have together."""
@@ -226,7 +224,7 @@ def _usual(kind: str, count: int, device: torch.device) -> float:
         if kind == ALL_GATHER:
             all_gather(whole, part)
         elif kind == REDUCE_SCATTER:
-            _reduce_scatter(part, whole)
+            reduce_scatter(part, whole)
         else:
             dist.all_reduce(whole)
         _finish(device)

@@ -137,6 +137,8 @@ class Recorder:
         if func.namespace not in _WORKING or func in _OF_RANKS or packet in _NOTHING or _is_view(func):
             return None
         moved = bytes_moved(func, args, named, result)
+        if not moved:
+            return None  # tensors without elements
         flops = flops_of(packet, args, named, result)
         tally = self.work.operators.setdefault(_class_of(packet, args, moved, flops), Tally())
         tally.count += 1

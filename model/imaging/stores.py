@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.imaging.inference import Job
+from pipeline.imaging.config import SIMULATED
 from pipeline.store import ArraySpec, SlabStore, contract_digest
 
 if TYPE_CHECKING:
@@ -108,5 +109,5 @@ def _contract(job: Job, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def _attributes(job: Job, what: str) -> dict[str, Any]:
-    data = "simulated plants" if job.store.label == "simulated" else job.store.label
+    data = SIMULATED if job.store.label == "simulated" else job.store.label
     return {"title": f"{what} by {job.config.name} of {data}", "source": job.store.label}

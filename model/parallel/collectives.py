@@ -92,6 +92,7 @@ def sum_forward_keep_backward(values: Tensor, *, group: dist.ProcessGroup) -> Te
 
 # renamed in torch 2.13
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class _GatherSlice(torch.autograd.Function):

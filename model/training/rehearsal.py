@@ -226,7 +226,7 @@ def rehearse(task: PlannedTask[Any], options: Training, *, device_type: str = "c
 
 
 class _Watch:
-    """What the count of allocations asks about every operation, and what a step does while `recorder` is set.
+    """Shows every operation to a recorder, and tells the count of allocations of the buffers of collectives.
 
     Args:
         staged: whether the backend is gloo, which allocates beside the tensors of a collective; NCCL does not.

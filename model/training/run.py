@@ -50,8 +50,8 @@ def train_stage(config: Config, make: Make[B], *, planned: Planned, folder: RunF
         console: for messages and the progress bar.
 
     Raises:
-        ValueError: the data do not fit the configuration, the number of ranks is not the layout's, or the loss is not
-            finite.
+        ValueError: the data do not fit the configuration, the number of ranks is not the layout's, no layout fits that
+            could be chosen, or the loss is not finite.
     """
     with launch.process_group(world_size=config.training.layout.world_size) as device:
         options, chosen = settled(config, planned, folder=folder.root, console=console)

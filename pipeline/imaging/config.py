@@ -13,6 +13,9 @@ from pipeline.imaging.sections_model import Evaluation, Masking, Model, Reconstr
 from pipeline.imaging.stages import STAGES
 from pipeline.stages import Paths
 
+SIMULATED = "simulated plants"
+"""What titles and figures call images that nobody measured."""
+
 
 class ImagingPaths(Paths):
     """Every path of an experiment with images; the names follow from `pipeline.imaging.stages`."""

@@ -31,8 +31,6 @@ METHODS = {
 }
 """Of predictions of traits."""
 
-SIMULATED = "simulated plants"
-"""What figures call images that nobody measured."""
 CHART = (4.5, 3.7)
 """Width and height of a chart in inches."""
 IMAGE = (4.5, 5.2)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from evaluate import text
 from evaluate.imaging.report import tables
-from evaluate.imaging.report.drawing import SIMULATED
 from evaluate.imaging.report.results import Results
 from evaluate.imaging.report.sentences import findings
 from evaluate.imaging.traits.indices import INDICES
 from evaluate.page.pictures import Picture, PictureGroup
 from evaluate.page.rendering import render_page
-from pipeline.imaging.config import ImagingConfig
+from pipeline.imaging.config import SIMULATED, ImagingConfig
 from pipeline.words import counted
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "imaging.html.j2"

@@ -18,7 +18,6 @@ from evaluate.imaging.complete import complete_report, shown_digest
 from evaluate.imaging.facts import ScoreFacts
 from evaluate.imaging.reading import Reconstructions
 from evaluate.imaging.report import score_charts, trait_figures
-from evaluate.imaging.report.drawing import SIMULATED
 from evaluate.imaging.report.image_figures import FIGURES, image_group
 from evaluate.imaging.report.page import Figures, render
 from evaluate.imaging.report.results import Results
@@ -30,7 +29,7 @@ from evaluate.page.pictures import Picture, PictureGroup
 from evaluate.page.rendering import write_page
 from pipeline import files, provenance
 from pipeline.console import progress, say
-from pipeline.imaging.config import ImagingConfig
+from pipeline.imaging.config import SIMULATED, ImagingConfig
 from pipeline.imaging.image_store import TRAIT_UNITS, ImageStore
 from pipeline.imaging.normals import ImageNormals
 from pipeline.store import open_store
