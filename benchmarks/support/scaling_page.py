@@ -6,8 +6,14 @@ python benchmarks/support/scaling_page.py
 from __future__ import annotations
 
 import json
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from pipeline.words import counted
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 PAGE = RESULTS.parent.parent / "docs" / "scaling.md"
@@ -53,10 +59,8 @@ MEMORY_TEXT = "`plan --stage train` against {what}."
 STEP_TIME_TEXT = (
     "`model.costs` against {what}; patches of 4 cells, batch 4. Of {settings} settings the median error is "
     "{median_error:.0%}, the worst {worst_error:.0%}; of {pairs} pairs of layouts of one network the faster one was "
-    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). On one rank the first two are met; pairs exist on two and "
-    "four ranks only. The load average was {hardware[load_average]} on {hardware[cores]} cores, and other work "
-    "holds up ranks that wait for one another more than a micro-benchmark. On two ranks, sharded layouts are predicted "
-    "worst.\n\n"
+    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). By ranks: {by_ranks}. What ranks take from one another "
+    "while they wait is not in the model.\n\n"
     "![Predicted against measured step times](images/step_time.png)"
 )
 LOADER_TEXT = (
@@ -126,6 +130,19 @@ def curves(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def by_ranks(rows: list[dict[str, Any]]) -> str:
+    """Errors of predicted step times, for each number of ranks."""
+    found = []
+    for ranks in sorted({row["ranks"] for row in rows}):
+        errors = [row["error"] for row in rows if row["ranks"] == ranks]
+        sizes = [abs(error) for error in errors]
+        found.append(
+            f"{counted(ranks, 'rank')} median {statistics.median(sizes):.0%}, worst {max(sizes):.0%}, "
+            f"{statistics.median(errors):+.0%} in the middle"
+        )
+    return "; ".join(found)
+
+
 def loader(content: dict[str, Any]) -> str:
     """The fastest run of each loader, and the ratios."""
     best: dict[str, dict[str, Any]] = {}
@@ -150,6 +167,7 @@ def page() -> str:
         for device in ("cpu", "cuda"):
             content = read(name.format(device))
             if content:
+                content["by_ranks"] = by_ranks(content["rows"]) if name == "step_time_{}" else ""
                 kind = "bfloat16 on a GPU" if device == "cuda" else "float32 on a processor"
                 about = f"{text.format(**content)} {where(content)}"
                 parts.append(f"## {title}, {kind}\n{about}\n\n{table(content['rows'], columns)}\n")
