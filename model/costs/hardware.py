@@ -140,7 +140,7 @@ def known(name: str, *, measured: Path | None) -> Hardware:
         raise ValueError(f"hardware {HERE!r} must be measured first, got no {measured}; add --calibrate")
     try:
         return from_dict(json.loads(measured.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             f"{measured} must hold this machine's figures, got something else or those of another version; run "
             "plan --stage train --calibrate again"

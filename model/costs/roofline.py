@@ -76,21 +76,23 @@ def step_time(
         for key, tally in work.operators.items()
     )
     host = crowd * (work.calls * machine.host[0] + work.wrapped * machine.host[1])
-    waiting, hideable = 0.0, {True: 0.0, False: 0.0}
+    waiting = sums = shards = 0.0
     for collective, count in work.collectives.items():
         seconds = count * collective_seconds(collective, machine)
-        if machine.runs_ahead and collective.group == data:
-            hideable[collective.kind == ALL_REDUCE] += seconds
-        else:
+        if not machine.runs_ahead or collective.group != data:
             waiting += seconds
-    hidden = hidden_seconds(operations, sums=hideable[True], shards=hideable[False])
+        elif collective.kind == ALL_REDUCE:
+            sums += seconds
+        else:
+            shards += seconds
+    hidden = hidden_seconds(operations, sums=sums, shards=shards)
     ahead = max(0.0, host - operations) if machine.runs_ahead else host
     by_type: dict[str, float] = {}
     for key, tally in work.operators.items():
         by_type[key.dtype] = by_type.get(key.dtype, 0.0) + tally.flops
     kind = max(by_type, key=lambda k: by_type[k], default="float32")
     peak = machine.peak(products if kind == "float32" else kind)
-    waiting += sum(hideable.values()) - hidden
+    waiting += sums + shards - hidden
     return StepTime(operations, ahead, waiting, hidden, work.flops, peak)
 
 

@@ -65,8 +65,8 @@ def _choice(config: Config, planned: Planned, *, folder: Path, console: Console)
     options = config.training
     asked = options.model_dump(include={"batch_size", "micro_batch", "recompute"})
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    measured = files.read_json(kept) if (kept := config.root / "hardware.json").exists() else None
-    of_machine = {"device": device, "measured": measured and contract_digest(measured)}
+    measured = kept.read_text(encoding="utf-8") if (kept := config.root / "hardware.json").exists() else ""
+    of_machine = {"device": device, "measured": contract_digest({"text": measured})}
     question = {"ranks": options.layout.world_size, "memory": options.layout.memory, **asked, **of_machine}
     if path.exists() and (before := files.read_json(path))["question"] == question:
         console.print(f"train: layout as before: {before['words']}", markup=False)
@@ -95,10 +95,11 @@ def best(config: Config, planned: Planned, available: float) -> dict[str, Any]:
     """
     options = config.training
     ranks, memory = options.layout.world_size, options.layout.memory
-    machine, note = of_training(config.root / "hardware.json", ranks=ranks)
-    kind = "cuda" if machine.cores is None else "cpu"
-    limit = float(parse_memory(memory)) if memory is not None else available
+    note = None
     try:
+        machine, note = of_training(config.root / "hardware.json", ranks=ranks)
+        kind = "cuda" if machine.cores is None else "cpu"
+        limit = float(parse_memory(memory)) if memory is not None else available
         found = ranked(planned(config), options, machine=machine, ranks=ranks, limit=limit, device_type=kind)
     except ValueError as error:
         return {"refused": str(error), "note": note}

@@ -58,13 +58,16 @@ def first_fits(options: Training, attempt: Callable[[Training], T | None]) -> Se
         options: with the layout.
         attempt: gives something where such a training fits, None where it does not.
     """
+    configured = next(thrifts(options, recompute=options.recompute))
+    if (result := attempt(configured)) is not None:
+        return [result]  # more thrift could only be slower
+    if attempt(options.model_copy(update={"recompute": True, "micro_batch": 1})) is None:
+        return []
     found = []
     for recompute in dict.fromkeys([options.recompute, True]):
-        for number, candidate in enumerate(thrifts(options, recompute=recompute)):
-            if (result := attempt(candidate)) is not None:
+        for candidate in thrifts(options, recompute=recompute):
+            if candidate != configured and (result := attempt(candidate)) is not None:
                 found.append(result)
-                if number == 0:
-                    return found  # more thrift could only be slower
                 break
     return found
 

@@ -133,10 +133,6 @@ def ranked(
         if least(arrangement) > limit:
             continue
         try:
-            if math.isfinite(limit):  # otherwise all of them fit
-                thriftiest = arrangement.model_copy(update={"recompute": True, "micro_batch": 1})
-                if attempt(thriftiest) is None:
-                    continue
             found += first_fits(arrangement, attempt)
         except LayoutError:
             tried -= 1  # heads or hidden features that the ranks do not divide

@@ -148,6 +148,15 @@ def test_a_gpu_is_known_by_its_longest_name(
         this_machine.of_training(tmp_path / "hardware.json", ranks=2)
 
 
+def test_a_choice_that_fails_is_told_to_every_rank(tmp_path: Path) -> None:
+    """Catches an error of rank 0 alone, for which the other ranks wait."""
+    config = config_with(tmp_path, "auto")
+    config.root.mkdir(parents=True, exist_ok=True)
+    (config.root / "hardware.json").write_text("[]")
+    found = choose.best(config, Forecasting.planned, 1e9)
+    assert "hardware.json must hold this machine's figures" in found["refused"]
+
+
 def test_ranks_on_a_measured_processor_share_it(tmp_path: Path) -> None:
     """Catches ranks that are planned as if each had the whole machine that was measured."""
     one = replace(HARDWARE["a100"], name="here", cores=1, per_node=1)
