@@ -59,8 +59,8 @@ MEMORY_TEXT = "`plan --stage train` against {what}."
 STEP_TIME_TEXT = (
     "`model.costs` against {what}; patches of 4 cells, batch 4. Of {settings} settings the median error is "
     "{median_error:.0%}, the worst {worst_error:.0%}; of {pairs} pairs of layouts of one network the faster one was "
-    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). By ranks: {by_ranks}. What ranks take from one another "
-    "while they wait is not in the model.\n\n"
+    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). By ranks: {by_ranks}. The model has no "
+    "waiting for a rank that happens to be slower.\n\n"
     "![Predicted against measured step times](images/step_time.png)"
 )
 LOADER_TEXT = (

@@ -2,7 +2,9 @@
 
 Contract: every class is measured with the shapes, strides and types of one of its operations, the costliest classes
 first, until those left are a small share of the step. Times are the least of several calls, less the overhead of a
-call. Where ranks share a machine, all of them measure at once, so that what they take from one another counts.
+call; operations too large for the cache of a core start without it. Where ranks share a machine, as many as there are
+cores measure at once, so that what they take from one another counts; more ranks than cores take turns, which
+`step_time` reckons with.
 """
 
 from __future__ import annotations
@@ -33,13 +35,18 @@ _LARGE = 2048
 """Side of the matrices that give the peak."""
 _COPIED = 64 * 2**20
 """Bytes of the copy that gives the bandwidth, beyond any cache of a core."""
+_CACHED = 2**20
+"""Bytes of an operation that find place in the cache of a core, where the operation before has left them."""
 _OPERATIONS = 20 * 6 + 4
 """Of twenty small linear layers and a sum, forward and backward."""
 _WRAPPED = 120e-6
 """What an operation on DTensors takes where it cannot be measured, without other ranks [s]."""
 _LINK = (2**10, 2**20, 2**23)
 """Bytes of the collectives that give latency and bandwidth between ranks."""
-_TIMES = 15
+_TIMES = 10
+"""Collectives in a row, each after some work."""
+_BEFORE = 384
+"""Side of the matrices whose product is that work."""
 KINDS = (ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE)
 
 
@@ -49,7 +56,7 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
     Args:
         works: the steps.
         device: of this rank.
-        ranks: that measure at the same time, all of this process group; 1 measures alone.
+        ranks: of this process group, which measure together; 1 measures alone.
         cores: that the ranks share on a CPU.
     """
     together = dist.barrier if ranks > 1 else _alone
@@ -75,23 +82,24 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
         overhead=0.0,
         host=_host(device),
         runs_ahead=cuda,
-        cores=None if cuda else max(cores or 1, ranks),
+        cores=None if cuda else cores or ranks,
         links=links,
     )
     if ranks > 1:
         machine = from_main(machine)  # all must measure the same classes in the same order
+    idle = machine.cores is not None and ranks > 1 and dist.get_rank() >= machine.cores
     total = Work()
     for work in works:
         total.add(work)
     efficiencies = {}
     for key, tally in _costly(total, machine):
         together()
-        seconds = _measured(tally, device)
+        seconds = None if idle else _measured(tally, device)
         if seconds is not None:
             flops_once, bytes_once = tally.of_example
             ideal = ideal_seconds(flops_once, bytes_once, dtype=key.dtype, machine=machine)
             efficiencies[str(key)] = ideal / seconds
-    return Hardware(**{**machine.to_dict(), "efficiencies": efficiencies})
+    return Hardware(**{**machine.to_dict(), "efficiencies": from_main(efficiencies) if ranks > 1 else efficiencies})
 
 
 def _costly(work: Work, machine: Hardware) -> list[tuple[OperatorClass, Tally]]:
@@ -117,9 +125,10 @@ def _measured(tally: Tally, device: torch.device) -> float | None:
     args, named = tree_map(lambda value: _tensor(value, device), (args, named))
     if "device" in named:
         named = {**named, "device": device}
+    cold = tally.of_example[1] > _CACHED
     try:
-        call = _least(lambda: function(*args, **named), device, cold=True)
-        return max(call - _least(_empty_call, device, cold=True), 1e-8)
+        call = _least(lambda: function(*args, **named), device, cold=cold)
+        return max(call - _least(_empty_call, device, cold=cold), 1e-8)
     except (RuntimeError, IndexError):
         return None
 
@@ -196,7 +205,7 @@ def _host(device: torch.device) -> tuple[float, float]:
 
 
 def _links(device: torch.device) -> dict[str, tuple[float, float]]:
-    """Bandwidth and latency by kind of collective, as a ring would have them: the median of calls, means over ranks.
+    """Bandwidth and latency by kind of collective, as a ring would have them; means over ranks.
 
     A step waits for many of them, so what one usually takes counts here, not the least.
     """
@@ -214,22 +223,37 @@ def _links(device: torch.device) -> dict[str, tuple[float, float]]:
 
 
 def _usual(kind: str, count: int, device: torch.device) -> float:
-    """Median seconds of a collective of so many float32."""
+    """Seconds that a collective of so many float32 adds to the work before it.
+
+    Ranks come to a collective from work, not all in the same moment, and on a processor with fewer cores than ranks
+    one that has received waits for its turn: a collective by itself would take less than it does in a step.
+    """
     ranks = dist.get_world_size()
     whole, part = torch.zeros(count, device=device), torch.zeros(count // ranks, device=device)
-    seconds = []
-    for _ in range(_TIMES):
-        dist.barrier()
-        start = time.perf_counter()
+    a = torch.rand(_BEFORE, _BEFORE, device=device)
+
+    def collective() -> None:
         if kind == ALL_GATHER:
             all_gather(whole, part)
         elif kind == REDUCE_SCATTER:
             reduce_scatter(part, whole)
         else:
             dist.all_reduce(whole)
-        _finish(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+
+    added = []
+    for _ in range(_REPEATS):
+        seconds = []
+        for last in (_alone, collective):
+            dist.barrier()
+            start = time.perf_counter()
+            for _ in range(_TIMES):
+                a @ a
+                last()
+            dist.barrier()
+            _finish(device)
+            seconds.append(time.perf_counter() - start)
+        added.append((seconds[1] - seconds[0]) / _TIMES)
+    return max(statistics.median(added), 1e-7)
 
 
 _ONE: Tensor = torch.ones(())

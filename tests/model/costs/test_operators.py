@@ -14,6 +14,7 @@ from model.costs.collectives import Collective
 from model.costs.hardware import HARDWARE, HERE, Hardware, from_dict, known
 from model.costs.operators import OperatorClass, Recorder, Tally, Work
 from model.costs.roofline import step_time
+from tests.model.parallel.harness import run_distributed
 
 
 class Shown(TorchDispatchMode):
@@ -132,3 +133,44 @@ def test_calibration_measures_what_costs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.peak("float32") == peak
     assert machine.efficiencies["mm float32 1x128x64x64 tn"] == pytest.approx(flops / peak / 0.25, rel=0.01)
     assert step_time(work, machine, ranks=1).operations == pytest.approx(0.25 * work.calls, rel=0.01)
+
+
+def test_only_what_no_cache_holds_starts_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches small operations that pay for cold caches, and large ones that find their operands there."""
+    asked = []
+
+    def least(call: object, _device: torch.device, cold: bool = False) -> float:
+        asked.append(cold)
+        return 1.0
+
+    monkeypatch.setattr(calibrate, "_least", least)
+    small, large = seen(torch.exp, torch.ones(2**10)), seen(torch.exp, torch.ones(2**20))
+    for work, cold in ((small, False), (large, True)):
+        asked.clear()
+        (tally,) = work.operators.values()
+        calibrate._measured(tally, torch.device("cpu"))
+        assert asked == [cold, cold]
+
+
+def measured_on_one_core() -> tuple[int, dict[str, float], int | None]:
+    """Operations that this rank measured, and what it holds in the end."""
+    calls = []
+    calibrate._LARGE, calibrate._COPIED = 64, 2**16
+    measured = calibrate._measured
+
+    def counted(tally: Tally, device: torch.device) -> float | None:
+        calls.append(tally)
+        return measured(tally, device)
+
+    calibrate._measured = counted
+    work = seen(lambda a, b: (a @ b).softmax(0), torch.ones(64, 64), torch.ones(64, 64))
+    machine = calibrate.measure([work], device=torch.device("cpu"), ranks=2, cores=1)
+    return len(calls), dict(machine.efficiencies), machine.cores
+
+
+def test_ranks_beyond_the_cores_wait_while_others_measure() -> None:
+    """Catches operations timed on a core that two ranks share, for which `step_time` reckons once more."""
+    (measured, held, cores), (waited, same, _) = run_distributed(measured_on_one_core, 2)
+    assert (measured, waited, cores) == (2, 0, 1)
+    assert held == same
+    assert len(held) == 2
