@@ -69,6 +69,10 @@ class Autoencoding:
         """All of a batch, at any time."""
         return batch
 
+    def passes(self, progress: float) -> int:  # noqa: ARG002
+        """One, at any time."""
+        return 1
+
     def example(self, samples: int, *, channels: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tiles:
         """A batch of the right shapes; with bands hidden where some are, which takes most memory."""
         config, network = self.config, self.network

@@ -11,13 +11,14 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline import files
 from pipeline.console import MinuteLine, duration
@@ -119,17 +120,25 @@ class TrainingBar:
         total: steps of the whole run.
         done: steps done before.
         batch_size: samples a step.
+        passes: how often the network is applied in a step, by the share of the training that is over; steps take
+            time in proportion to it.
         seconds: time that is left for training where that is limited.
     """
 
     def __init__(
-        self, console: Console, *, total: int, done: int, batch_size: int, seconds: float | None = None
+        self,
+        console: Console,
+        *,
+        total: int,
+        done: int,
+        batch_size: int,
+        passes: Callable[[float], int] = lambda _: 1,
+        seconds: float | None = None,
     ) -> None:
         self._console, self._total, self._batch_size, self._done = console, total, batch_size, done
         self._ends = None if seconds is None else time.monotonic() + seconds
-        text = ("train", "{task.fields[text]}", "left")
-        name, state, left = map(TextColumn, text)
-        columns = (name, BarColumn(), MofNCompleteColumn(), state, left, TimeRemainingColumn())
+        self._passes = list(accumulate((passes(step / total) for step in range(total)), initial=0))
+        columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("train", total=total, completed=done, text="")
         self._began, self._line = time.monotonic(), MinuteLine(done=done)
@@ -147,12 +156,13 @@ class TrainingBar:
         """After a step."""
         now = time.monotonic()
         rate = (step - self._done) / max(now - self._began, 1e-9)
-        text = f"loss {loss:.4f}, {rate * self._batch_size:.1f} samples/s"
+        passed = self._passes[step] - self._passes[self._done]
+        left = (self._passes[-1] - self._passes[step]) / passed * (now - self._began)
+        left = left if self._ends is None else max(0.0, min(left, self._ends - now))
+        text = f"loss {loss:.4f}, {rate * self._batch_size:.1f} samples/s, {duration(left)} left"
         self._progress.update(self._task, completed=step, text=text)
         if not self._console.is_terminal and self._line.due(step) is not None:
-            left = (self._total - step) / rate
-            left = left if self._ends is None else max(0.0, min(left, self._ends - now))
-            self._console.print(f"train: step {step} of {self._total}, {text}, {duration(left)} left", highlight=False)
+            self._console.print(f"train: step {step} of {self._total}, {text}", highlight=False)
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -111,6 +111,13 @@ class Task(PlannedTask[B], Protocol[B]):
             progress: share of the training that is over, by steps or by time; the same on all ranks.
         """
 
+    def passes(self, progress: float) -> int:
+        """How often a step applies the network to each sample, where that changes in the course of the training.
+
+        Args:
+            progress: share of the training that is over, as for `used`.
+        """
+
     def validate(self, predict: Predict, data: Any, *, mesh: DeviceMesh, at_once: int) -> dict[str, Any] | None:
         """Scores of fixed samples with "loss" among them, equal on all ranks; None where nothing is validated.
 

@@ -106,7 +106,7 @@ class Trainer(Generic[B]):
         batches = Prefetch(self.data.batch, range(self.step, options.steps))
         limit = None if options.minutes is None else 60.0 * options.minutes - self.seconds
         steps = {"total": options.steps, "done": self.step, "batch_size": options.batch_size}
-        bar = TrainingBar(self.console, **steps, seconds=limit)
+        bar = TrainingBar(self.console, **steps, passes=self.task.passes, seconds=limit)
         began, before, waited = time.perf_counter(), self.seconds, 0.0
         try:
             with bar, launch.stop_signal() as stopping:

@@ -82,6 +82,10 @@ class Forecasting:
             return batch.first(self.config.training.rollout_steps(progress))
         return batch
 
+    def passes(self, progress: float) -> int:
+        """As the schedule says; one for direct forecasts."""
+        return self.config.training.rollout_steps(progress)
+
     def stepper(self, mesh: DeviceMesh, *, device: torch.device) -> Stepper:
         """What this rank reads and predicts, and how it rolls out."""
         if mesh not in self._steppers:  # once, not every step

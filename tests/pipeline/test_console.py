@@ -90,3 +90,19 @@ def test_training_tells_loss_rate_and_time_left(tick: Tick, seconds: float | Non
             tick(1.0 if step < 100 else 2.0)
             bar.update(step, loss=0.25)
     assert file.getvalue() == f"train: step 100 of 1000, loss 0.2500, 7.9 samples/s, {left} left\n"
+
+
+def test_time_left_reckons_with_steps_that_take_longer(tick: Tick) -> None:
+    """Catches half of the real time left where the second half of a training goes through three steps in a row."""
+    console, file = shown(terminal=False)
+
+    def passes(progress: float) -> int:
+        return 3 if progress >= 0.5 else 1
+
+    with TrainingBar(console, total=200, done=0, batch_size=8, passes=passes) as bar:
+        for step in range(1, 111):
+            tick(1.0 if step <= 100 else 3.0)
+            bar.update(step, loss=0.25)
+    lines = file.getvalue().splitlines()
+    assert lines[0].endswith("step 60 of 200, loss 0.2500, 8.0 samples/s, 6 min left")
+    assert lines[-1].endswith("step 107 of 200, loss 0.2500, 7.1 samples/s, 5 min left")

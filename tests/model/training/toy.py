@@ -134,6 +134,9 @@ class PixelTask:
         rows = slice(rank * part, (rank + 1) * part)
         return ImageData(self.network, tuple(channels), rows, self.options.batch_size)
 
+    def passes(self, progress: float) -> int:
+        return 1
+
     def used(self, batch: Images, *, progress: float) -> Images:
         return batch
 
