@@ -95,13 +95,13 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [
         point("Sustained throughput on 1,024 GPUs, D-CHAG against TP alone, both on 8 channel ranks", "more than 2 x",
               f"C {ratio(TREES['C'][0], 1024)}, L {ratio(TREES['L'][0], 1024)}, C fused {ratio(FUSED['C'], 1024)}",
-              "L agrees, C stays below, as in a single group: sums of gradients hide behind the backward pass of all"),
-        point("The fastest layout (within 1% the one that needs least memory), samples as many as fit", "-",
+              "L agrees, C stays below, as in a single group: in all, gradient sums hide behind the backward pass"),
+        point("Fastest layout (within 1%, the one with the least memory), as many samples as fit", "-",
               fastest("weak"),
-              "Single dies with the flat fused stage at any size: with as many samples as fit, sums of gradients hide "
-              "behind the backward pass. Among the layouts of the figure"),
-        point(f"The same with {GLOBAL_BATCH:,} samples a step", "-", fastest("strong"),
-              "With few samples a die the gradients take longer than the backward pass: more channel ranks send less"),
+              "Of the figure's layouts, single dies with the flat fused stage win at any number of GPUs: with as many "
+              "samples as fit, gradient sums hide behind the backward pass"),
+        point(f"The same with {GLOBAL_BATCH:,} samples per step", "-", fastest("strong"),
+              "With few samples per die gradient sums outlast the backward pass; more channel ranks send less"),
     ]  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
     def pair(method: str, channels: int, gpus: int) -> str:
         same = gain(method, channels, gpus, "gain_same_batch")
-        return f"{gain(method, channels, gpus):+.0%} ({same:+.0%} with the batch of TP alone)"
+        return f"{gain(method, channels, gpus):+.0%} ({same:+.0%} at the batch of TP alone)"
 
     def of_operations(channels: int, gpus: int) -> str:
         """Gain of Tree0-C where ranks never wait for one another."""
@@ -128,29 +128,30 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
                     and "fused" not in r["method"]), key=lambda r: r["gain"])["method"] for case in CASES]  # fmt: skip
     return [
         point("Tree0-C, 1.7B, 512 channels, 2 GPUs", "slightly below TP alone", pair(zero, 512, 2),
-              f"Operations alone give {of_operations(512, 2)}, as published: half of the channels in whole heads "
-              "cost as much as all channels in half of the heads, and a merge comes on top. The rest is the sum of the "
-              "tokens' gradients over ranks in TP alone, which the model lets wait over a link of 50 GB/s"),
+              f"Without waiting for other ranks the gain is {of_operations(512, 2)}, as published: half of the "
+              "channels with all heads cost as much as all channels with half of the heads, and the merge comes on "
+              "top. The rest is TP alone waiting for the sum of token gradients over ranks, on a link of 50 GB/s"),
         point("Tree0-C, 1.7B, 1,024 channels, 2 GPUs", "about +60%", pair(zero, 1024, 2),
-              f"Operations alone give {of_operations(1024, 2)}; where the published +60% comes from we do not know. "
-              "The model knows no loss of speed of small batches or of a nearly full memory"),
-        point("Tree0-C, 1.7B, 8 GPUs (512 channels here, not said there)", "about +60%", pair(zero, 512, 8),
+              f"Without waiting for other ranks the gain is {of_operations(1024, 2)}; we do not know where the "
+              "published +60% comes from. The model has no slowdown from small batches or nearly full memory"),
+        point("Tree0-C, 1.7B, 8 GPUs (512 channels here, not stated there)", "about +60%", pair(zero, 512, 8),
               "Agrees: TP alone tokenises all channels on every rank and sums the gradient of all tokens over 8 ranks"),
         point("Best method", "Tree0-L", ", ".join(dict.fromkeys(of_best)),
-              f"Agrees, but with far more: Tree0-L {pair(linear, 512, 2)} at 512 channels on 2 GPUs, "
-              f"{pair(linear, 1024, 8)} at 1,024 on 8. Cross-attention over channels is most of the step of TP alone "
-              "here (keys and values of all channels, whole); it must have been less there; why, we do not know"),
+              f"Agrees, but by far more: Tree0-L {pair(linear, 512, 2)} at 512 channels on 2 GPUs, "
+              f"{pair(linear, 1024, 8)} at 1,024 on 8. Here cross-attention over channels (keys and values of all "
+              "channels, for a rank's heads) is most of the step of TP alone; there it must have been less, we do not "
+              "know why"),
         point("Gains grow with channels", "yes",
               f"Tree0-L on 8 GPUs {gain(linear, 512, 8):+.0%} at 512, {gain(linear, 1024, 8):+.0%} at 1,024",
-              "Agrees: the channel stage of TP alone grows with channels, that of a rank of D-CHAG by its share"),
+              "Agrees: the channel stage grows with all channels in TP alone, with the rank's share in D-CHAG"),
         point("Distributed tokenisation alone, 512 channels, 8 GPUs", "no gain",
-              pair("distributed tokenisation alone", 512, 8), "All tokens cross ranks once more"),
+              pair("distributed tokenisation alone", 512, 8), "All tokens additionally cross the ranks"),
         point("Fused stage in D-CHAG, 1,024 channels, 8 GPUs", "-", pair("D-CHAG Tree0-C, fused", 1024, 8),
-              "Not in the paper: tokens are never formed. Flat on single GPUs, without channel ranks, the fused stage "
-              f"gives {gain('flat, fused', 1024, 8):+.0%}"),
-        point("Recomputation, 512 channels, 2 GPUs", "not said",
+              "Not in the paper: tokens are never formed. A flat network with the fused stage on single GPUs, without "
+              f"channel ranks, gains {gain('flat, fused', 1024, 8):+.0%}"),
+        point("Recomputation, 512 channels, 2 GPUs", "not stated",
               ", ".join(f"{r['method']} {r['gain']:+.0%}" for r in rows if r["recompute"]),
-              "gains over TP alone recomputed too: they depend little on it"),
+              "Gains over TP alone with recomputation: gains depend little on it"),
     ]  # fmt: skip
 
 

@@ -26,11 +26,12 @@ LAYOUTS = {
 }  # fmt: skip
 PUBLISHED_SAVING = {"TP over 8": 0.70, "TP over 8, sharded over 8": 0.75, "TP over 2, sharded over 4": 0.75}
 WHY = {
-    "TP over 8": "a rank of D-CHAG keeps the tokens of an eighth of the channels, but their keys and values whole (-C) "
-    "or none (-L), which brackets the published number",
-    "TP over 8, sharded over 8": "sharding shrinks the states only, so the same bytes saved are more of what is left",
-    "TP over 2, sharded over 4": "half of the channels with whole keys and values are as many bytes as all channels "
-    "with half of them: with two ranks cross-attention units save nothing, linear ones and the fused stage do",
+    "TP over 8": "a D-CHAG rank keeps the tokens of an eighth of the channels, but with full keys and values (-C) or "
+    "none (-L), which brackets the published number",
+    "TP over 8, sharded over 8": "sharding shrinks the states only, so the same saving in bytes is a larger share of "
+    "what is left",
+    "TP over 2, sharded over 4": "half of the channels with full keys and values take as many bytes as all channels "
+    "with half of them: on two ranks cross-attention units save nothing, linear units and the fused stage do",
 }
 METHODS = (ALONE, TREES["C"][0], TREES["L"][0], FUSED["C"])
 
@@ -81,7 +82,7 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         base = of[ALONE.name]
         tokens = sum(base["parts_GB"].get(part, 0.0) for part in ("tokenisation", "aggregation"))
         where = (
-            f"With TP alone tokens, keys and values are {tokens:.0f} of {base['peak_GB']:.0f} GB, parameters and "
+            f"In TP alone tokens, keys and values take {tokens:.0f} of {base['peak_GB']:.0f} GB, parameters and "
             f"states {base['held_GB']:.0f}; "
         )
         found.append(point(f"Memory saved, {layout}", f"up to {published:.0%}", ours, where + WHY[layout]))

@@ -29,15 +29,15 @@ RANGES = {"7B": (30, 70), "15B": (20, 50), "26B": (10, 30)}
 FEW = (1, 2)
 """Samples that are rehearsed: not many fit."""
 STATES = (
-    "Parameters, gradients and moments of AdamW in float32 alone take 80% on 8 dies and 40% on 16; how many GPUs and "
-    "which types the published runs had we do not know. On 8 dies neither TP alone (256 channels) nor D-CHAG (512) "
+    "Parameters, gradients and AdamW moments in float32 alone take 80% on 8 dies and 40% on 16; we do not know how "
+    "many GPUs and which dtypes the published runs used. On 8 dies neither TP alone (256 channels) nor D-CHAG (512) "
     "fits one sample into the 90% that we allow; on 16 both fit. No single number of dies gives both published claims"
 )
 WHY = {
     "7B": "C is a little below the range, L above it: linear units cost next to nothing in the model",
     "15B": "C is a little below the range, L above it: linear units cost next to nothing in the model",
-    "26B": "Above the range: the states fill 8 dies, so 16 are taken and TP's sums over tokens cross two nodes here; "
-    "D-CHAG has no such sums in its channel stage",
+    "26B": "Above the range: the states fill 8 dies, so we use 16, and TP's sums over tokens cross two nodes; D-CHAG "
+    "has no such sums in its channel stage",
 }
 LARGEST: tuple[tuple[Method, int], ...] = (
     (ALONE, 256), (ALONE, 512), (C, 512), (L, 512), (FUSED["C"], 512), (FUSED["C"], 1024), (FUSED["C"], 4096)
@@ -127,13 +127,14 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
     found += [
         point("26B inside a node: 512 channels, 8 GPUs, one sample (more than their memory)", "+10..30%",
-              f"C {faster(C)}, L {faster(L)}", "C agrees: the wider the trunk, the smaller the share of the stage"),
+              f"C {faster(C)}, L {faster(L)}",
+              "C agrees: the wider the trunk, the smaller the share of the channel stage"),
         point("26B, 256 channels, TP alone", "does not fit", both(ALONE, 256), STATES),
         point("26B, 512 channels, D-CHAG", "under 80%", f"C {both(C, 512)}; L {both(L, 512)}", STATES),
         point("26B, fused stage, 512, 1,024 and 4,096 channels", "-",
               "; ".join(both(FUSED["C"], n) for n in (512, 1024, 4096)),
-              "Not in the paper: memory hardly grows with channels. Units of cross-attention are whole on every rank, "
-              "4.3 GB each with their states, which linear units are not"),
+              "Not in the paper: memory hardly grows with channels. Every rank holds whole cross-attention units, 4.3 "
+              "GB each with their states; linear units are far smaller"),
     ]  # fmt: skip
     return found
 

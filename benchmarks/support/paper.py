@@ -50,9 +50,10 @@ def run(
     command = parser(description)
     command.add_argument("--draw", action="store_true", help="only draw and word the results that are there")
     start = time.perf_counter()
+    made: dict[str, Any] = {}
     if command.parse_args().draw:
         before = results(name)
-        found, seconds = before["rows"], before["seconds"]
+        found, seconds, made = before["rows"], before["seconds"], made_as(before)
     else:
         found = rows()
         seconds = round(time.perf_counter() - start, 1)
@@ -60,9 +61,14 @@ def run(
     PICTURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURES / f"{name}.png", dpi=110)
     plt.close(figure)
-    print(write(f"paper_{name}", {**HOW, "seconds": seconds, "points": worded, "rows": found}), f"{seconds} s")
+    print(write(f"paper_{name}", {**made, **HOW, "seconds": seconds, "points": worded, "rows": found}), f"{seconds} s")
     for each in worded:
         print(f"- {each['claim']}: published {each['published']}; ours, modelled: {each['ours']}. {each['why']}")
+
+
+def made_as(before: dict[str, Any]) -> dict[str, Any]:
+    """When and where results that are only drawn again were made."""
+    return {key: before[key] for key in ("date", "hardware")}
 
 
 def results(name: str) -> dict[str, Any]:

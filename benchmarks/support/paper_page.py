@@ -30,19 +30,22 @@ Written by benchmarks/support/paper_page.py from benchmarks/results; `make paper
 (minutes{trained}). **Nothing on this page was measured on a GPU.** The published numbers are those of Tsaris et al.
 (SC25, arXiv 2506.21411), on Frontier; ours are modelled for the same GPUs, dies of an MI250X with 64 GB:
 
-- Memory: the step of the rank that needs most is rehearsed by shape alone, at the paper's widths with one and two trunk
-  blocks, and continued to all (tests/benchmarks/test_modelled.py: within 1% of a whole rehearsal).
-  {memory}
-- Time: operations, bytes and collectives of the same rehearsal through a roofline, rings and trees: half of the peak in
-  matrix products, 0.8 of the bandwidth, 50 GB/s between dies of a node, 12.5 GB/s a die between nodes. {time}
-- Batch: as many samples as fit into nine tenths of 64 GB, 64 a group at most, unless said otherwise; beside it the
-  batch that tensor parallelism alone can have. bfloat16 autocast, parameters and states of AdamW in float32.
-- Model: {sizes}; 512 patches, all channels read and predicted, head of two hidden layers, heads of 128 features.
-- "TP alone" (benchmarks/support/tensor_alone.py): every rank tokenises all channels; cross-attention over them and
-  trunk are cut by heads. On two ranks it equals the flat network to 1e-10 (tests/benchmarks/test_tensor_alone.py). The
-  published implementation forms the tokens: its counterpart is `channel_stage: reference`; *fused* is ours.
-- What the model leaves out: kernels that are slower at small sizes, overlap of tensor-parallel sums with work, RCCL's
-  memory, fragmentation, reading data, and how the published code computes its cross-attention.
+- Memory: the step of the rank that needs most memory is rehearsed with tensors without data, at the paper's widths with
+  one and two trunk blocks, and extrapolated to all blocks (tests/benchmarks/test_modelled.py: within 1% of rehearsing
+  all). {memory}
+- Time: operations, bytes and collectives of the same rehearsal go through a roofline and models of rings and trees, at
+  half of the peak in matrix products, 0.8 of the memory bandwidth, 50 GB/s between dies of a node and 12.5 GB/s per die
+  between nodes. {time}
+- Batch: as many samples as fit into 90% of 64 GB, at most 64 per group of channel ranks, unless stated otherwise; gains
+  are also given at the largest batch of TP alone. bfloat16 autocast, parameters and AdamW states in float32.
+- Model, width x depth: {sizes}; 512 patches, all channels read and predicted, prediction head with two hidden layers,
+  attention heads of 128 features.
+- "TP alone" is tensor parallelism without D-CHAG (benchmarks/support/tensor_alone.py): every rank tokenises all
+  channels; the cross-attention over channels and the trunk are split by heads. On two ranks it equals the flat network
+  to 1e-10 (tests/benchmarks/test_tensor_alone.py). The published implementation forms the tokens: its counterpart is
+  `channel_stage: reference`; *fused* is ours.
+- The model leaves out slower kernels at small sizes, overlap of tensor-parallel sums with compute, RCCL's memory,
+  fragmentation, reading data, and how the published code computes its cross-attention.
 """
 
 
@@ -52,7 +55,7 @@ def page() -> str:
 
     sizes = ", ".join(f"{name} {width} x {depth}" for name, (width, depth) in SIZES.items())
     there = (RESULTS / "paper_parity.json").exists()
-    trained = "; f is trained, in an hour or two, by its own command" if there else ""
+    trained = "; part f is trained by its own command, in an hour or two" if there else ""
     parts = [INTRODUCTION.format(memory=_memory(), time=_time(), sizes=sizes, trained=trained)]
     for name, title in TITLES.items():
         if not (RESULTS / f"paper_{name}.json").exists():
@@ -69,14 +72,15 @@ def page() -> str:
 
 
 TEXTS = {
-    "gains": "1.7B parameters. Yellow: published; dots: with the batch of TP alone; gray and blue: the published "
-    "kinds of method; green: with the fused stage.",
+    "gains": "1.7B parameters. Yellow: published; dots: at the batch of TP alone; gray and blue: the paper's methods; "
+    "green: with the fused stage.",
     "memory": "1.7B parameters, 1,024 channels, at the largest batch of TP alone. Yellow: the published saving.",
-    "sizes": "256 channels; then one sample of 26B parameters with up to 4,096 channels.",
+    "sizes": "256 channels; then 26B parameters with one sample and up to 4,096 channels.",
     "cluster": "1.7B parameters, 512 channels: channel ranks (with the trunk cut over them) times data ranks.",
-    "parity": "The demo's planet and recipe with a width of 256 and 300 steps; flat, and D-CHAG with two and four "
-    "groups, one for each rank. Changes against flat with 95% intervals over seeds and blocks of init times, paired.",
-    "pays": "Both fused, trunk cut by tensor parallelism, the same batch. C/L: units of cross-attention, linear units.",
+    "parity": "The demo's planet and recipe with width 256 and 300 steps: flat, and D-CHAG with two and four groups, "
+    "one per rank. Changes relative to flat, with paired 95% intervals over seeds and blocks of init times.",
+    "pays": "D-CHAG over the flat stage on every rank: both fused, with a tensor-parallel trunk and the same batch. "
+    "C/L: cross-attention units, linear units.",
 }
 
 
@@ -84,9 +88,9 @@ def _memory() -> str:
     path = RESULTS / "memory_cpu.json"
     content: dict[str, Any] = json.loads(path.read_text())
     if "largest_departure" not in content:
-        return "How far rehearsals are from measured memory stands in docs/scaling.md."
+        return "docs/scaling.md compares rehearsed with measured memory."
     return (
-        f"Rehearsed and measured peaks of tensors differ by {content['largest_departure']:.2%} at most over "
+        f"Rehearsed and measured peaks of tensors differ by at most {content['largest_departure']:.2%} over "
         f"{len(content['rows'])} layouts on this project's processor (benchmarks/memory.py)."
     )
 
@@ -97,8 +101,8 @@ def _time() -> str:
         return "The same model has not been compared with measured steps here."
     content: dict[str, Any] = json.loads(path.read_text())
     return (
-        f"The same model, with measured efficiencies, against steps on a processor: median "
-        f"error {content['median_error']:.0%}, worst {content['worst_error']:.0%} over {content['settings']} settings; "
+        f"With measured efficiencies the same model predicts steps on a processor with a median error of "
+        f"{content['median_error']:.0%}, at worst {content['worst_error']:.0%}, over {content['settings']} settings; "
         "that says nothing about the assumed efficiencies of a GPU."
     )
 

@@ -22,28 +22,28 @@ Columns = dict[str, tuple[str, str]]
 CHANNEL_STAGE: Columns = {
     "setting": ("setting", ""), "channels": ("channels", ""), "batch": ("batch", ""), "form": ("form", ""),
     "wall_s": ("time [s]", ".3g"), "tensors_MB": ("tensors [MB]", ".0f"), "memory_MB": ("process [MB]", ".0f"),
-    "wall_over_fused": ("time, times fused", ".1f"), "tensors_over_fused": ("tensors, times fused", ".1f"),
+    "wall_over_fused": ("time / fused", ".1f"), "tensors_over_fused": ("tensors / fused", ".1f"),
 }  # fmt: skip
 STEP: Columns = {
     "form": ("form", ""), "groups": ("groups", ""), "unit": ("unit", ""), "channels": ("channels", ""),
     "wall_s": ("step [s]", ".2f"), "memory_MB": ("process [MB]", ".0f"),
-    "wall_over_fused": ("time, times fused", ".2f"), "memory_over_fused": ("process, times fused", ".2f"),
+    "wall_over_fused": ("time / fused", ".2f"), "memory_over_fused": ("process / fused", ".2f"),
 }  # fmt: skip
 RANKS: Columns = {
     "ranks": ("ranks", ""), "variant": ("variant", ""), "step_s": ("step [s]", ".2f"),
     "parameters_MB": ("parameters [MB]", ".0f"), "gradients_MB": ("gradients [MB]", ".0f"),
     "optimizer_MB": ("optimizer [MB]", ".0f"), "activations_MB": ("activations [MB]", ".0f"),
-    "peak_MB": ("peak [MB]", ".0f"), "peak_over_tp": ("peak, times TP only", ".2f"),
+    "peak_MB": ("peak [MB]", ".0f"), "peak_over_tp": ("peak / TP only", ".2f"),
 }  # fmt: skip
 TRAIN: Columns = {
     "model": ("model", ""), "layout": ("layout", ""), "batch": ("batch", ""), "precision": ("precision", ""),
     "compile": ("compiled", ""), "step_s": ("step [s]", ".3g"), "samples_per_second": ("samples/s", ".3g"),
-    "model_GFLOP_per_second": ("GFLOP/s", ".0f"), "matmul_peak_GFLOP_per_second": ("of a matrix product", ".0f"),
+    "model_GFLOP_per_second": ("GFLOP/s", ".0f"), "matmul_peak_GFLOP_per_second": ("GFLOP/s of one product", ".0f"),
     "share_of_peak": ("share", ".2f"),
 }  # fmt: skip
 MEMORY: Columns = {
     "case": ("case", ""), "ranks": ("ranks", ""), "planned_MB": ("planned [MB]", ".1f"),
-    "tensors_MB": ("measured, tensors [MB]", ".1f"), "planned_over_tensors": ("planned over tensors", ".4f"),
+    "tensors_MB": ("measured, tensors [MB]", ".1f"), "planned_over_tensors": ("planned / measured", ".4f"),
     "planning_s": ("planning [s]", ".0f"),
 }  # fmt: skip
 STEP_TIME: Columns = {
@@ -54,38 +54,38 @@ LOADER: Columns = {"loader": ("loader", ""), "threads": ("threads", ""), "sample
 STAGE_TEXT = "Forward and backward, width 1024, 512 patches."
 STEP_TEXT = "Width 1024, depth 8, 108M parameters at 80 channels."
 RANKS_TEXT = "{channels} channels, width {width}, depth {depth}; worst rank."
-TRAIN_TEXT = "Only matrix products of the model count, without recomputation; 80 channels of 32 x 64 cells."
+TRAIN_TEXT = "GFLOP/s count the model's matrix products only, without recomputation; 80 channels of 32 x 64 cells."
 MEMORY_TEXT = "`plan --stage train` against {what}."
 STEP_TIME_TEXT = (
-    "`model.costs` against {what}; patches of 4 cells, batch 4. Of {settings} settings the median error is "
-    "{median_error:.0%}, the worst {worst_error:.0%}; of {pairs} pairs of layouts of one network the faster one was "
-    "known in {pairs_right:.0%} (goals: 10%, 25% and 90%). By ranks: {by_ranks}. The model has no "
-    "waiting for a rank that happens to be slower.\n\n"
+    "`model.costs` against {what}; patches of 4 cells, batch 4. Over {settings} settings the median error is "
+    "{median_error:.0%}, the worst {worst_error:.0%}; in {pairs_right:.0%} of {pairs} pairs of layouts of the same "
+    "network the faster one was predicted (goals: 10%, 25% and 90%). {by_ranks}. The model does not include waiting "
+    "for a rank that happens to be slower.\n\n"
     "![Predicted against measured step times](images/step_time.png)"
 )
 LOADER_TEXT = (
-    "Shuffled samples of the demo's store, batches of {batch}. The floor is zarr only decompressing the same bytes; "
+    "Shuffled samples of the demo's store, batches of {batch}. `floor` is zarr only decompressing the same bytes; "
     "`store` is our loader reading from the store, `memory` our loader after the store has been read into memory."
 )
 READING: Columns = {
     "data": ("data ranks", ""),
     "channel": ("channel ranks", ""),
     "held": ("held in memory", ""),
-    "a_rank_over_one_rank": ("a rank over one alone", ".3f"),
-    "all_over_one_rank": ("all ranks over one alone", ".3f"),
+    "a_rank_over_one_rank": ("per rank / one rank alone", ".3f"),
+    "all_over_one_rank": ("all ranks / one rank alone", ".3f"),
 }
 READING_TEXT = (
-    "Bytes that a rank asks files for until it has its data and {steps} batches, by the kernel's count; the demo's "
-    "store, eight groups. A channel rank reads its own channels, rounded up to chunks of 16, which is why eight ranks "
-    "of ten channels read more than an eighth each; with hundreds of channels little is left of that. A data rank "
-    "that holds the store in memory reads all of it; where there is no room it reads its own samples, and all data "
-    "ranks together little more than one."
+    "Bytes that a rank requests from files until it has its data and {steps} batches, as counted by the kernel; the "
+    "demo's store, eight groups. A channel rank reads its own channels, rounded up to chunks of 16, so eight ranks of "
+    "ten channels read more than an eighth each; with hundreds of channels this hardly matters. A data rank that holds "
+    "the store in memory reads all of it; if memory is too small it reads only its own samples, and all data ranks "
+    "together read little more than one rank alone."
 )
 INTRODUCTION = """# Measured: time and memory
-Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Forms of the same
-function are compared in one run, each in a fresh process, by the minimum time of several repeats. *process* is the peak
-of the whole process above its start, including what libraries keep; *tensors* is the peak of torch's own allocations in
-one call.
+Written by benchmarks/support/scaling_page.py from benchmarks/results; `make bench` measures again. Implementations of
+the same function are compared in one run, each in a fresh process, by their minimum time over several repeats.
+*process* is the peak memory of the whole process above its start, including what libraries keep; *tensors* is the peak
+of torch's own allocations in one call. */ fused*: relative to the fused form.
 """
 
 
@@ -115,7 +115,7 @@ def table(rows: list[dict[str, Any]], columns: Columns) -> str:
 def curves(content: dict[str, Any]) -> str:
     """The comparison of training runs."""
     lines = [
-        "| channel stage | loss on 2 ranks against 1, largest difference | skill at 7 days, mean and std of seeds |"
+        "| channel stage | largest relative change of loss, 1 to 2 ranks | skill at 7 days, mean and std over seeds |"
     ]
     lines.append("|---|---|---|")
     for setting, apart in content["two_ranks_against_one"].items():
@@ -126,7 +126,7 @@ def curves(content: dict[str, Any]) -> str:
             f"{content['steps']} | {skill['mean']:.4f} +- {skill['std']:.4f} ({len(skill['seeds'])} seeds) |"
         )
     ratio = content["final_skill_7_days"]["range of means over seed std, all"]
-    lines.append(f"\nThe means of the three differ by {ratio:.1f} standard deviations of a seed at most.")
+    lines.append(f"\nThe three means differ by at most {ratio:.1f} standard deviations over seeds.")
     return "\n".join(lines)
 
 
@@ -137,8 +137,8 @@ def by_ranks(rows: list[dict[str, Any]]) -> str:
         errors = [row["error"] for row in rows if row["ranks"] == ranks]
         sizes = [abs(error) for error in errors]
         found.append(
-            f"{counted(ranks, 'rank')} median {statistics.median(sizes):.0%}, worst {max(sizes):.0%}, "
-            f"{statistics.median(errors):+.0%} in the middle"
+            f"{counted(ranks, 'rank')}: median {statistics.median(sizes):.0%}, worst {max(sizes):.0%}, "
+            f"median signed error {statistics.median(errors):+.0%}"
         )
     return "; ".join(found)
 
@@ -181,7 +181,7 @@ def page() -> str:
     content = read("training_curves")
     if content:
         parts.append(
-            "## Training with three channel stages\nThe demo's recipe of that time (patches of 4 cells), shortened; "
+            "## Training with three channel stages\nThe demo's recipe at the time (patches of 4 cells), shortened; "
             f"only the channel stage differs. {where(content)}\n\n![Loss of three channel stages on one and two ranks]"
             f"(images/channel_settings.png)\n\n{curves(content)}\n"
         )

@@ -1,8 +1,8 @@
 """Whether forecasts show the patches that they were predicted in, beside the truth's own ratio.
 
 Contract: `evaluate.edges.edge_ratio` of anomalies from the climatology, of forecast and truth at the same valid times,
-over some init times spread evenly over the sample. A factor on the anomalies of a lead and channel changes neither, so
-calibrated and uncalibrated forecasts have the same ratios.
+over some init times spread evenly over the sample. Calibration factors vary slowly with latitude, so calibrated and
+uncalibrated forecasts have nearly the same ratios.
 """
 
 from __future__ import annotations

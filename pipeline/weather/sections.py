@@ -133,7 +133,8 @@ class RemoteSource(Section):
     FREE = frozenset({"retries", "timeout_s", "parallel_requests"})
 
     retries: Annotated[int, Field(ge=0)] = 6
-    """How often a request that failed for a passing reason is made again; waits double from 1 s to 60 s."""
+    """How often a request that failed for a passing reason is made again; waits are drawn below a limit that
+    doubles from 0.5 s to 60 s."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Longest wait for a connection, and longest silence while data are coming, seconds."""
     parallel_requests: Positive = 8

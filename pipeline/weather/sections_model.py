@@ -90,8 +90,8 @@ class Training(sections.Training):
     """Weight channels by (std / anomaly_std)^2: errors count in units of the departures from the climatology,
     not of the whole field, whose variance is mostly the contrast between equator and poles (z, t)."""
     roll_longitude: bool = False
-    """Turn samples by a random number of longitudes, statics too: exact only where the
-    dynamics do not know the longitude (the simulated atmosphere without a diurnal cycle)."""
+    """Turn samples by a random number of longitudes, statics too: exact only where the dynamics do not depend
+    on longitude. In the simulated atmosphere only the daily cycle over land does."""
     climax_channels: list[str] = []
     """Channels of a ClimaX file in its order; empty means those of the published 5.625 degree model."""
 
