@@ -155,7 +155,7 @@ def test_only_what_no_cache_holds_starts_without_it(monkeypatch: pytest.MonkeyPa
 def measured_on_one_core() -> tuple[int, dict[str, float], int | None]:
     """Operations that this rank measured, and what it holds in the end."""
     calls = []
-    calibrate._LARGE, calibrate._COPIED = 64, 2**16
+    calibrate._LARGE, calibrate._COPIED, calibrate._LINK = 64, 2**16, (2**8, 2**9, 2**10)
     measured = calibrate._measured
 
     def counted(tally: Tally, device: torch.device) -> float | None:
@@ -168,6 +168,7 @@ def measured_on_one_core() -> tuple[int, dict[str, float], int | None]:
     return len(calls), dict(machine.efficiencies), machine.cores
 
 
+@pytest.mark.slow
 def test_ranks_beyond_the_cores_wait_while_others_measure() -> None:
     """Catches operations timed on a core that two ranks share, for which `step_time` reckons once more."""
     (measured, held, cores), (waited, same, _) = run_distributed(measured_on_one_core, 2)
