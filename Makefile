@@ -89,11 +89,11 @@ bench: $(TEST_READY) ## run every benchmark; results go to benchmarks/results
 	@for script in $(filter-out %/digests.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; python "$$script" $(ARGS); done
 	@python benchmarks/support/scaling_page.py
 
-paper: $(TEST_READY) ## model the figures of the D-CHAG paper and write docs/paper.md; minutes
+paper: $(TEST_READY) ## recompute the D-CHAG paper's figures with our cost model and write docs/paper.md; takes minutes
 	@for name in gains memory sizes cluster pays; do echo "== $$name"; python -W ignore "benchmarks/paper/$$name.py" $(ARGS); done
 	@python benchmarks/support/paper_page.py
 
-setup: $(DEMO_READY) ## install only; EXTRAS="cloud cluster" adds these extras of pyproject.toml
+setup: $(DEMO_READY) ## only install; EXTRAS="cloud cluster" adds these extras from pyproject.toml
 	@$(if $(EXTRAS),$(call INSTALL,$(EXTRAS)),true)
 
 clean: ## remove caches and results/demo; keep other results and the environment

@@ -1,9 +1,9 @@
 """A free run of a year: the demo's network and those of benchmarks/training_time.py, applied for 365 days.
 
-Bounded is a channel whose departures from the climatology, over any month, have between half and twice the standard
-deviation of the truth, and whose values stay in the plausible range (evaluate/scoring/free_run.py); after Gallusser et
-al. (2025, arXiv 2505.02506), who compare maps of ten years. Needs trained experiments: `make demo`,
-benchmarks/training_time.py. Models that are not asked for keep their rows. Also writes docs/images/free_run.png.
+A channel is bounded if its RMS anomaly over any month is between half and twice the truth's, and its values stay in
+the plausible range (evaluate/scoring/free_run.py); after Gallusser et al. (2025, arXiv 2505.02506), who compare maps of
+ten years. Needs trained experiments: `make demo`, benchmarks/training_time.py. Models that are not asked for keep their
+rows. Also writes docs/images/free_run.png.
 
     python benchmarks/free_run.py
     python benchmarks/free_run.py --longer results/longer --steps 1950 8270
@@ -63,7 +63,7 @@ def entry(name: str, settings: list[str]) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """Standard deviation of departures over the month before, as a share of the truth's, against days."""
+    """RMS anomaly over the preceding month relative to the truth's, against days."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -77,10 +77,10 @@ def draw(rows: list[dict[str, Any]]) -> None:
         axes.set(title=name, xlabel="days", yscale="log", ylim=(0.4, 30))
         axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("departures over the truth's")
+    panels[0].set_ylabel("relative to the truth's")
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.suptitle(
-        "A free run of a year, simulated atmosphere: standard deviation over the month before; gray counts as bounded"
+        "A free run of a year, simulated atmosphere: RMS anomaly over the preceding month; grey counts as bounded"
     )
     figure.savefig(FIGURE, dpi=110)
 

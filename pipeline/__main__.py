@@ -29,9 +29,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override a setting, e.g. training.steps=200. Repeatable.")
 ]
 VerifyOption = Annotated[
-    bool, typer.Option("--verify", help="Compare what is there with its digests; what is damaged is written again.")
+    bool, typer.Option("--verify", help="Check existing outputs against their digests and rewrite what is damaged.")
 ]
-LogOption = Annotated[Path | None, typer.Option("--log", help="Keep a copy of all messages in this file.")]
+LogOption = Annotated[Path | None, typer.Option("--log", help="Also write all messages to this file.")]
 
 
 def _plain_command(name: str) -> None:
@@ -132,9 +132,9 @@ def score(
     config: ConfigOption,
     set_: SetOption = None,
     log: LogOption = None,
-    lead: Annotated[str | None, typer.Option(help="Only print the scores at this lead, e.g. 7d or 36h.")] = None,
-    variable: Annotated[str | None, typer.Option(help="Only print the scores of this channel, e.g. z500.")] = None,
-    region: Annotated[str, typer.Option(help="Of what is printed.")] = "globe",
+    lead: Annotated[str | None, typer.Option(help="Print only the scores at this lead, e.g. 7d or 36h.")] = None,
+    variable: Annotated[str | None, typer.Option(help="Print only the scores of this channel, e.g. z500.")] = None,
+    region: Annotated[str, typer.Option(help="Region of the printed scores.")] = "globe",
 ) -> None:
     """See the table of stages."""
     if lead is None and variable is None:
@@ -151,26 +151,26 @@ def plan(
     set_: SetOption = None,
     log: LogOption = None,
     stage: Annotated[
-        Planned | None, typer.Option("--stage", help="What to look ahead at; making the store when absent.")
+        Planned | None, typer.Option("--stage", help="Stage to plan; by default the one that makes the store.")
     ] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help="Of one rank, e.g. 16GB (train).")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory limit of one rank, e.g. 16GB (train).")] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda (train); this machine's if absent.")
+        str | None, typer.Option("--device", help="cpu or cuda (train); by default this machine's.")
     ] = None,
     hardware: Annotated[
         str | None,
         typer.Option(
-            "--hardware", help="Time and best layouts on it (train): h200, mi250x, ... or here (this machine)."
+            "--hardware", help="Show time and best layouts on h200, mi250x, ... or here: this machine (train)."
         ),
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option("--nodes", help="How many of --hardware; else the layout's ranks.")
+        int | None, typer.Option("--nodes", help="Nodes of --hardware; by default one device per rank of the layout.")
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, for --hardware here (train).")
     ] = False,
 ) -> None:
-    """Say what a run will read, write, need and take, before it starts; status 2 if it does not fit."""
+    """Estimate what a run will read, write and need, and how long it takes; status 2 if it does not fit."""
     asked = {"memory": memory, "device": device, "hardware": hardware, "nodes": nodes, "calibrate": calibrate or None}
     given = {name: value for name, value in asked.items() if value is not None}
     if given and stage != "train":
@@ -187,9 +187,9 @@ def animate(
     config: ConfigOption,
     set_: SetOption = None,
     log: LogOption = None,
-    lead: Annotated[str | None, typer.Option(help="E.g. 7d; the first lead when absent.")] = None,
-    variable: Annotated[str | None, typer.Option(help="E.g. t2m; the first drawn channel when absent.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Init times shown.")] = None,
+    lead: Annotated[str | None, typer.Option(help="E.g. 7d; by default the first lead.")] = None,
+    variable: Annotated[str | None, typer.Option(help="E.g. t2m; by default the first drawn channel.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Number of init times shown.")] = None,
 ) -> None:
     """Write an animation (GIF) of the forecasts beside the truth."""
     settings = load_settings(config, set_)
@@ -202,15 +202,15 @@ def map_(
     config: ConfigOption,
     set_: SetOption = None,
     log: LogOption = None,
-    variable: Annotated[str | None, typer.Option(help="E.g. t850; the first drawn channel when absent.")] = None,
-    lead: Annotated[str | None, typer.Option(help="E.g. 7d or 36h; the first lead when absent.")] = None,
-    metric: Annotated[str | None, typer.Option(help="skill, rmse, acc or bias; skill when absent.")] = None,
+    variable: Annotated[str | None, typer.Option(help="E.g. t850; by default the first drawn channel.")] = None,
+    lead: Annotated[str | None, typer.Option(help="E.g. 7d or 36h; by default the first lead.")] = None,
+    metric: Annotated[str | None, typer.Option(help="skill (default), rmse, acc or bias.")] = None,
     region: Annotated[str, typer.Option(help="E.g. europe, tropics or land.")] = "globe",
-    model: Annotated[str | None, typer.Option(help="E.g. persistence; the experiment's own when absent.")] = None,
+    model: Annotated[str | None, typer.Option(help="E.g. persistence; by default the experiment's own model.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="E.g. 2004-01-15: that forecast beside truth and error, not a score.")
+        str | None, typer.Option(help="E.g. 2004-01-15: draw that forecast, truth and error instead of a score.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file, .png or .pdf; beside the report's when absent.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, .png or .pdf; by default with the figures.")] = None,
 ) -> None:
     """Draw one map: a score of a variable at a lead, or one forecast beside truth and error."""
     settings = load_settings(config, set_)
@@ -227,8 +227,8 @@ def export(
         Format | None,
         typer.Option(
             "--to",
-            help="climax: the training store as .npz files, the default of task forecast; weatherbench2: forecasts; "
-            "model: the weights, one file, the default of the others.",
+            help="climax: the training store as .npz files (default for task forecast); weatherbench2: forecasts; "
+            "model: the weights as one file (default for other tasks).",
         ),
     ] = None,
 ) -> None:
@@ -241,13 +241,13 @@ def export(
 @app.command()
 def validate(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Stores to look through; those of the configuration if none is given.")
+        list[Path] | None, typer.Argument(help="Stores to check; by default those of the configuration.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file (YAML).")] = None,
     set_: SetOption = None,
     log: LogOption = None,
 ) -> None:
-    """Look through any store and list every departure from its contract; status 2 if any."""
+    """Check stores and list every departure from their contract; status 2 if there is any."""
     if config is None and not paths:
         raise ValueError("validate must be given stores or --config, got neither")
     check_checkout()
@@ -261,7 +261,7 @@ def validate(
 
 @app.command()
 def settings(config: ConfigOption, set_: SetOption = None) -> None:
-    """Check a configuration and print all its settings, those it leaves at their defaults too."""
+    """Check a configuration and print all its settings, including defaults."""
     from pipeline.config import dump
 
     typer.echo(dump(load_settings(config, set_)), nl=False)

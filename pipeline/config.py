@@ -26,9 +26,9 @@ class Config(Section):
     """The part of an experiment that every workload has."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Names the results folder."""
+    """Name of the results folder."""
     directory: Path | None = None
-    """Where everything is written; results/<name> when absent."""
+    """Where everything is written; by default results/<name>."""
     task: str
     training: Training = Training()
     compute: Compute = Compute()

@@ -1,7 +1,7 @@
-"""The blocks of the configuration that every workload has: the encoder, its training, and where stages compute.
+"""The configuration sections that every workload has: the encoder, its training, and where stages run.
 
-Contract: a block is immutable and closed to unknown keys. A block that decides the content of an output says with
-`identity` which of its keys do; docs/decisions.md has the reason. `pipeline.config` joins the blocks.
+Contract: a section is immutable and refuses unknown keys. If it affects the content of an output, its `identity` says
+by which keys; docs/decisions.md has the reason. `pipeline.config` joins the sections.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A block of the configuration: immutable, and closed to unknown keys."""
+    """A section of the configuration: immutable, refusing unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
 
     FREE: ClassVar[frozenset[str]] = frozenset()
-    """Keys that change only speed, safety or looks, and so are no part of `identity`."""
+    """Keys that change only speed, safety or looks, and so are left out of `identity`."""
     ADDED: ClassVar[frozenset[str]] = frozenset()
-    """Keys that came later: at their default they are no part of `identity`, so older outputs keep their names."""
+    """Keys added later: left out of `identity` at their default, so that older outputs keep their names."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the content of what is made from this block, JSON-ready."""
+        """The settings that determine what is made from this section, JSON-ready."""
         content = self.model_dump(mode="json", exclude=set(self.FREE))
         fields = type(self).model_fields.items()
         default = {key: to_jsonable_python(field.default) for key, field in fields if key in self.ADDED}
@@ -46,8 +46,8 @@ class Encoder(Section):
     mlp_ratio: float = 4.0
     dropout: Fraction = 0.0
     tree: Literal["none", "Tree0", "Tree2", "Tree4", "Tree8"] | list[int] = "Tree0"
-    """Aggregation inside a group: none gathers all tokens, TreeN puts N units in a first layer,
-    a list gives the number of units of every level."""
+    """Aggregation inside a group: none keeps the tokens of all channels, TreeN has N units in a first level, a list
+    gives the number of units in every level but the last."""
     unit: Literal["C", "L"] = "C"
     """Kind of aggregation unit: C cross-attention with a learned query, L linear over channels."""
     channel_stage: Literal["fused", "reference"] = "fused"
@@ -60,15 +60,15 @@ class Encoder(Section):
 
 
 class Layout(Section):
-    """How ranks are arranged; the product is the number of processes torchrun starts."""
+    """How ranks are arranged; data x channel is the number of processes that torchrun starts."""
 
     data: Positive = 1
     channel: Positive = 1
     trunk: Literal["replicated", "tensor", "sequence"] = "replicated"
     sharding: Literal["ddp", "fsdp"] = "ddp"
     auto: bool = False
-    """Let the training choose, of all layouts of `ranks` that fit into `memory`, the one that should be fastest here;
-    `layout: auto` is short for it. The settings above must then be absent; no result depends on the choice."""
+    """Let training choose the layout: of those for `ranks` that fit into `memory`, the one expected to be fastest here.
+    `layout: auto` is short for this. The settings above must then be absent; results do not depend on the choice."""
     ranks: Positive | None = None
     """Number of ranks when the layout is chosen automatically; one by default."""
     memory: str | None = None
@@ -98,7 +98,7 @@ class Layout(Section):
 
 
 def _spelled_out(given: Any) -> Any:
-    """A layout that is given as the one word auto."""
+    """A layout given as the single word auto."""
     return {"auto": True} if given == "auto" else given
 
 
@@ -112,10 +112,10 @@ class Training(Section):
 
     steps: Positive = 1000
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop when training has taken this long, on whatever machine, and let the learning rate follow the time spent
-    where that is ahead of the steps; None sets no limit."""
+    """Stop training after this long, on any machine; the learning rate follows the clock where that is ahead of the
+    steps. None sets no limit."""
     batch_size: Positive = 16
-    """Global batch, all ranks together."""
+    """Global batch size, over all ranks."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
@@ -124,27 +124,27 @@ class Training(Section):
     ema_decay: Fraction = 0.0
     """Decay of the moving average of weights that forecasts use; 0 switches it off."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """bfloat16 is autocast around the model, for GPUs; float64 is for checks of one layout against another."""
+    """bfloat16: autocast around the model, for GPUs; float64: for comparing layouts."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    """Of products of float32 matrices, in torch's words: high multiplies in TensorFloat-32, medium in bfloat16, where
-    the processor has units for that (many GPUs; CPUs with AMX), and sums in float32; else in float32 all the same."""
+    """Precision of float32 matrix products, in torch's terms: high multiplies in TensorFloat-32, medium in bfloat16, if
+    the processor has units for it (many GPUs; CPUs with AMX), and sums in float32; otherwise float32 throughout."""
     start_from: str | None = None
-    """Fine-tuning: a checkpoint of ours (its folder, or that of a training), a .safetensors file of ours or a file of
-    ClimaX weights to start from. Channels that it lacks start at random and are listed."""
+    """Fine-tuning: start from one of our checkpoints (its folder, or a training's), one of our .safetensors files, or a
+    file of ClimaX weights. Channels missing from it start at random and are listed."""
     micro_batch: Positive | None = None
-    """Samples of one forward pass on one rank; gradients add up to those of the global batch. None: all at once."""
+    """Samples per forward pass on one rank; gradients are accumulated over the global batch. None: all at once."""
     recompute: bool = False
     """Activation checkpointing: less memory, about a third more work."""
     compile: bool = False
     """torch.compile; worth it on a GPU and in long runs."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after this many validations in a row without a better one; 0 never stops early."""
+    """Stop after this many validations in a row without improvement; 0 never stops early."""
     validate_every: Positive = 100
     validation_samples: Positive = 128
     checkpoint_every: Positive = 100
     keep_checkpoints: Positive = 2
     tensorboard: bool = True
-    """Copy the metrics for TensorBoard, where that is installed."""
+    """Also write the metrics for TensorBoard, if it is installed."""
     seed: Annotated[int, Field(ge=0)] = 0
     layout: Annotated[Layout, BeforeValidator(_spelled_out, json_schema_input_type=Layout | Literal["auto"])] = Layout()
 
@@ -159,7 +159,7 @@ class Training(Section):
 
 
 class Slurm(Section):
-    """What a SLURM job of one worker asks for; see docs/cluster.md."""
+    """What the SLURM job of each worker requests; see docs/cluster.md."""
 
     queue: str | None = None
     """Partition."""
@@ -168,21 +168,21 @@ class Slurm(Section):
     interface: str | None = None
     """Network interface of the compute nodes, e.g. ib0."""
     directives: list[str] = []
-    """Further #SBATCH lines, e.g. --constraint=cpu."""
+    """Extra #SBATCH lines, e.g. --constraint=cpu."""
     prologue: list[str] = []
-    """Shell lines before the worker starts, e.g. module load."""
+    """Shell commands to run before the worker starts, e.g. module load."""
 
 
 class Compute(Section):
-    """Where the stage that makes the store computes; no result depends on it."""
+    """Where the stage that writes the store runs; results do not depend on it."""
 
     scheduler: Annotated[str, Field(pattern=r"^(threads|processes|slurm|(tcp|tls|ws|wss|ucx)://\S+)$")] = "threads"
-    """threads: this process; processes: workers on this machine; slurm: one job a worker; or the address of a
-    dask scheduler, e.g. tcp://10.0.0.1:8786."""
+    """threads: this process; processes: workers on this machine; slurm: one job per worker; or the address of a dask
+    scheduler, e.g. tcp://10.0.0.1:8786."""
     workers: Positive | None = None
-    """Number of workers; one a processor for `processes`, 8 for `slurm`; an address brings its own."""
+    """Number of workers; by default one per core for `processes`, 8 for `slurm`. A given scheduler has its own."""
     threads: Positive | None = None
-    """Threads of each worker; all processors for `threads`, one for the others."""
+    """Threads per worker; by default all cores for `threads`, one otherwise."""
     memory: str = "4 GB"
-    """Memory of each worker."""
+    """Memory per worker."""
     slurm: Slurm = Slurm()

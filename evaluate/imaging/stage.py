@@ -103,7 +103,7 @@ def score_traits(config: ImagingConfig, images: ImageStore, normals: ImageNormal
         return TraitFacts(reason=reason, left_out=unknown), []
     held_out, training = _labelled(config, images, normals, names)
     if min(len(held_out.images), len(training.images)) < FEWEST_IMAGES:
-        few = f"leaves are in {len(training.images)} training and {len(held_out.images)} held-out images only"
+        few = f"only {len(training.images)} training and {len(held_out.images)} held-out images show leaves"
         return TraitFacts(reason=few, left_out=unknown), []
     methods, left_out = inputs_of(images.wavelengths, list(training.inputs))
     if not config.evaluation.untrained:

@@ -123,10 +123,10 @@ def _pictures(gallery: Gallery, case: Case) -> list[Picture]:
     if comparisons is not None:
         acc, rmse = comparisons
         size = float(np.sqrt((weights * (f.truth - f.climatology) ** 2).sum() / weights.sum()))
-        anomaly = f"Anomaly: {text.number(size)} {case.unit}"
-        strips = [Strip.of(acc), Strip(anomaly, "root mean square, the error of the climatology"), Strip.of(rmse)]
+        anomaly = f"RMS anomaly: {text.number(size)} {case.unit}"
+        strips = [Strip.of(acc), Strip(anomaly, "equals the RMSE of the climatology"), Strip.of(rmse)]
         base, best = rmse.number(rmse.climatology), rmse.number(rmse.ceiling)
-        truth = f"For comparison: RMSE of the climatology {base}, of the ceiling {best} {rmse.unit} ({rmse.sample})."
+        truth = f"For comparison, RMSE: climatology {base}, ceiling {best} {rmse.unit} ({rmse.sample})."
         captions = [f"ACC. {acc.sentence}", truth, f"RMSE. {rmse.sentence}"]
     return [
         _picture(gallery, case, name, strip, caption)
@@ -163,7 +163,7 @@ def _picture(gallery: Gallery, case: Case, name: str, strip: Strip | None, capti
         dict.fromkeys(drawn, case.channel.spec.unit),
     )
     path = f"cases/{case.channel.name}_{case.lead}h_{case.init.astype('datetime64[h]')}_{name.lower()}"
-    alt = gallery.map_alt(f"{name}, {_what(field)}", case.channel, case.lead, panel.values, f" {case.unit}")
+    alt = gallery.map_alt(f"{name} ({_what(field)})", case.channel, case.lead, panel.values, f" {case.unit}")
     return gallery.keeper.keep(figure, path, numbers, alt=alt, caption=caption, colours=case.scale.colours)
 
 

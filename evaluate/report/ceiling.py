@@ -78,7 +78,7 @@ class Comparison:
         value, low, high = map(text.percent, self.share)
         verdict = self._verdict(f"{value} [{low}, {high}]" if self.share.has_interval else value)
         no_share = self.metric in ("rmse", "skill") and not math.isfinite(self.share.value)
-        undamped = " (a single run that is not damped)" if no_share and self._ceiling_is_worse else ""
+        undamped = " (a single, undamped run)" if no_share and self._ceiling_is_worse else ""
         ours, base, best = map(self.number, (self.model, self.climatology, self.ceiling))
         scores = f"model {ours}, climatology {base}, ceiling {best}{f' {self.unit}' if self.unit else ''}"
         return f"{self.sample[0].upper()}{self.sample[1:]}: {scores}{f': {verdict}' if verdict else ''}{undamped}."
@@ -152,12 +152,12 @@ class Ceiling:
     def note(self) -> str:
         """What is compared on which init times."""
         fewer = (
-            "The ceiling is expensive: wherever the model is compared with it, all models are compared on the "
+            "The ceiling is expensive to run: wherever the model is compared with it, all models are compared on the "
             f"{text.sample(self.n_init, of=self.of, spacing_hours=self.spacing_hours, having='it has')}. "
         )
         return fewer * (self.n_init != self.of) + (
-            "The gap is that between climatology and ceiling; in ACC, where the climatology has 0, the share closed is "
-            "the model's ACC over the ceiling's: how much of what is predictable it predicts."
+            "The gap runs from climatology to ceiling. Climatology has an ACC of 0, so in ACC the share closed is the "
+            "model's divided by the ceiling's: how much of the predictable part the model predicts."
         )
 
 

@@ -64,7 +64,7 @@ def _power_picture(gallery: Gallery, channel: Channel, maps: xr.Dataset, models:
     titles = {m: "model" if m == gallery.model else looks[m].title.split(" (")[0] for m in models}
     low, high = map(int, SPECTRUM_BAND)
     about = f"{channel.title} · {sample}"
-    labels = gallery.labels(f"Power over the truth's, {low}–{high}°", about, "power over the truth's")
+    labels = gallery.labels(f"Power ratio, {low}–{high}°", about, "power relative to the truth's")
     small = float((truth.mean("lead").cumsum("zonal_wavenumber") < (1 - REST) * truth.mean("lead").sum()).sum()) + 1.5
     figure = draw_power(ratios.rename(spectrum_model="model"), labels, titles=titles, small=small)
     first, last = (int(h) for h in ratios["lead"].values[[0, -1]])
@@ -74,9 +74,10 @@ def _power_picture(gallery: Gallery, channel: Channel, maps: xr.Dataset, models:
         ends = [text.percent(float(total.sel(spectrum_model=model, lead=h))) for h in dict.fromkeys((first, last))]
         said.append(f"{title} {' and '.join(ends)}")
     at = text.lead_titles(list(dict.fromkeys((first, last))))
-    caption = f"Power of all waves over the truth's at {at}, {sample}: {', '.join(said)}."
-    alt = f"Power by zonal wavenumber and lead of {channel.title} over the truth's, {gallery.note}. {caption}"
-    numbers = Numbers(ratios.rename("ratio").to_dataset(), f"Power of {channel.title} over the truth's", {"ratio": "1"})
+    caption = f"Total wave power relative to the truth's at {at}, {sample}: {', '.join(said)}."
+    alt = f"Power of {channel.title} relative to the truth's by zonal wavenumber and lead, {gallery.note}. {caption}"
+    title = f"Power of {channel.title} relative to the truth's"
+    numbers = Numbers(ratios.rename("ratio").to_dataset(), title, {"ratio": "1"})
     return gallery.keeper.keep(figure, f"power/{channel.name}", numbers, alt=alt, caption=caption, colours=style.BIAS)
 
 
@@ -135,7 +136,7 @@ def calibration_picture(gallery: Gallery, forecast: xr.Dataset) -> Picture | Non
     area = xr.DataArray(np.cos(np.deg2rad(factors["latitude"].values)), dims="latitude")
     bands = [factors.where(where).weighted(area).mean("latitude") for where in (~inside, inside)]
     values = xr.concat(bands, pd.Index(BANDS, name="band")).transpose("channel", "band", "lead")
-    figure = draw_calibration(values, gallery.labels("Calibration", "factor of the departure from climatology", "1"))
+    figure = draw_calibration(values, gallery.labels("Calibration", "factor applied to forecast anomalies", "1"))
     said = [
         f"{c}, {band}: {', '.join(f'{v:.2f}' for v in values.sel(channel=c, band=band).values)}"
         for c in gallery.channels
@@ -186,9 +187,9 @@ def edge_tables(path: Path) -> list[HeatTable]:
 
 def _edge_cell(ratio: float, truth: float) -> HeatCell:
     if not (math.isfinite(ratio) and truth > 0):
-        return HeatCell("–", "no jumps inside patches")
+        return HeatCell("–", "no differences inside patches")
     place = 0.5 - 0.5 * float(np.clip(math.log2(max(ratio / truth, 1e-3)) / EDGE_END, 0.0, 1.0))
-    return HeatCell(text.score(ratio), f"{ratio:.3f}, the truth's {truth:.3f}", False, *painted(style.SKILL(place)))
+    return HeatCell(text.score(ratio), f"{ratio:.3f}, truth {truth:.3f}", False, *painted(style.SKILL(place)))
 
 
 def tropics_table(gallery: Gallery) -> HeatTable:
@@ -216,6 +217,6 @@ def tropics_sentence(gallery: Gallery) -> str:
     level = "" if worst["level"] == "" else int(worst["level"])
     where = f"{worst['variable']}{level} at {text.lead_title(int(worst['lead']))}"
     return (
-        f"Averaged over the tropics, {bad} of all {total} pairs of channel and lead have a skill below "
-        f"{BELOW_TITLE}; the lowest is {text.score(float(worst['value']))}, {where}."
+        f"Averaged over the tropics, {bad} of {total} pairs of channel and lead have a skill below {BELOW_TITLE}; the "
+        f"lowest is {text.score(float(worst['value']))} ({where})."
     )

@@ -33,7 +33,7 @@ from pipeline.weather.variables import parse_channel
 from pipeline.words import counted
 
 TABLE = "free_run.csv"
-LEGEND = "Standard deviation of 30 days up to each date; dashed: half and twice"
+LEGEND = "RMS over the preceding 30 days; dashed: half and twice the truth's"
 _LISTED = 6
 """Channels that a sentence names; of more it gives the number of the others."""
 
@@ -78,23 +78,24 @@ def sentences(table: pd.DataFrame, judged: Sequence[Verdict]) -> list[str]:
     if lost:
         parts.append(f"Not bounded: {_listed([f'{v.channel} {v.kind} after {v.day:g} days' for v in lost])}.")
     if faded:
-        what = "with less than half the truth's standard deviation over a month"
-        parts.append(f"Fading to the climatology, {what}: {_listed([f'{v.channel} ({v.day:g} days)' for v in faded])}.")
+        what = "monthly RMS anomaly below half the truth's"
+        parts.append(f"Fading to climatology, {what}: {_listed([f'{v.channel} after {v.day:g} days' for v in faded])}.")
     whole = table[table["season"] == free_run.ALL]
     deviation = np.sqrt(whole["truth_departure"].to_numpy())
     ratio = np.sqrt(whole["departure"].to_numpy()) / deviation
     drift = np.abs(whole["mean"].to_numpy() - whole["truth_mean"].to_numpy()) / deviation
     parts.append(
-        f"On the {counted(float(whole['days'].iloc[0]), 'day')} that the truth has, departures from the climatology "
-        f"have {np.median(ratio):.2f} times the truth's standard deviation ({ratio.min():.2f} to {ratio.max():.2f} by "
-        f"channel), and the global mean is off by {np.median(drift):.2f} of it ({drift.max():.2f} at most)."
+        f"Over the {counted(float(whole['days'].iloc[0]), 'day')} with a truth, the RMS anomaly is "
+        f"{np.median(ratio):.2f} times the truth's (median; {ratio.min():.2f} to {ratio.max():.2f} by channel), and "
+        f"the global mean is off by {np.median(drift):.2f} of the truth's RMS anomaly "
+        f"(median; {drift.max():.2f} at most)."
     )
     return parts
 
 
 def _all_or(number: int, total: int) -> str:
     if number in (0, total):
-        return f"{'All' if number else 'None'} of {counted(total, 'channel')} stay{'s' * (not number or total == 1)}"
+        return f"{'All' if number else 'None of'} {counted(total, 'channel')} stay{'s' * (not number or total == 1)}"
     return f"{number} of {total} channels stay"
 
 
@@ -125,11 +126,11 @@ class _Drawn:
         labels = style.Labels("Free run: variability", f"All channels · {self.sample}", self.note, "1", LEGEND)
         figure = _overview(self.run, ratio, labels, shown)
         values = xr.Dataset({"ratio": (("time", "channel"), ratio)}, {k: self.run[k] for k in ("time", "channel")})
-        numbers = Numbers(values, "Standard deviation of the departures over a month, over the truth's", {"ratio": "1"})
+        numbers = Numbers(values, "RMS anomaly over a month relative to the truth's", {"ratio": "1"})
         bounded = sum(v.kind in ("bounded", "fades") for v in judged)
         alt = (
-            f"Standard deviation of the departures from the climatology over a month, as a share of the truth's, for "
-            f"{counted(len(judged), 'channel')} against time; {bounded} stay bounded, {self.note}."
+            f"RMS anomaly over a month relative to the truth's, for {counted(len(judged), 'channel')} against time; "
+            f"{bounded} stay bounded, {self.note}."
         )
         return self.keeper.keep(figure, "all_channels", numbers, alt=alt)
 
@@ -145,10 +146,10 @@ class _Drawn:
         figure = _mean_and_deviation(values, labels)
         first, last = (text.number(float(values["deviation"].sel(source="model")[k])) for k in (0, -1))
         alt = (
-            f"Global mean and standard deviation of the departures of {channel.title} in a free run beside the "
-            f"truth's, {self.note}. The deviation goes from {first} to {last} {text.pretty_unit(unit)}."
+            f"Global mean and RMS anomaly of {channel.title} in a free run beside the truth's, {self.note}. The RMS "
+            f"anomaly goes from {first} to {last} {text.pretty_unit(unit)}."
         )
-        title = f"Global mean of {channel.title}, and standard deviation of its departures from the climatology"
+        title = f"Global mean and RMS anomaly of {channel.title}"
         numbers = Numbers(values, title, {"mean": unit, "deviation": unit})
         return self.keeper.keep(figure, name, numbers, alt=alt)
 
@@ -174,7 +175,7 @@ def _overview(run: xr.Dataset, ratio: Any, labels: style.Labels, shown: Sequence
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("departures, model / truth [1]")
+    axes.set_ylabel("RMS anomaly, model / truth [1]")
     axes.legend(loc="best", ncols=2, handlelength=1.6)
     _date_axis(axes)
     return figure
@@ -186,7 +187,7 @@ def _mean_and_deviation(values: xr.Dataset, labels: style.Labels) -> Any:
     figure.subplots_adjust(left=0.225, right=0.97, bottom=0.12, top=0.84, hspace=0.14)
     style.write_labels(figure, labels)
     drawn = (("truth", style.LOOKS["truth"].colour, 1.3), ("model", style.COLOURS[0], 1.8))
-    for axes, (name, title) in zip(rows, {"mean": "global mean", "deviation": "departures"}.items(), strict=True):
+    for axes, (name, title) in zip(rows, {"mean": "global mean", "deviation": "RMS anomaly"}.items(), strict=True):
         for source, colour, width in drawn:
             line = values[name].sel(source=source)
             axes.plot(values["time"], line, color=colour, linewidth=width, label=source)

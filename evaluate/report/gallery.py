@@ -42,9 +42,9 @@ MAP_TITLES = {
     "skill": "Skill against climatology",
 }
 OVERVIEW_CAPTION = (
-    "Under each map: skill over the globe on {}, and the model's share of the ceiling's ACC, "
-    "where that is significant. The ceiling is a single run that is not damped: beyond the limit of predictability its "
-    "skill is below climatology's even where its ACC is higher than the model's."
+    "Below each map: global skill on {}, and the model's share of the ceiling's ACC where significant. The ceiling is "
+    "a single, undamped run: beyond the limit of predictability its skill is negative even where its ACC exceeds the "
+    "model's."
 )
 CURVE_TITLES = {"rmse": "RMSE", "acc": "ACC", "skill": "Skill against climatology"}
 
@@ -121,7 +121,7 @@ class Gallery:
         if self.ceiling is not None:
             about += f"; numbers below: {self.ceiling.sample}"
         title = f"Skill against climatology, {self.note}"
-        labels = self.labels(title, about, "skill [1]: above zero better than climatology")
+        labels = self.labels(title, about, "skill [1], positive: better than climatology")
         scale = scale_for("skill", drawn["skill"].values)
         figure = self.globe.draw_table(rows, scale, labels)
         if self.tested:
@@ -241,20 +241,20 @@ class Gallery:
         in_unit = "" if unit == "1" else f" in {unit}"
         alt = f"{what}{in_unit} against lead time, {self.note}. {'; '.join(values)}."
         numbers = Numbers(lines, f"{what} against lead time")
-        caption = self._curve_caption(comparisons)
+        caption = self._curve_caption(title, comparisons)
         return self.keeper.keep(figure, name, numbers, alt=alt, caption=caption)
 
-    def _curve_caption(self, comparisons: Mapping[int, Comparison]) -> str:
+    def _curve_caption(self, title: str, comparisons: Mapping[int, Comparison]) -> str:
         """The share at every lead in words; leads with the same reason for none together."""
         if self.ceiling is None:
             return ""
         shares = {h: c.share.value for h, c in comparisons.items() if np.isfinite(c.share.value)}
         closed = text.join([f"{text.percent(s)} at {text.lead_title(h)}" for h, s in shares.items()])
-        parts = [f"the model closes {closed} of the gap between climatology and ceiling"] if shares else []
+        parts = [f"the model closes the gap between climatology and ceiling by {closed}"] if shares else []
         for reason in dict.fromkeys(c.verdict for h, c in comparisons.items() if h not in shares):
             leads = [text.lead_title(h) for h, c in comparisons.items() if c.verdict == reason]
-            parts.append(f"{reason.removesuffix(' here')} at {text.join(leads)}")
-        return f"On {self.ceiling.sample}: {'; '.join(parts)}."
+            parts.append(f"the {reason.removesuffix(' here')} at {text.join(leads)}")
+        return f"{title}, on {self.ceiling.sample}: {'; '.join(parts)}."
 
     def spectra(self) -> list[Picture]:
         """Zonal power spectra by variable."""
@@ -270,13 +270,13 @@ class Gallery:
         what, units = f"Zonal power of {channel.title}, 30-60 degrees", {"power": f"({channel.spec.unit})^2"}
         shares = _small_scale_shares(power, self.model)
         alt = (
-            f"Zonal power spectrum of {channel.title}. In the smaller half of the scales the forecast has this share "
-            f"of the truth's power: {shares[self.model]}."
+            f"Zonal power spectrum of {channel.title}. Forecast power relative to the truth's in the upper half of the "
+            f"wavenumbers: {shares[self.model]}."
         )
         others = "; ".join(f"{m} {shares[m]}" for m in (CEILING, "climatology") if m in shares)
         caption = (
-            f"Share of the truth's power in the smaller half of the scales, {sample}: model {shares[self.model]}; "
-            f"{others}."
+            f"Power relative to the truth's in the upper half of the wavenumbers, {sample}: model "
+            f"{shares[self.model]}; {others}."
         )
         numbers = Numbers(power.rename("power").to_dataset(), what, units)
         return self.keeper.keep(
@@ -298,8 +298,8 @@ class Gallery:
             figure = line_charts.training_skill(validation, note=self.note)
             by_lead = [{f"skill_{h}h": r.get("skill") for h, r in leads.items()} for leads in validation["leads"]]
             table = pd.DataFrame(by_lead).assign(step=validation["step"].to_numpy())
-            numbers = Numbers(table, "Skill of the validation pairs against climatology")
-            alt = "Skill of the validation pairs at each lead during training."
+            numbers = Numbers(table, "Validation skill against climatology")
+            alt = "Validation skill at each lead during training."
             pictures.append(self.keeper.keep(figure, "training_skill", numbers, alt=alt))
         return pictures
 

@@ -61,7 +61,7 @@ def _tile(results: Results, lead: int) -> Tile:
     ours, best = (text.score(v) for v in (comparisons[0].model, comparisons[0].ceiling))
     share, shares = reached([c.share for c in comparisons])
     ends = [round(100 * float(np.clip(f(shares), 0, 1)), 1) for f in (min, max)] if shares else None
-    detail = f"{detail}; ACC {ours}, the ceiling's {best} on {results.ceiling.sample}"
+    detail = f"{detail}; ACC {ours} (ceiling {best}) on {results.ceiling.sample}"
     return Tile(title, colour, claim, detail, share, None if ends is None else (ends[0], ends[1]))
 
 
@@ -190,13 +190,13 @@ def note(facts: ScoreFacts) -> str:
     twins, parts = facts.twins, []
     if twins:
         parts.append(
-            "Ceiling and coarse core are expensive: all models are compared here on the "
-            f"{text.sample(twins.n_init, of=twins.of, spacing_hours=twins.init_spacing_hours, having='these have')}."
+            "Ceiling and coarse core are expensive to run, so all models are compared here on the "
+            f"{text.sample(twins.n_init, of=twins.of, spacing_hours=twins.init_spacing_hours, having='they have')}."
         )
     if twins or {CEILING, "coarse"} & set(facts.models):
         parts.append(
             "Ceiling: the simulated atmosphere itself, restarted from states with an analysis error. Coarse core: the "
-            "same equations at a lower truncation from the true states. Both are single runs, not damped towards the "
-            "climatology: beyond the limit of predictability their skill is negative."
+            "same equations at a lower truncation, started from the true states. Both are single runs, not damped "
+            "towards climatology, so their skill is negative beyond the limit of predictability."
         )
     return " ".join(parts)

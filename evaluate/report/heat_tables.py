@@ -83,7 +83,7 @@ def _table(results: Results, title: str, *, corner: str = "") -> HeatTable:
     names = text.lead_columns(results.leads)
     if results.ceiling is None:
         return HeatTable(title, names, [], corner)
-    return HeatTable(title, names * 2, [("skill", len(names)), ("of the ceiling", len(names))], corner)
+    return HeatTable(title, names * 2, [("skill", len(names)), ("share of ceiling", len(names))], corner)
 
 
 def _cells(results: Results, channel: str, *, region: str = "globe") -> list[HeatCell]:

@@ -144,7 +144,7 @@ def _sentence(results: Results, found: dict[str, list[Reach]]) -> str:
     title = parse_channel(results.channels[0]).title
     looks = style.looks(list(found))
     others = [f"{looks[m].title} {r[0].words}" for m, r in found.items() if m not in (results.model, CEILING)]
-    said = f"{title}: anomaly correlation (ACC) of at least {LIMIT:g}, the usual limit of use"
+    said = f"{title}: anomaly correlation (ACC) of at least {LIMIT:g}, the usual threshold of usefulness"
     said += f" ({text.join(others)})" if others else ""
     skills = [results.score(results.channels[0], h, "skill") for h in results.leads]
     better = [h for h, s in zip(results.leads, skills, strict=True) if (s.low if s.has_interval else s.value) > 0]

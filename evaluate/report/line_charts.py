@@ -52,7 +52,7 @@ def lead_axis(axes: Any, leads: Sequence[int], shares: Mapping[int, str]) -> flo
         axes.set_xlim(0, max(ticks) * 1.04)
     axes.set_xticks(ticks, [f"{h / unit:g}" + (f"\n{shares[h]}" if shares else "") for h in leads])
     axes.minorticks_off()
-    axes.set_xlabel(f"lead time [{name}]" + " · model, share of the gap to the ceiling" * bool(shares))
+    axes.set_xlabel(f"lead time [{name}]" + " · share of the gap to the ceiling closed" * bool(shares))
     return unit
 
 
@@ -207,14 +207,14 @@ def spectrum(power: xr.DataArray, labels: style.Labels, *, model: str) -> Any:
 @style.look()
 def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any:
     """Training and validation loss against the step; `note` is what the data are called."""
-    labels = style.Labels("Training loss", "weighted mean squared error of normalised anomalies", note, "1")
+    labels = style.Labels("Training loss", "weighted mean squared error, normalised", note, "1")
     figure, axes = panel(labels, x="step", y="loss")
     steps, loss = train["step"].to_numpy(float), train["loss"].to_numpy(float)
     window = max(1, len(loss) // 40)
     axes.plot(steps, loss, color="#c5ccd6", linewidth=0.8, label="each batch")
     if window > 1:
         smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], smooth, color=style.COLOURS[0], linewidth=2, label=f"mean of {window}")
+        axes.plot(steps[window - 1 :], smooth, color=style.COLOURS[0], linewidth=2, label=f"running mean of {window}")
     colour = style.LOOKS["persistence"].colour
     if len(validation):
         axes.plot(validation["step"], validation["loss"], color=colour, label="validation", **_MARKED)
@@ -227,7 +227,7 @@ def training(train: pd.DataFrame, validation: pd.DataFrame, *, note: str) -> Any
 @style.look()
 def training_skill(validation: pd.DataFrame, *, note: str) -> Any:
     """Skill on the validation pairs at each lead against the step; `note` is what the data are called."""
-    labels = style.Labels("Validation skill", "all channels together, against climatology", note, "1")
+    labels = style.Labels("Validation skill", "all channels, against climatology", note, "1")
     figure, axes = panel(labels, x="step", y="skill")
     leads = list(validation["leads"].iloc[0])
     for shade, lead in zip(style.shades(len(leads)), leads, strict=True):

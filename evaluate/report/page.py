@@ -117,8 +117,8 @@ def header_facts(config: WeatherConfig, facts: ScoreFacts) -> list[tuple[str, st
         ("Init times", f"{facts.n_init}{every}", "; ".join(gaps)),
         ("Period", text.period(facts.first_init, facts.last_init), "test period, never trained on"),
         ("Grid", shape, f"{regrid.resolution:g}°, {regrid.method} regridding"),
-        ("Channels", f"{len(config.data.channels.dynamic)}", f"{len(config.data.channels.static)} static"),
-        ("Climatology", "–".join(map(str, years)), f"{climate.kind}, {climate.window_days} day window"),
+        ("Channels", f"{len(config.data.channels.dynamic)}", f"plus {len(config.data.channels.static)} static"),
+        ("Climatology", "–".join(map(str, years)), f"{climate.kind}, {climate.window_days}-day window"),
         ("Trained on", train, counted(config.training.steps, "step")),
     ]
 
@@ -130,13 +130,13 @@ def formulas(facts: ScoreFacts) -> dict[str, str]:
     span = " to ".join(dict.fromkeys([facts.first_init, facts.last_init]))
     given = (
         f"moving-block bootstrap over init times, blocks of {counted(bootstrap.block_init_times, 'init time')} "
-        f"({counted(bootstrap.block_days, 'day')}), {bootstrap.resamples} draws shared by all models, percentile "
-        "interval widened for the number of blocks."
+        f"({counted(bootstrap.block_days, 'day')}), {bootstrap.resamples} resamples shared by all models; "
+        "percentile intervals, widened to allow for the number of blocks."
     )
     return {
         **FORMULAS,
-        "Climatology": f"c: {climate.kind} of the training periods only ({periods}), at the valid time.",
-        "Persistence": "the state at the init time, at every lead.",
+        "Climatology": f"c: {climate.kind}, from the training periods only ({periods}), at the valid time.",
+        "Persistence": "the initial state, kept at every lead.",
         "Intervals": given if bootstrap.given else f"{bootstrap.intervals}.",
-        "Sample": f"{counted(facts.n_init, 'init time')}, {span}, for every model and lead.",
+        "Sample": f"{counted(facts.n_init, 'init time')}, {span}, at every lead, all models unless noted otherwise.",
     }

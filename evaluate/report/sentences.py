@@ -21,7 +21,7 @@ CLAIMS = {
     "level": "is on a par with climatology at {}",
     "": "does not differ significantly from climatology at {}",
     "bad": "is worse than climatology at {}",
-    "unknown": "has skill against climatology {} (too few init times for an interval)",
+    "unknown": "has a skill against climatology of {} (too few init times for an interval)",
 }
 """By the tone of the skill."""
 
@@ -62,13 +62,13 @@ def _against_persistence(results: Results, channel: str) -> str:
     better = [lead for lead, skill in scores.items() if skill.value > 0]
     significant = [lead for lead, skill in scores.items() if skill.low > 0]
     if len(significant) == len(scores):
-        return "Its RMSE is below persistence's at every lead."
+        return "RMSE is below persistence's at every lead."
     if not better:
-        return "Its RMSE is not below persistence's at any lead."
-    doubt = "" if better == significant else " (not significantly at all of them)"
+        return "RMSE is not below persistence's at any lead."
+    doubt = "" if better == significant else " (not significantly at every one)"
     worse = [lead for lead in scores if lead not in better]
     above = f", above it at {lead_titles(worse)}" if worse else ""
-    return f"Its RMSE is below persistence's at {lead_titles(better)}{doubt}{above}."
+    return f"RMSE is below persistence's at {lead_titles(better)}{doubt}{above}."
 
 
 def _over_all(results: Results) -> list[Finding]:
@@ -85,4 +85,4 @@ def _over_all(results: Results) -> list[Finding]:
         counts.setdefault(f"{better} better, {similar} similar, {worse} worse", []).append(lead)
     total = len(rows) // len(results.leads)
     said = "; ".join(f"{count} at {lead_titles(leads)}" for count, leads in counts.items())
-    return [Finding(f"Of all {total} channels, against climatology: {said}.")]
+    return [Finding(f"All {total} channels against climatology: {said}.")]

@@ -36,7 +36,7 @@ class ImagingConfig(Config):
     """One experiment of masked autoencoding, from images to report."""
 
     task: Literal["reconstruct"]
-    """Which workload: reconstruct."""
+    """The workload: reconstruct."""
     source: Source
     data: Data = Data()
     model: Model = Model()

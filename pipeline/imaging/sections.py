@@ -1,4 +1,4 @@
-"""The blocks of the configuration about hyperspectral images: where they come from and what the store holds.
+"""The configuration sections for hyperspectral images: where they come from and what the store holds.
 
 Contract: as in `pipeline.sections`. Wavelengths are in nanometres everywhere.
 """
@@ -17,14 +17,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BandRange(Section):
-    """Bands at equal steps of wavelength, both ends included."""
+    """Equally spaced bands, both ends included."""
 
     start: Nanometres = 400.0
     """First wavelength [nm]."""
     stop: Nanometres = 899.0
     """Last wavelength [nm]."""
     step: Nanometres = 1.0
-    """Distance between two bands [nm]."""
+    """Spacing of the bands [nm]."""
 
     @model_validator(mode="after")
     def _ordered(self) -> BandRange:
@@ -34,7 +34,7 @@ class BandRange(Section):
 
     @property
     def wavelengths(self) -> list[float]:
-        """Of the bands [nm]."""
+        """Wavelengths of the bands [nm]."""
         count = int((self.stop - self.start) / self.step + 1e-9) + 1
         return [self.start + i * self.step for i in range(count)]
 
@@ -52,7 +52,7 @@ class SimulationSource(Section):
     field_of_view: Annotated[float, Field(gt=0)] = 200.0
     """Side of an image on the stage [mm]; a large leaf is 90 mm long."""
     plants: Annotated[int, Field(ge=1, le=100)] = 2
-    """Plants in an image."""
+    """Number of plants in an image."""
     stage: Literal["dark", "soil"] = "dark"
     """What the plants stand on: black cloth, or dry to moist soil."""
     senescence: Share = 0.4
@@ -60,14 +60,14 @@ class SimulationSource(Section):
     lamp_zenith: Annotated[float, Field(ge=0, le=60)] = 25.0
     """Angle between the lamp and the vertical, degrees."""
     diffuse: Share = 0.3
-    """Share of the light that does not come from the lamp and so reaches shadows too."""
+    """Share of the light that does not come from the lamp and so also reaches shadows."""
     unevenness: Annotated[float, Field(ge=0, le=0.3)] = 0.05
-    """Relative standard deviation of the illumination that the white reference has not corrected."""
+    """Relative standard deviation of the illumination that the white reference leaves uncorrected."""
     noise: Share = 0.002
-    """Standard deviation of the measured reflectance of a white target where lamp and detector are best; it grows
-    towards both ends of the range."""
+    """Standard deviation of the measured reflectance of a white target at the wavelength where lamp and detector are
+    best; it grows towards both ends of the range."""
     smile: Annotated[float, Field(ge=0, le=20)] = 0.0
-    """Shift of the wavelengths at both edges of a line against its middle [nm]."""
+    """Wavelength shift at both edges of a scan line relative to its middle [nm]."""
     stripes: Annotated[float, Field(ge=0, le=0.3)] = 0.0
     """Relative standard deviation of the gain from column to column."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -86,31 +86,31 @@ class References(Section):
     """Images of the scanner's own dark signal and of a white panel, for raw counts."""
 
     dark: str
-    """File of the dark reference; {folder} and {name} in it stand for those of the image, where each has its own."""
+    """File of the dark reference; if every image has its own, {folder} and {name} stand for those of the image."""
     white: str
-    """File of the white reference, spelled in the same way."""
+    """File of the white reference, with the same placeholders."""
     white_reflectance: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Reflectance of the panel."""
 
 
 class ImageWords(Section):
-    """What files of images do not say themselves."""
+    """What the image files do not say themselves."""
 
     variable: str | None = None
-    """Name of the image inside .mat, .nc and .zarr files; None takes the only array that can be one."""
+    """Name of the image in .mat, .nc and .zarr files; None takes the only array that can be one."""
     shape: tuple[Positive, Positive] | None = None
-    """Rows and columns of a MATLAB matrix of bands x pixels, whose pixels run down the columns, as MATLAB's do."""
+    """Rows and columns of an image stored as a MATLAB matrix of bands x pixels, with pixels in column-major order."""
     wavelengths: list[Nanometres] | str | None = None
-    """Wavelengths [nm] of files that have none, a list or a text file of numbers; None takes those of the files."""
+    """Wavelengths [nm] if the files have none, a list or a text file of numbers; None takes those of the files."""
     scale: Annotated[float, Field(gt=0)] | None = None
-    """Factor from what files hold to reflectance, e.g. 0.0001; None takes what headers say, or 1."""
+    """Factor from stored values to reflectance, e.g. 0.0001; None takes what the headers say, or 1."""
     references: References | None = None
     """Dark and white references: reflectance is (raw - dark) / (white - dark)."""
     saturation: float | None = None
-    """Value of the files from which on a pixel is saturated and masked; None takes the largest one of an integer type,
-    and none for other numbers."""
+    """Stored value at and above which a pixel is saturated and masked; None takes the largest value of an integer type,
+    and masks nothing for other types."""
     ignore: float | None = None
-    """Value of the files that means no data; None takes what headers say."""
+    """Stored value that means no data; None takes what the headers say."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ImageWords:
@@ -140,12 +140,11 @@ class Bands(Section):
     stop: Nanometres | None = None
     """Last wavelength of a range [nm]."""
     step: Nanometres | None = None
-    """Distance between two bands of a range [nm]."""
+    """Spacing of the bands of a range [nm]."""
     wavelengths: list[Nanometres] = []
     """Wavelengths [nm], instead of a range."""
     method: Literal["nearest", "averaged"] = "averaged"
-    """nearest: the band of the files that is nearest; averaged: the mean of the files' bands
-    around each wavelength."""
+    """nearest: the files' nearest band; averaged: the mean of the files' bands around each wavelength."""
 
     @model_validator(mode="after")
     def _one(self) -> Bands:
@@ -179,14 +178,14 @@ class Blocks(Section):
 
 
 class Splits(Section):
-    """Which images are for fitting, choosing and judging: shares of them, or lists of names."""
+    """Which images are for training, validation and test: shares of them, or lists of names."""
 
     train: Fraction | list[str] = 0.7
-    """Share of the images, or names or patterns of names, e.g. [plant01, plant02*]."""
+    """Share of the images, or a list of names or name patterns, e.g. [plant01, plant02*]."""
     validation: Fraction | list[str] = 0.1
     test: Fraction | list[str] = 0.2
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws which images a share takes."""
+    """Seed for which images a share takes."""
 
     @model_validator(mode="after")
     def _agree(self) -> Splits:
@@ -209,16 +208,16 @@ class Data(Section):
     bands: Bands | None = None
     """Bands of the store; None takes those of the source."""
     tile: Positive = 64
-    """Rows and columns of a tile, pixels: what is one sample of training."""
+    """Rows and columns of a tile, pixels; a tile is one training sample."""
     blocks: Blocks | None = None
     """Cut every image into blocks that count as images, for a single large scene."""
     splits: Splits = Splits()
     slab_tiles: Positive = 16
-    """Tiles written together as one shard."""
+    """Number of tiles written together as one shard."""
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The settings that decide the content of the store, JSON-ready."""
+        """The settings that determine the content of the store, JSON-ready."""
         return {key: value for key, value in self.identity.items() if key != "splits"}
 
     @field_validator("tile")

@@ -1,4 +1,4 @@
-"""The blocks of the configuration about the masked autoencoder, what is hidden from it, and what is judged.
+"""The configuration sections for the masked autoencoder, what is hidden from it, and what is scored.
 
 Contract: as in `pipeline.sections`.
 """
@@ -21,7 +21,7 @@ class Groups(Section):
     """How bands are partitioned before aggregation; part of the architecture, not of the machine."""
 
     by: Literal["flat", "contiguous", "wavelength", "list"] = "flat"
-    """flat: one group; contiguous: groups of as many bands; wavelength: groups of as many nanometres; list."""
+    """flat: one group; contiguous: equally many bands each; wavelength: equally many nm each; list: as in `listed`."""
     count: Positive = 1
     """Number of groups for `contiguous` and `wavelength`."""
     listed: list[list[str]] = []
@@ -49,11 +49,11 @@ class Model(sections.Encoder):
     groups: Groups = Groups()
     decoder: Decoder = Decoder()
     starts_from: Literal["mean", "interpolation"] = "mean"
-    """What the network's predictions are added to: mean of the band; or interpolation of what is visible, in space and
-    over hidden bands, on which a short training then has only to improve."""
+    """What the network's predictions are added to: the mean of the band, or an interpolation of what is visible, in
+    space and across hidden bands, so that a short training only has to improve on it."""
     targets: Literal["reflectance", "normalised", "patch"] = "normalised"
-    """What the loss compares: reflectance; normalised by mean and standard deviation of each band; or patch,
-    normalised by those of the patch itself, band by band."""
+    """Units of the loss: reflectance; normalised by the mean and standard deviation of each band; or patch, normalised
+    by those of the patch itself, band by band."""
 
     @model_validator(mode="after")
     def _starts(self) -> Model:
@@ -65,33 +65,33 @@ class Model(sections.Encoder):
 
 
 class BandWindows(Section):
-    """Contiguous ranges of bands that are hidden in the input and predicted at the output."""
+    """Contiguous ranges of bands that are hidden from the network and predicted by it."""
 
     ADDED = frozenset({"weight"})
 
     share: Share = 0.5
-    """Share of the samples of which some are hidden."""
+    """Share of the training steps, and of the tiles in validation and reconstruction, with hidden bands."""
     windows: Positive = 1
-    """Ranges hidden in such a sample."""
+    """Number of ranges hidden at once."""
     nanometres: Nanometres = 100.0
     """Width of a range [nm]."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight in the loss of hidden bands of visible patches. Their squared errors are 1 to 6% of those in hidden
-    patches, so that with 1 hardly anything is learned from them."""
+    """Loss weight of hidden bands in visible patches. Their squared errors are 1 to 6% of those in hidden patches, so
+    with a weight of 1 hardly anything is learned from them."""
 
 
 class Masking(Section):
-    """What the network does not see."""
+    """What is hidden from the network."""
 
     patches: Fraction = 0.75
     """Share of the patches that are hidden, in all bands."""
     predicted: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the hidden patches that a training step predicts, drawn anew for every sample: below 1 a step with many
-    bands takes much less time and still teaches nearly as much (arXiv 2401.14391). Validation predicts all."""
+    """Share of the hidden patches that a training step predicts, drawn anew for every sample: below 1, a step with many
+    bands takes much less time and teaches nearly as much (arXiv 2401.14391). Validation predicts all."""
     bands: BandWindows | None = None
     """Ranges of bands that are hidden, in all patches; None hides none."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws what is hidden, together with the number of the sample."""
+    """Seed for what is hidden, which also depends on the sample number."""
 
     @model_validator(mode="after")
     def _something(self) -> Masking:
@@ -106,26 +106,26 @@ class Reconstruct(Section):
     FREE = frozenset({"image", "image_bands", "image_words"})
 
     split: Literal["test", "validation", "train"] = "test"
-    """Images of which split."""
+    """Split whose images are reconstructed."""
     repeats: Positive = 1
-    """Times that each tile is reconstructed, each with another mask."""
+    """How often each tile is reconstructed, each time with another mask."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the masks, together with the number of the tile."""
+    """Seed for the masks, which also depend on the tile number."""
     features: bool = True
-    """Also keep what the encoder gives for every tile without a mask, and the same before training."""
+    """Also keep the encoder's features of every tile without a mask, from the trained and the untrained network."""
     image: str | None = None
-    """Reconstruct this file instead of the split. The same as --image."""
+    """Reconstruct this file instead of the split. Same as --image."""
     image_bands: Literal["same", "nearest", "averaged"] = "same"
-    """How that file's bands become those of the model: same refuses other ones, the others are as data.bands.method."""
+    """How that file's bands are mapped to the model's: same refuses others; nearest, averaged: as data.bands.method."""
     image_words: ImageWords | None = None
-    """What that file does not say itself; None takes what `source` says about the training's."""
+    """What that file does not say itself; None takes what `source` says about the other images."""
 
 
 class TrainingCurve(Section):
     """The log of another training of the same model, e.g. on two ranks."""
 
     name: str = Field(min_length=1)
-    """What the legend calls it."""
+    """Its name in the legend."""
     path: Path
     """Its metrics.jsonl."""
 
@@ -134,25 +134,25 @@ class Evaluation(Section):
     """What is scored and drawn."""
 
     images_shown: Positive = 4
-    """Held-out images in the report."""
+    """Number of held-out images in the report."""
     pixels_shown: Positive = 3
-    """Pixels of each whose spectra are drawn."""
+    """Number of pixels per image whose spectra are drawn."""
     traits: list[TraitName] = ["chlorophyll", "carotenoids", "water"]
-    """Traits that are predicted from features, where the images have trait maps."""
+    """Traits to predict from features, if the images have trait maps."""
     few_labels: list[Positive] = [5, 10, 50]
-    """Numbers of labelled images with which traits are predicted besides all."""
+    """Numbers of labelled images from which traits are also predicted, besides all of them."""
     untrained: bool = True
-    """Predict traits from the features of the untrained network too."""
+    """Also predict traits from the features of the untrained network."""
     bootstrap: Positive = 500
-    """Resamples of the images for intervals."""
+    """Number of bootstrap resamples of the images, for intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the resamples and the labelled images."""
+    """Seed for the resamples and the choice of labelled images."""
     training_curves: list[TrainingCurve] = []
-    """Logs of other trainings whose losses are drawn on top of this one's."""
+    """Logs of other trainings whose losses are drawn over this one's."""
 
     @property
     def shown(self) -> list[Any]:
-        """The settings that only the report depends on, JSON-ready."""
+        """The settings that affect only the report, JSON-ready."""
         content = self.model_dump(mode="json")
         return [content["images_shown"], content["pixels_shown"], content["training_curves"]]
 

@@ -39,7 +39,7 @@ class WeatherConfig(Config):
     """One forecasting experiment, from source to report."""
 
     task: Literal["forecast"] = "forecast"
-    """Which workload: forecast."""
+    """The workload: forecast."""
     source: Source
     data: Data
     model: Model = Model()

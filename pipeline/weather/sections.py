@@ -1,4 +1,4 @@
-"""The blocks of the configuration about atmospheric data: where they come from and what the training store holds.
+"""The configuration sections for atmospheric data: where they come from and what the training store holds.
 
 Contract: as in `pipeline.sections`.
 """
@@ -37,7 +37,7 @@ LeadHours = Annotated[
     BeforeValidator(_expand_range),
     WithJsonSchema({"anyOf": [_LIST_SCHEMA, _RANGE_SCHEMA]}),
 ]
-"""Leads [h], listed or as {start, stop, step} with both ends included."""
+"""Leads [h], as a list or {start, stop, step} with both ends included."""
 
 
 class Period(Section):
@@ -83,23 +83,23 @@ class SimulationSource(Section):
     levels: Positive = 15
     """Number of sigma levels of the core."""
     resolution: float = 5.0
-    """Spacing of the output grid in degrees, rows on the poles; 0.25 gives 721 x 1440."""
+    """Spacing of the output grid in degrees, with rows at the poles; 0.25 gives 721 x 1440."""
     spinup_days: Positive = 120
-    """Days integrated and thrown away before the first output."""
+    """Days integrated and discarded before the first output."""
     time_step_minutes: Positive | None = None
-    """Step of the core; must divide the output step. None takes the longest stable one."""
+    """Time step of the core; must divide the output step. None takes the longest stable one."""
     seed: int = 0
 
 
 class FileWords(Section):
-    """What files do not say themselves, or say wrongly."""
+    """What the files do not say themselves, or say wrongly."""
 
     names: dict[str, str] = {}
-    """By short name, what the files call a variable, e.g. {z: MYZ}; no other field is taken for it."""
+    """What the files call a variable, by short name, e.g. {z: MYZ}; no other field is then taken for it."""
     units: dict[str, str] = {}
-    """By short name, the unit of a variable whatever the files say, e.g. {z: m}."""
+    """Units by short name, e.g. {z: m}; they override what the files say."""
     member: int | str | None = None
-    """The one member of an ensemble to read, as the files number or call it."""
+    """The ensemble member to read, by its number or name in the files."""
 
     @model_validator(mode="after")
     def _understood(self) -> FileWords:
@@ -122,23 +122,23 @@ class FilesSource(FileWords):
     paths: list[str] = Field(min_length=1)
     """Files, folders or glob patterns, relative to the working directory."""
     label: str = "ERA5"
-    """What the data are called in every store, figure and table."""
+    """Name of the data in every store, figure and table."""
     constants: list[str] = []
-    """Files holding static fields only (their time is ignored)."""
+    """Files with static fields only (their times are ignored)."""
 
 
 class RemoteSource(Section):
-    """What every source behind a network has: how patiently it is read. None of it changes a value."""
+    """Retries, timeouts and parallel requests of sources read over a network. None of these changes a value."""
 
     FREE = frozenset({"retries", "timeout_s", "parallel_requests"})
 
     retries: Annotated[int, Field(ge=0)] = 6
-    """How often a request that failed for a passing reason is made again; waits are drawn below a limit that
-    doubles from 0.5 s to 60 s."""
+    """How often a request is retried after a transient failure; waits are random, below a limit that doubles from
+    0.5 s to 60 s."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """Longest wait for a connection, and longest silence while data are coming, seconds."""
+    """Longest wait for a connection, and for more data during a transfer, seconds."""
     parallel_requests: Positive = 8
-    """Most requests under way at once."""
+    """Most requests open at once."""
 
 
 class ArcoSource(RemoteSource):
@@ -149,11 +149,11 @@ class ArcoSource(RemoteSource):
     """gs://, http(s):// or a local path."""
     label: str = "ERA5"
     preliminary: bool = False
-    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
+    """Also use ERA5T, the preliminary release, which ECMWF may correct for about three months."""
 
 
 class WeatherBench2Source(RemoteSource):
-    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously: 0.25 degrees, or ready coarse files."""
+    """WeatherBench 2's ERA5 on Google Cloud Storage, read anonymously: 0.25 degrees, or files on coarser grids."""
 
     kind: Literal["weatherbench2"]
     url: str = "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr"
@@ -168,20 +168,20 @@ class CdsSource(RemoteSource):
 
     kind: Literal["cds"]
     url: str | None = None
-    """Address of the API; None takes CDSAPI_URL or ~/.cdsapirc, where the key is too."""
+    """Address of the API; None takes it from CDSAPI_URL or ~/.cdsapirc, where the key also is."""
     label: str = "ERA5"
     folder: str | None = None
-    """Where downloads are kept; None keeps them under data/downloads of the results."""
+    """Where downloads are kept; None keeps them in data/downloads of the results folder."""
     data_format: Literal["grib", "netcdf"] = "grib"
-    """grib is ERA5's own; netcdf is converted by the CDS, which allows less of it in a request."""
+    """grib is ERA5's native format; netcdf is converted by the CDS, which allows less of it per request."""
     max_fields: Positive = 60000
-    """Most fields (variable x level x time) of one request; a month above it is split by days."""
+    """Most fields (variable x level x time) per request; a month with more is split by days."""
     parallel_requests: Positive = 4
     """Most requests queued at the CDS at once."""
     poll_s: Annotated[float, Field(gt=0)] = 60.0
-    """Longest wait between two looks at a queued request, seconds."""
+    """Longest wait between status checks of a queued request, seconds."""
     preliminary: bool = False
-    """Take times of ERA5T too, the first release, which ECMWF may still correct for about three months."""
+    """Also use ERA5T, the preliminary release, which ECMWF may correct for about three months."""
 
 
 Source = Annotated[
@@ -190,7 +190,7 @@ Source = Annotated[
 
 
 class Channels(Section):
-    """Which channels the store holds; the order is the catalogue's."""
+    """Which channels the store holds, in catalogue order."""
 
     variables: list[str] = list(catalogue.DEFAULT_VARIABLES)
     levels: list[int] = list(catalogue.LEVELS)
@@ -209,17 +209,17 @@ class Channels(Section):
 
     @property
     def static(self) -> tuple[catalogue.Channel, ...]:
-        """Channels that do not."""
+        """Channels that do not depend on time, in catalogue order."""
         return catalogue.channels(self.variables, self.levels, self.statics)[1]
 
 
 class Regrid(Section):
-    """How fields get onto the target grid."""
+    """How fields are regridded."""
 
     resolution: float = 5.625
     """Spacing of the cell-centred global target grid in degrees; 5.625 gives 32 x 64."""
     method: Literal["bilinear", "conservative", "nearest"] = "bilinear"
-    """bilinear is the paper's choice; conservative matches WeatherBench 2's ready files."""
+    """bilinear is the D-CHAG paper's choice; conservative matches WeatherBench 2's coarse files."""
     engine: Literal["auto", "builtin", "xesmf"] = "auto"
 
     @field_validator("resolution")
@@ -235,7 +235,7 @@ class Regrid(Section):
 
 
 class Splits(Section):
-    """Disjoint periods for fitting, choosing and judging."""
+    """Disjoint periods for training, validation and test."""
 
     train: list[Period] = Field(min_length=1)
     validation: list[Period] = []
@@ -265,8 +265,8 @@ class Normals(Section):
     window_days: Annotated[int, Field(ge=1, le=183)] = 61
     """Width of the smoothing window of the day-of-year x hour climatology, days."""
     keep_sums: bool = True
-    """Keep the sums of the training years beside the normals, about twice their size, so that adding a year reads
-    that year only."""
+    """Keep the sums of the training years beside the normals, about twice their size, so that adding a year reads only
+    that year."""
 
 
 class Data(Section):
@@ -274,14 +274,14 @@ class Data(Section):
 
     channels: Channels = Channels()
     period: Period | None = None
-    """Times of the store; None takes all that the files have."""
+    """Times of the store; None takes all times in the files."""
     step_hours: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 6
-    """Spacing of the store's times."""
+    """Spacing of the store's times, hours."""
     regrid: Regrid = Regrid()
     slab_times: Positive = 64
-    """Times written together as one shard."""
+    """Number of times written together as one shard."""
     splits: Splits | None = None
-    """Needed from the normals on; without them an experiment ends with the store, e.g. of an analysis."""
+    """Needed by normals and all later stages; without splits an experiment ends with the store, e.g. of an analysis."""
     normals: Normals = Normals()
 
     @model_validator(mode="after")

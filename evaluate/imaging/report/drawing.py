@@ -21,9 +21,9 @@ LOOKS = {
 }
 """Of reconstructions."""
 METHODS = {
-    "probe": style.Look(style.COLOURS[0], "linear probe of the features"),
+    "probe": style.Look(style.COLOURS[0], "linear probe on the features"),
     "probe_untrained": style.Look("#68717d", "probe, untrained network", (4, 2)),
-    "pls": style.Look("#a33ea1", "PLS of the spectra", (3, 1, 1, 1)),
+    "pls": style.Look("#a33ea1", "PLS on the spectra", (3, 1, 1, 1)),
     "ci_re": style.Look("#008f6b", "CI red edge", (1.2, 1.4)),
     "ndvi": style.Look("#d1571b", "NDVI", (1.2, 1.4)),
     "pri": style.Look("#b8860b", "PRI", (1.2, 1.4)),

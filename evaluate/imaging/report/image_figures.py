@@ -65,9 +65,9 @@ def _picture(keeper: Keeper, image: ShownImage, name: str, title: str, about: st
     shown = np.where(np.isfinite(picture), picture, 1.0)
     hidden = f"bands {text.join(image.windows)} hidden in all patches of a tile" if image.windows else "no bands hidden"
     below = {
-        "truth": "numbers: hidden pixels whose spectra are drawn",
+        "truth": "numbers: hidden pixels whose spectra are shown",
         "seen": f"{text.percent(float(image.hidden.mean()))} of the image hidden; {hidden}",
-        "reconstruction": "visible patches as they are, hidden ones as the network sees them",
+        "reconstruction": "visible patches are the truth, hidden ones the network's",
     }[name]
     figure, axes, _ = drawing.image_panel(keeper.labels(title, about), shown, below=below, extent=_extent(image))
     if name == "truth":

@@ -53,7 +53,8 @@ def header_facts(config: ImagingConfig, results: Results) -> list[tuple[str, str
     """What stands at the top, (name, value, detail)."""
     facts, layout = results.facts, config.training.layout
     low, high = facts.wavelengths
-    window = f"and {facts.window_nanometres:g} nm of bands in {facts.with_window}" if facts.window_nanometres else ""
+    tiles = counted(facts.with_window, "tile")
+    window = f"and {facts.window_nanometres:g} nm of bands in {tiles}" if facts.window_nanometres else ""
     blocks = "" if facts.block_gap is None else f"blocks of one scene, {counted(facts.block_gap, 'pixel')} apart"
     network = f"width {config.model.width}, depth {config.model.depth}, {counted(layout.world_size, 'rank')}"
     return [
@@ -75,30 +76,30 @@ def formulas(results: Results) -> dict[str, str]:
     facts = results.facts
     span = f"{text.number(facts.value_range)}, of all valid pixels of these images"
     found = {
-        "What counts": "valid pixels of hidden patches in bands that the visible patches show; valid pixels of visible "
-        "patches in hidden bands; and what was hidden in both ways. Never what the network saw.",
+        "What counts": "valid pixels of hidden patches in visible bands, of visible patches in hidden bands, and of "
+        "hidden patches in hidden bands. Never what the network saw.",
         "RMSE, MAE": "over all pixels and bands of all images; the root is taken last.",
         "PSNR": f"10 log₁₀(range² / MSE), range {span}.",
-        "SSIM": f"Wang et al. 2004, of {facts.rendering} pictures whose visible patches are the truth, mean over "
+        "SSIM": f"Wang et al. 2004, on {facts.rendering} pictures with the truth in visible patches, mean over "
         "hidden pixels.",
         "Spectral angle": "arccos(⟨a, b⟩ / |a||b|) of each pixel's spectrum, mean over pixels.",
         "Band mean": "mean of each band over the training images.",
-        "Mean of visible patches": "mean spectrum of the visible pixels of the tile; hidden bands on a straight line.",
+        "Mean of visible patches": "mean spectrum of the tile's visible pixels; hidden bands interpolated linearly.",
         "Interpolation": f"inverse distance weighting of the visible pixels, power {facts.power} (the best on training "
-        "images); hidden bands on a straight line between their neighbours.",
+        "images); hidden bands interpolated linearly.",
         "Low-rank completion": f"{facts.components} principal components of training spectra; their scores at visible "
-        "pixels, spread to hidden ones with weights fitted on training images; they also complete hidden bands.",
-        "Intervals": f"95%, {facts.resamples} resamples of whole images, the same for all models, widened for their "
-        "number."
+        "pixels, extended to hidden ones with weights fitted on training images; they also fill in hidden bands.",
+        "Intervals": f"95%, {facts.resamples} resamples of whole images, the same for all models, widened for the "
+        "number of images."
         if results.has_intervals
         else f"{facts.intervals}.",
     }
     if facts.traits.names:
         found |= {
-            "Linear probe": "ridge regression from the frozen encoder's tokens of a patch of the unmasked image; its "
-            "strength by cross-validation over training images.",
-            "PLS": "partial least squares on the mean leaf spectrum of a patch; components by cross-validation over "
-            "training images.",
+            "Linear probe": "ridge regression on the frozen encoder's tokens for a patch of the unmasked image; the "
+            "penalty is chosen by cross-validation over training images.",
+            "PLS": "partial least squares on the mean leaf spectrum of a patch; number of components by "
+            "cross-validation over training images.",
             "Indices": "; ".join(f"{i.title}: {i.text}" for i in INDICES.values()) + "; polynomials of degree 1 to 3.",
             "R²": "1 − SSE / SST over all patches of the held-out images, at least half leaf, SST about their mean.",
         }

@@ -26,7 +26,7 @@ from pipeline.words import counted
 TITLES: dict[Region, str] = {
     "hidden": "Error, hidden patches",
     "window": "Error, hidden bands",
-    "both": "Error, hidden both ways",
+    "both": "Error, both hidden",
 }
 
 
@@ -39,7 +39,7 @@ def error_charts(keeper: Keeper, table: pd.DataFrame) -> list[Picture]:
 def _error_chart(keeper: Keeper, table: pd.DataFrame, region: Region) -> Picture:
     rows = table[(table["region"] == region) & (table["metric"] == "rmse") & (table["band"] != ALL)]
     images = int(rows["n_images"].max())
-    labels = keeper.labels(TITLES[region], f"RMSE of every band · {REGIONS[region]}, {counted(images, 'image')}")
+    labels = keeper.labels(TITLES[region], f"RMSE by band · {REGIONS[region]}, {counted(images, 'image')}")
     figure, axes = drawing.chart(labels, x="wavelength [nm]", y="RMSE [reflectance]")
     ends = []
     for model in reversed(MODELS):
@@ -53,7 +53,7 @@ def _error_chart(keeper: Keeper, table: pd.DataFrame, region: Region) -> Picture
         ends.append(f"{LOOKS[model].title} {text.number(float(np.sqrt(np.mean(y**2))))}")
     axes.set_ylim(0, 1.05 * float(rows["value"].max()))
     drawing.legend_below(figure, axes)
-    alt = f"{TITLES[region]} by wavelength, {keeper.note}, root mean squares: {'; '.join(reversed(ends))}."
+    alt = f"{TITLES[region]} by wavelength, {keeper.note}; root mean square over bands: {'; '.join(reversed(ends))}."
     numbers = Numbers(
         rows[["model", "band", "wavelength", "value", "ci_low", "ci_high"]], f"{TITLES[region]}, by wavelength"
     )

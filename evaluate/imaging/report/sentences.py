@@ -18,13 +18,13 @@ from evaluate.page.cells import Finding, Score
 from pipeline.words import counted
 
 VERDICTS: dict[Verdict, str] = {
-    "better": "below that of {}",
-    "unsure": "not distinguishable from that of {}",
-    "worse": "above that of {}",
+    "better": "lower than for {}",
+    "unsure": "not significantly different from {}",
+    "worse": "higher than for {}",
 }
 TRAIT_VERDICTS: dict[Verdict, str] = {
     "better": "better than {}",
-    "unsure": "not distinguishable from {}",
+    "unsure": "not significantly different from {}",
     "worse": "worse than {}",
 }
 SHORT = {PLS: "PLS", UNTRAINED: "the untrained network"}
@@ -48,9 +48,9 @@ def _of_region(results: Results, region: Region) -> Finding:
     reference = f"{LOOKS[best].title} {with_interval(results.score(best, 'rmse', region))}"
     verdicts = {name: results.verdict(name, "rmse", region) for name in BASELINES}
     if "unknown" in verdicts.values():
-        return Finding(f"{value}, that of the best baseline, {reference} (too few images to say what is chance).")
+        return Finding(f"{value}; the best baseline is {reference} (too few images to rule out chance).")
     if set(verdicts.values()) == {"better"}:
-        return Finding(f"{value}, below that of every baseline; the best of them is {reference}.", "good")
+        return Finding(f"{value}, lower than for every baseline; the best baseline is {reference}.", "good")
     claims = _claims({name: LOOKS[name].title for name in BASELINES}, verdicts, VERDICTS)
     tone = "bad" if "worse" in verdicts.values() else ""
     return Finding(f"{value}, {claims}. The best baseline is {reference}.", tone)
@@ -75,19 +75,20 @@ def _other_scores(results: Results) -> Finding:
         doubts += [f"{title} (against {whom})"] if unbeaten else []
     if not doubts:
         listed = text.join(list(titles.values()))
-        return Finding(f"On hidden patches it is better than every baseline in {listed} too.", "good")
-    return Finding(f"On hidden patches the network is not surely better in {text.join(doubts)}.", "bad")
+        return Finding(f"On hidden patches the network beats every baseline in {listed}.", "good")
+    return Finding(f"On hidden patches the network is not significantly better in {text.join(doubts)}.", "bad")
 
 
 def _of_bands(results: Results) -> Finding:
     wavelengths, unbeaten = results.unbeaten_bands("hidden")
     total = counted(len(wavelengths), "band")
     if not unbeaten.any():
-        return Finding(f"Its RMSE on hidden patches is below that of every baseline in each of the {total}.", "good")
+        return Finding(f"In all {total} the network's RMSE on hidden patches is below every baseline's.", "good")
     ranges = [f"{wavelengths[a]:.0f} to {wavelengths[b]:.0f} nm" for a, b in runs(unbeaten)]
     shown = ranges[:MOST_RANGES] + [f"{len(ranges) - MOST_RANGES} more ranges"] * (len(ranges) > MOST_RANGES)
     share = f"{int(unbeaten.sum())} of {total}"
-    return Finding(f"In {share} its RMSE is not surely below that of every baseline: {text.join(shown)}.", "bad")
+    claim = f"In {share} the network's RMSE on hidden patches is not significantly below every baseline's"
+    return Finding(f"{claim}: {text.join(shown)}.", "bad")
 
 
 def _of_trait(results: Results, trait: str) -> Finding:
@@ -98,7 +99,7 @@ def _of_trait(results: Results, trait: str) -> Finding:
     score = results.trait_score(PROBE, trait, most)
     verdicts = {results.trait_verdict(name, trait, most) for name in _compared(results, trait, most)}
     tone = "bad" if "worse" in verdicts or not score.value > 0 else "good" if verdicts == {"better"} else ""
-    nothing = " It reads nothing of it from unseen plants." if not score.value > 0 else ""
+    nothing = " It cannot predict this trait for unseen plants." if not score.value > 0 else ""
     title = trait.replace("_", " ").capitalize()
     return Finding(f"{title}: with all {most} labelled images the probe has {'. With '.join(parts)}.{nothing}", tone)
 
@@ -111,7 +112,7 @@ def _with_labels(results: Results, trait: str, labelled: int) -> str:
         for m in beside
     }
     verdicts = {name: results.trait_verdict(name, trait, labelled) for name in beside}
-    known = _claims(named, verdicts, TRAIT_VERDICTS) or f"beside {text.join(list(named.values()))}"
+    known = _claims(named, verdicts, TRAIT_VERDICTS) or f"compared with {text.join(list(named.values()))}"
     ours = f"an R² of {with_interval(results.trait_score(PROBE, trait, labelled), r2=True)}: {known}"
     return ours if labelled == results.label_numbers[-1] else f"{labelled} it has {ours}"
 

@@ -81,7 +81,7 @@ def scatter(keeper: Keeper, patches: pd.DataFrame, *, trait: str, unit: str) -> 
     ends = [float(np.nanmin(truth)), float(np.nanmax(truth))]
     axes.plot(ends, ends, color=style.INK, linewidth=0.9)
     axes.set_ylim(*(np.nanpercentile(np.concatenate([guess, truth]), q) for q in (0.1, 99.9)))
-    alt = f"{trait} predicted by the probe against the truth, {len(truth)} patches; the line is equality."
+    alt = f"{trait} predicted by the probe against the truth, {len(truth)} patches; the line marks equality."
     numbers = Numbers(patches[["image", "row", "column", trait, f"{trait}_{PROBE}"]], f"{trait}, truth and probe")
     return keeper.keep(figure, f"traits/{trait}_scatter", numbers, alt=alt)
 
@@ -104,7 +104,7 @@ def trait_maps(
     style.write_labels(figure, keeper.labels(trait.replace("_", " ").capitalize(), image, unit), height=PAIR[1])
     colours = plt.get_cmap("viridis").with_extremes(bad=drawing.BLANK)
     shown: Any = None
-    for i, (name, title) in enumerate((("truth", "truth"), ("probe", "probe of the features"))):
+    for i, (name, title) in enumerate((("truth", "truth"), ("probe", "probe on the features"))):
         axes = figure.add_axes((0.03 + 0.485 * i, 0.17, 0.455, 0.63))
         shown = axes.imshow(maps[name].values, cmap=colours, vmin=ends[0], vmax=ends[1], interpolation="nearest")
         axes.set_axis_off()

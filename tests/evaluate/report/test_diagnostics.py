@@ -115,4 +115,4 @@ def test_share_of_the_tropics_by_variable_and_lead() -> None:
     }
     assert table.columns == ["1 d", "7 d"]
     said = diagnostics.tropics_sentence(made)
-    assert "1 of all 2 pairs of channel and lead have a skill below −0.05; the lowest is −0.20, q925 at 1 day" in said
+    assert "1 of 2 pairs of channel and lead have a skill below −0.05; the lowest is −0.20 (q925 at 1 day)" in said

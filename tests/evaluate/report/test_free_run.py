@@ -63,7 +63,7 @@ def test_the_section_says_what_grew_and_when(free: WeatherConfig) -> None:
     assert grown.channel == channels[1]
     assert f"{len(channels) - 1} of {len(channels)} channels stay bounded" in said
     assert re.search(rf"Not bounded: {channels[1]} grows after {grown.day:g} days\.", said)
-    assert "On the 60 days that the truth has" in said
+    assert "Over the 60 days with a truth" in said
     assert len(section.pictures) == 1 + len(free.evaluation.variables)
     assert all(len(picture.alt) > 60 for picture in section.pictures)
     for name in ("all_channels", *free.evaluation.variables):

@@ -132,7 +132,7 @@ def test_tiles_claim_only_what_is_significant(tmp_path: Path) -> None:
     tile = headline.tiles(results(skill, with_ceiling(tmp_path)))[0]
     assert tile.share == "Reaches 10% of the ceiling's ACC"
     assert tile.bar == (10.0, 10.0)
-    assert "ACC 0.060, the ceiling's 0.60 on 22 common init times" in tile.detail
+    assert "ACC 0.060 (ceiling 0.60) on 22 common init times" in tile.detail
     unsure = headline.tiles(results(skill, with_ceiling(tmp_path, low=-0.3)))[0]
     assert unsure.share.startswith("No significant share")
     assert unsure.bar is None
@@ -160,7 +160,7 @@ def test_scorecard_has_the_share_beside_the_skill(tmp_path: Path) -> None:
     for share, text in ((0.1, "10%"), (np.nan, "–")):
         beside = with_ceiling(tmp_path, share=share, low=share)
         card = heat_tables.scorecard(results(frame(214, "skill"), beside))[0]
-        assert card.groups == [("skill", 1), ("of the ceiling", 1)]
+        assert card.groups == [("skill", 1), ("share of ceiling", 1)]
         assert [c.text for c in card.rows["500"]] == ["0.060", text]
 
 

@@ -47,7 +47,7 @@ def test_claims_need_an_interval_off_zero() -> None:
     assert found.text == (
         "Geopotential at 500 hPa: beats climatology at 7 days (skill 0.12 [0.050, 0.20]); does not differ "
         "significantly from climatology at 14 days (skill 0.030 [−0.010, 0.070]); is worse than climatology at 30 days "
-        "(skill −0.040 [−0.060, −0.020]). Its RMSE is below persistence's at every lead."
+        "(skill −0.040 [−0.060, −0.020]). RMSE is below persistence's at every lead."
     )
     assert found.tone == "good"
 
@@ -60,7 +60,7 @@ def test_many_leads_are_one_sentence() -> None:
     assert found.text == (
         "Geopotential at 500 hPa: beats climatology at 1, 3, 5, 7 and 10 days (skill 0.85 [0.80, 0.90] at 1 day, skill "
         "0.40 [0.35, 0.45] at 10 days); does not differ significantly from climatology at 30 days (skill 0.00 [−1.00, "
-        "1.00]). Its RMSE is below persistence's at every lead."
+        "1.00]). RMSE is below persistence's at every lead."
     )
 
 
@@ -80,7 +80,7 @@ def test_no_interval_no_claim() -> None:
 @pytest.mark.parametrize(
     ("against", "text"),
     [
-        (0.05, "below persistence's at 7 days (not significantly at all of them)"),
+        (0.05, "below persistence's at 7 days (not significantly at every one)"),
         (-0.3, "not below persistence's at any lead"),
     ],
 )
@@ -94,7 +94,7 @@ def test_over_all_channels_counts() -> None:
     turns = itertools.cycle([(0.1, 0.05, 0.2), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)])
     frames = [table({(168, "skill"): next(turns)}, level=str(level)) for level in (50, 100, 250, 500, 850)]
     found = findings(results(pd.concat(frames), [168]))
-    assert found[-1].text == "Of all 5 channels, against climatology: 2 better, 2 similar, 1 worse at 7 days."
+    assert found[-1].text == "All 5 channels against climatology: 2 better, 2 similar, 1 worse at 7 days."
 
 
 def test_scorecard_rows_and_bold() -> None:

@@ -100,7 +100,7 @@ def test_sentence_of_a_comparison() -> None:
         "ceiling."
     )
     below = Comparison("rmse", "K", 3.4, 3.4, 4.5, sample="15 common init times")
-    assert "ceiling is worse than climatology here (a single run that is not damped)" in below.sentence
+    assert "ceiling is worse than climatology here (a single, undamped run)" in below.sentence
     assert "%" not in below.sentence
     strip = gauge.Strip.of(below)
     assert strip.title == "Ceiling is worse than climatology here"

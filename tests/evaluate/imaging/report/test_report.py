@@ -115,22 +115,22 @@ def test_sentences_claim_what_the_intervals_allow(results: Results) -> None:
     """The made-up network is near the truth: better everywhere. Spoiled tables: worse than one baseline, unsure of
     another, with the bands where it is not better. Catches praise that does not depend on the scores."""
     good = findings(results)
-    assert "below that of every baseline" in good[0].text
+    assert "lower than for every baseline" in good[0].text
     assert good[0].tone == "good"
     spoiled = results.differences.copy()
     hidden = (spoiled["region"] == "hidden") & (spoiled["metric"] == "rmse")
     spoiled.loc[hidden & (spoiled["against"] == "low_rank"), ["ci_low", "ci_high"]] = (0.01, 0.02)
     spoiled.loc[hidden & (spoiled["against"] == "band_mean"), ["ci_low", "ci_high"]] = (-0.01, 0.02)
     bad = findings(dataclasses.replace(results, differences=spoiled))
-    assert "above that of low-rank completion" in bad[0].text
-    assert "not distinguishable from that of band mean" in bad[0].text
+    assert "higher than for low-rank completion" in bad[0].text
+    assert "not significantly different from band mean" in bad[0].text
     assert bad[0].tone == "bad"
     assert any("In 23 of 23 bands" in found.text and "450 to 860 nm" in found.text for found in bad)
     few = results.differences.assign(ci_low=np.nan, ci_high=np.nan)
     facts = dataclasses.replace(results.facts, intervals="none: 2 images")
     unsure = findings(dataclasses.replace(results, differences=few, facts=facts))
     assert "too few images" in unsure[0].text
-    assert not any("below that of every" in found.text for found in unsure)
+    assert not any("lower than for every" in found.text for found in unsure)
 
 
 def test_sentences_about_traits_compare(results: Results) -> None:
@@ -144,7 +144,7 @@ def test_sentences_about_traits_compare(results: Results) -> None:
     worse = results.traits.copy()
     worse.loc[worse["method"] == "probe", "r2"] = -0.5
     nothing = findings(dataclasses.replace(results, traits=worse))
-    assert any("It reads nothing of it" in found.text and found.tone == "bad" for found in nothing)
+    assert any("It cannot predict this trait" in found.text and found.tone == "bad" for found in nothing)
 
 
 def test_a_legend_of_long_names_fits_below_its_chart() -> None:
