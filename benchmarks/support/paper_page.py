@@ -78,7 +78,10 @@ TEXTS = {
     "sizes": "256 channels; then 26B parameters with one sample and up to 4,096 channels.",
     "cluster": "1.7B parameters, 512 channels: channel ranks (with the trunk cut over them) times data ranks.",
     "parity": "The demo's planet and recipe with width 256 and 300 steps: flat, and D-CHAG with two and four groups, "
-    "one per rank. Changes relative to flat, with paired 95% intervals over seeds and blocks of init times.",
+    "one per rank. Changes relative to flat, with paired 95% intervals over seeds and blocks of init times. "
+    "The loss jumps where roll-outs get longer. Forecasts are calibrated, so at 30 days all are close to the "
+    "climatology and can hardly differ. In MSE and RMSE every change is within 1%, as published; the ACC of z500 at 14 "
+    "days is higher with two groups, from a small value.",
     "pays": "D-CHAG over the flat stage on every rank: both fused, with a tensor-parallel trunk and the same batch. "
     "C/L: cross-attention units, linear units.",
 }
