@@ -3,8 +3,8 @@
 Contract: every class is measured with the shapes, strides and types of one of its operations, the costliest classes
 first, until those left are a small share of the step. Times are the least of several calls, less the overhead of a
 call; operations too large for the cache of a core start without it. Where ranks share a machine, as many as there are
-cores measure at once, so that what they take from one another counts; more ranks than cores take turns, which
-`step_time` reckons with.
+cores measure at once, so that what they take from one another counts; the other ranks wait, and `step_time` allows for
+cores that ranks share.
 """
 
 from __future__ import annotations
