@@ -74,11 +74,7 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     predicts, trained = trained_steps(description)
     _require_kind(config, trained, path=path)
     steps = ways(config, trained, direct=description.get("config", {}).get("training", {}).get("lead_hours"))
-    if steps and not trained and history_hours(shape.channels):
-        raise ValueError(
-            "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours) and was "
-            f"not trained on training.step_hours, got {options.rollout_hours}; issue direct forecasts"
-        )
+    _require_one_state(config, shape.channels, rolled_out=bool(steps), trained=trained)
     normals = Normals.open(config.paths.normals)
     whole, own = _open_fields(config, normals, description, mesh=mesh, initial=initial, hold=bool(steps))
     model, digest = load_model(
@@ -100,11 +96,7 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
         )
     else:
         init, missing = _complete(whole)
-    facts = {
-        "init_times": len(init),
-        "first": str(np.datetime_as_string(whole.times[init[0]], unit="h")),
-        "last": str(np.datetime_as_string(whole.times[init[-1]], unit="h")),
-        "missing_init_times": [str(np.datetime_as_string(t, unit="h")) for t in missing],
+    facts = _times_facts(whole, init, missing) | {
         "initial": str(initial) if initial else "test period",
         "rollout_hours": options.rollout_hours or list(steps) or None,
         "checkpoint": path.name,
@@ -121,6 +113,13 @@ def prepare(config: WeatherConfig, path: Path, *, device: torch.device, initial:
     stepper, precision = Stepper(shape, units, mesh=mesh), config.training.matmul_precision
     predictor = Predictor(model, whole, own, stepper, trained or steps, matmul_precision=precision)
     return Job(predictor, mesh, init, missing, digest, steps, facts)
+
+
+def _times_facts(fields: Fields, init: NDArray[np.int64], missing: NDArray[np.datetime64]) -> dict[str, Any]:
+    """The init times, as a receipt lists them."""
+    first, last = (str(np.datetime_as_string(fields.times[init[at]], unit="h")) for at in (0, -1))
+    gone = [str(np.datetime_as_string(time, unit="h")) for time in missing]
+    return {"init_times": len(init), "first": first, "last": last, "missing_init_times": gone}
 
 
 def _open_fields(
@@ -157,6 +156,17 @@ def _require_kind(config: WeatherConfig, trained: Sequence[int], *, path: Path) 
         raise ValueError(
             f"checkpoint {path} must be one of {kind(wanted)}, as training.step_hours says, got one of {kind(trained)}"
             f"; run python -m pipeline train, or set training.step_hours: {list(trained)}"
+        )
+
+
+def _require_one_state(
+    config: WeatherConfig, channels: Sequence[str], *, rolled_out: bool, trained: Sequence[int]
+) -> None:
+    """Refuse to roll out a network that reads earlier states and was not trained on steps."""
+    if rolled_out and not trained and history_hours(channels):
+        raise ValueError(
+            "forecast.rollout_hours must be absent for a model that reads earlier states (model.history_hours) and was "
+            f"not trained on training.step_hours, got {config.forecast.rollout_hours}; issue direct forecasts"
         )
 
 

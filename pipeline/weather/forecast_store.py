@@ -61,26 +61,8 @@ def forecast_store(
     """
     contract = like.attrs["contract"]
     leads = np.asarray(lead_hours, dtype=np.int64)
-    channels = [str(name) for name in like["channel"].values]
-    kept = ("channel", "variable", "level", "unit", "latitude", "longitude")
-    coords = xr.Dataset(
-        coords={
-            "init_time": ("init_time", init_times.astype("datetime64[ns]")),
-            "lead_time": ("lead_time", leads.astype("timedelta64[h]").astype("timedelta64[ns]")),
-            **{name: like[name].variable for name in kept},
-        }
-    )
-    if calibration is not None:
-        coords = coords.assign_coords(calibration=(("lead_time", "channel", "latitude"), calibration))
-        coords["calibration"].attrs = {"long_name": "factor of the anomaly from the climatology", "units": "1"}
-    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
-    grid = (int(like.sizes["latitude"]), int(like.sizes["longitude"]))
-    spec = ArraySpec(
-        dims=("init_time", "lead_time", "channel", "latitude", "longitude"),
-        shape=(len(init_times), len(leads), len(channels), *grid),
-        chunks=(1, 1, min(CHUNK_CHANNELS, len(channels)), *grid),
-        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
-    )
+    coords = _coords(like, init_times, leads, calibration=calibration)
+    spec = _state_spec(coords)
     return SlabStore(
         path,
         arrays={"state": spec},
@@ -89,7 +71,7 @@ def forecast_store(
         slab_size=max(1, min(slab_inits, SLAB_BYTES // (4 * int(np.prod(spec.shape[1:]))))),
         contract={
             "kind": "forecast",
-            "channels": channels,
+            "channels": [str(name) for name in like["channel"].values],
             "grid": contract["grid"],
             "source": dict(source or contract["source"]),
             "lead_hours": leads.tolist(),
@@ -101,4 +83,35 @@ def forecast_store(
         },
         attrs={"title": title},
         command=command,
+    )
+
+
+def _coords(
+    like: xr.Dataset, init_times: Times, leads: NDArray[np.int64], *, calibration: NDArray[np.float32] | None
+) -> xr.Dataset:
+    """Times, channels, grid, and the factors of a calibrated forecast."""
+    kept = ("channel", "variable", "level", "unit", "latitude", "longitude")
+    coords = xr.Dataset(
+        coords={
+            "init_time": ("init_time", init_times.astype("datetime64[ns]")),
+            "lead_time": ("lead_time", leads.astype("timedelta64[h]").astype("timedelta64[ns]")),
+            **{name: like[name].variable for name in kept},
+        }
+    )
+    coords["lead_time"].encoding = {"units": "hours", "dtype": "int64"}
+    if calibration is not None:
+        coords = coords.assign_coords(calibration=(("lead_time", "channel", "latitude"), calibration))
+        coords["calibration"].attrs = {"long_name": "factor of the anomaly from the climatology", "units": "1"}
+    return coords
+
+
+def _state_spec(coords: xr.Dataset) -> ArraySpec:
+    """The array of the forecasts: chunks of one init time, one lead and some channels."""
+    dims = ("init_time", "lead_time", "channel", "latitude", "longitude")
+    shape = tuple(int(coords.sizes[name]) for name in dims)
+    return ArraySpec(
+        dims=dims,
+        shape=shape,
+        chunks=(1, 1, min(CHUNK_CHANNELS, shape[2]), *shape[3:]),
+        attrs={"long_name": "forecast state", "units": "see coordinate unit"},
     )

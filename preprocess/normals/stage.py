@@ -185,9 +185,7 @@ def _write(
     _require_variation(whole, names)
     arrays = _small_arrays(source, grid, hours, yearly, anomaly_std)
     if pairs:
-        require_changes(change_std, step_hours=pairs.lead_hours, names=names, mean=whole.mean, std=whole.std)
-        steps = np.array(pairs.lead_hours, np.int64)
-        arrays |= {"step_hours": (("step",), steps), "change_std": (("step", "channel"), change_std)}
+        arrays |= _change_arrays(pairs, change_std, whole, names)
     _write_arrays(group, arrays, digest)
     _describe(group, contract, smoothing.kind, whole.count, digest.hexdigest()[:16])
     store.consolidate(path)
@@ -195,6 +193,13 @@ def _write(
         keep.finish(yearly)
     if not smoothing.seasonal:
         say(f"normals: the climatology is the {smoothing.kind}; skill against it says less than against a seasonal one")
+
+
+def _change_arrays(pairs: Pairs, change_std: Array, whole: Moments, names: list[str]) -> dict[str, Any]:
+    """Steps and the standard deviation of changes over them, where every channel has one."""
+    require_changes(change_std, step_hours=pairs.lead_hours, names=names, mean=whole.mean, std=whole.std)
+    steps = np.array(pairs.lead_hours, np.int64)
+    return {"step_hours": (("step",), steps), "change_std": (("step", "channel"), change_std)}
 
 
 def _kept_sums(config: WeatherConfig, content: dict[str, Any]) -> Sums | None:
