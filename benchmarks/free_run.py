@@ -6,7 +6,7 @@ ten years. Needs trained experiments: `make demo`, benchmarks/training_time.py. 
 rows. Also writes docs/images/free_run.png.
 
     python benchmarks/free_run.py
-    python benchmarks/free_run.py --longer results/longer --steps 1950 8270
+    python benchmarks/free_run.py --longer results/longer --steps 6600 12000
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(SHOWN), figsize=(12, 3.1), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(1, len(SHOWN), figsize=(12, 3.5), layout="constrained", sharey=True)
     for axes, name in zip(panels, SHOWN, strict=True):
         axes.axhspan(0.5, 2, color="0.92")
         axes.axhline(1, color="0.5", linewidth=0.8)
@@ -78,7 +78,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("relative to the truth's")
-    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
         "A free run of a year, simulated atmosphere: RMS anomaly over the preceding month; grey counts as bounded"
     )

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.support.scale import FUSED, MACHINE, USABLE, Forecast, Setting
 from model.costs.collectives import ALL_REDUCE, Collective, buffers
 from model.costs.operators import Recorder, Work
-from model.costs.roofline import collective_seconds, hidden_seconds, step_time
+from model.costs.roofline import collective_seconds, hidden_seconds, host_seconds, step_time
 from model.parallel.allocations import Allocations
 from model.parallel.mesh import CHANNEL, DATA, build_mesh
 from model.parallel.pretend import pretended_ranks
@@ -235,7 +235,7 @@ def _mix(a: dict[str, float], b: dict[str, float], share: float) -> dict[str, fl
 def _times(work: Work, setting: Setting) -> tuple[float, ...]:
     """Seconds of operations, of the host, waiting, of sums and of shards that may hide; bytes sent; FLOPs."""
     operations = step_time(work, MACHINE, ranks=setting.ranks).operations
-    host = work.calls * MACHINE.host[0] + work.wrapped * MACHINE.host[1]
+    host = host_seconds(work, MACHINE, data=DATA)
     waiting = sums = shards = sent = 0.0
     for collective, count in work.collectives.items():
         if collective.group == DATA:

@@ -3,8 +3,9 @@
 Contract: every class is measured with the shapes, strides and types of one of its operations, the costliest classes
 first, until those left are a small share of the step. Times are the least of several calls, less the overhead of a
 call; operations too large for the cache of a core start without it. Where ranks share a machine, as many as there are
-cores measure at once, so that what they take from one another counts; the other ranks wait, and `step_time` allows for
-cores that ranks share.
+cores begin every call together, and the median counts, so that what they take from one another is in it: the least
+would be that of a moment in which the others wait. The other ranks wait, and `step_time` allows for cores that ranks
+share.
 """
 
 from __future__ import annotations
@@ -16,31 +17,24 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from model.costs.clock import FLUSH, REPEATS, finish, least_seconds, seconds_of
 from model.costs.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from model.costs.hardware import HERE, Hardware
+from model.costs.host import measure_host
 from model.costs.operators import OperatorClass, Spec, Tally, Work
 from model.costs.roofline import ideal_seconds
 from model.parallel.collectives import all_gather, reduce_scatter
 from model.parallel.launch import from_main
 
-_REPEATS = 5
 _LEFT = 0.01
 """Share of a step's roofline that classes which are not measured may have together."""
 _LARGE = 2048
 """Side of the matrices that give the peak."""
-_COPIED = 64 * 2**20
-"""Bytes of the copy that gives the bandwidth, beyond any cache of a core."""
 _CACHED = 2**20
 """Bytes of an operation that find place in the cache of a core, where the operation before has left them."""
-_OPERATIONS = 20 * 6 + 4
-"""Of twenty small linear layers and a sum, forward and backward."""
-_WRAPPED = 120e-6
-"""What an operation on DTensors takes where it cannot be measured, without other ranks [s]."""
 _LINK = (2**10, 2**20, 2**23)
 """Bytes of the collectives that give latency and bandwidth between ranks."""
 _TIMES = 10
@@ -59,13 +53,15 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
         ranks: of this process group, which measure together; 1 measures alone.
         cores: that the ranks share on a CPU.
     """
-    together = dist.barrier if ranks > 1 else _alone
     flops = {name: _peak(dtype, device) for name, dtype in (("float32", torch.float32), ("float64", torch.float64))}
     if device.type == "cuda":
         flops["bfloat16"] = _peak(torch.bfloat16, device)
     links = _links(device) if ranks > 1 else {}
     bandwidth, latency = links.get(ALL_REDUCE, (1.5e9, 2e-4))
     cuda = device.type == "cuda"
+    measuring = ranks if cuda else min(ranks, cores or ranks)
+    group = dist.new_group(range(measuring)) if measuring > 1 else None
+    idle = ranks > 1 and dist.get_rank() >= measuring
     free = torch.cuda.mem_get_info()[1] if cuda else 0
     machine = Hardware(
         HERE,
@@ -80,21 +76,22 @@ def measure(works: Iterable[Work], *, device: torch.device, ranks: int = 1, core
         watts=0.0,
         source="measured here" if ranks > 1 else "measured here; links between ranks assumed",
         overhead=0.0,
-        host=_host(device),
+        host=measure_host(device, idle=idle),
         runs_ahead=cuda,
         cores=None if cuda else cores or ranks,
         links=links,
     )
     if ranks > 1:
+        dist.barrier()  # until the last has measured what torch takes
         machine = from_main(machine)  # all must measure the same classes in the same order
-    idle = machine.cores is not None and ranks > 1 and dist.get_rank() >= machine.cores
     total = Work()
     for work in works:
         total.add(work)
     efficiencies = {}
     for key, tally in _costly(total, machine):
-        together()
-        seconds = None if idle else _measured(tally, device)
+        if ranks > 1:
+            dist.barrier()
+        seconds = None if idle else _measured(tally, device, group)
         if seconds is not None:
             flops_once, bytes_once = tally.of_example
             ideal = ideal_seconds(flops_once, bytes_once, dtype=key.dtype, machine=machine)
@@ -116,8 +113,14 @@ def _costly(work: Work, machine: Hardware) -> list[tuple[OperatorClass, Tally]]:
     return ordered
 
 
-def _measured(tally: Tally, device: torch.device) -> float | None:
-    """Least time of the example of a class [s]; None for what cannot run by itself."""
+def _measured(tally: Tally, device: torch.device, group: dist.ProcessGroup | None) -> float | None:
+    """Time of the example of a class [s]; None for what cannot run by itself.
+
+    Args:
+        tally: the class.
+        device: of this rank.
+        group: the ranks that measure together; None for this one alone.
+    """
     assert tally.example is not None
     name, args, named = tally.example
     library, packet, overload = name.split(".")
@@ -126,11 +129,29 @@ def _measured(tally: Tally, device: torch.device) -> float | None:
     if "device" in named:
         named = {**named, "device": device}
     cold = tally.of_example[1] > _CACHED
-    try:
-        call = _least(lambda: function(*args, **named), device, cold=cold)
-        return max(call - _least(_empty_call, device, cold=cold), 1e-8)
-    except (RuntimeError, IndexError):
+
+    def call() -> Any:
+        return function(*args, **named)
+
+    if not _runs(call, group, device):
         return None
+    usual = min if group is None else statistics.median
+    real, empty = (usual(seconds_of(work, device, cold=cold, group=group)) for work in (call, _empty_call))
+    return max(real - empty, 1e-8)
+
+
+def _runs(call: Callable[[], Any], group: dist.ProcessGroup | None, device: torch.device) -> bool:
+    """Whether an operation can run by itself, on all ranks that measure together."""
+    try:
+        call()
+        can = True
+    except (RuntimeError, IndexError):
+        can = False
+    if group is None:
+        return can
+    all_can = torch.tensor(int(can), device=device)
+    dist.all_reduce(all_can, dist.ReduceOp.MIN, group=group)
+    return bool(all_can)
 
 
 def _tensor(value: Any, device: torch.device) -> Any:
@@ -142,27 +163,6 @@ def _tensor(value: Any, device: torch.device) -> Any:
     if value.dtype.is_floating_point:
         base.uniform_(0.1, 0.9)
     return base.as_strided(value.shape, value.stride)
-
-
-def _least(call: Callable[[], Any], device: torch.device, *, cold: bool = False) -> float:
-    """Least seconds of some calls, the first not counted; cold: each after something else has filled the caches."""
-    best = float("inf")
-    other = torch.empty(_COPIED // 4 if cold and device.type == "cpu" else 0)
-    for attempt in range(_REPEATS + 1):
-        other.fill_(1.0)
-        _finish(device)
-        start = time.perf_counter()
-        kept = call()
-        _finish(device)
-        if attempt:
-            best = min(best, time.perf_counter() - start)
-        del kept
-    return best
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _empty_call() -> None:
@@ -178,30 +178,14 @@ def _peak(dtype: torch.dtype, device: torch.device) -> float:
     if dtype is torch.float64:
         side //= 2
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    return 2.0 * side**3 / _least(lambda: a @ b, device)
+    return 2.0 * side**3 / least_seconds(lambda: a @ b, device)
 
 
 def _bandwidth(device: torch.device) -> float:
-    count = _COPIED if device.type == "cpu" else 16 * _COPIED
+    count = FLUSH if device.type == "cpu" else 16 * FLUSH
     source = torch.zeros(count // 4, device=device)
     target = torch.empty_like(source)
-    return 2.0 * count / _least(lambda: target.copy_(source), device)
-
-
-def _host(device: torch.device) -> tuple[float, float]:
-    """Seconds that torch needs for an operation, forward and backward, beside doing it; and for one on DTensors."""
-    layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(20))).to(device)
-    x = torch.ones(8, 8, device=device)
-
-    def call() -> None:
-        layers(x).sum().backward()
-
-    plain = _least(call, device) / _OPERATIONS
-    if not dist.is_initialized():
-        return plain, _WRAPPED
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    one = DTensor.from_local(torch.ones(8, 8, device=device), mesh, [Replicate()])
-    return plain, max(0.0, _least(lambda: one + one, device) - plain)
+    return 2.0 * count / least_seconds(lambda: target.copy_(source), device)
 
 
 def _links(device: torch.device) -> dict[str, tuple[float, float]]:
@@ -241,7 +225,7 @@ def _usual(kind: str, count: int, device: torch.device) -> float:
             dist.all_reduce(whole)
 
     added = []
-    for _ in range(_REPEATS):
+    for _ in range(REPEATS):
         seconds = []
         for last in (_alone, collective):
             dist.barrier()
@@ -250,7 +234,7 @@ def _usual(kind: str, count: int, device: torch.device) -> float:
                 a @ a
                 last()
             dist.barrier()
-            _finish(device)
+            finish(device)
             seconds.append(time.perf_counter() - start)
         added.append((seconds[1] - seconds[0]) / _TIMES)
     return max(statistics.median(added), 1e-7)

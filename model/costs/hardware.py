@@ -35,7 +35,7 @@ class Hardware:
         product_share: of peak that large matrix products reach.
         bandwidth_share: of bandwidth that other operations reach.
         overhead: of an operation on the device [s].
-        host: of an operation in torch, and of one on DTensors [s].
+        host: torch's own time for an operation, for one on DTensors, and for a gather of FSDP's [s].
         runs_ahead: the host prepares operations while the device works, and transfers may hide behind work.
         cores: that ranks of a node share where each needs one; None where each has a device of its own.
         efficiencies: share of the roofline by class of operation, measured.
@@ -56,7 +56,7 @@ class Hardware:
     product_share: float = 0.65
     bandwidth_share: float = 0.8
     overhead: float = 4e-6
-    host: tuple[float, float] = (8e-6, 120e-6)
+    host: tuple[float, float, float] = (8e-6, 120e-6, 600e-6)
     runs_ahead: bool = True
     cores: int | None = None
     efficiencies: Mapping[str, float] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from model.costs.collectives import ALL_REDUCE, Collective, ring, tree
+from model.costs.collectives import ALL_GATHER, ALL_REDUCE, Collective, ring, tree
 from model.costs.hardware import Hardware
 from model.costs.operators import OperatorClass, Tally, Work
 
@@ -75,7 +75,7 @@ def step_time(
         _seconds(key, tally, machine, products) + tally.count * machine.overhead
         for key, tally in work.operators.items()
     )
-    host = crowd * (work.calls * machine.host[0] + work.wrapped * machine.host[1])
+    host = crowd * host_seconds(work, machine, data=data)
     waiting = sums = shards = 0.0
     for collective, count in work.collectives.items():
         seconds = count * collective_seconds(collective, machine)
@@ -94,6 +94,19 @@ def step_time(
     peak = machine.peak(products if kind == "float32" else kind)
     waiting += sums + shards - hidden
     return StepTime(operations, ahead, waiting, hidden, work.flops, peak)
+
+
+def host_seconds(work: Work, machine: Hardware, *, data: str | None) -> float:
+    """What torch itself takes for a step, beside doing it [s].
+
+    Args:
+        work: of the rank.
+        machine: that it runs on.
+        data: name of the process group of the data axis, on which FSDP gathers.
+    """
+    gathers = sum(n for c, n in work.collectives.items() if c.kind == ALL_GATHER and c.group == data)
+    operation, wrapped, gather = machine.host
+    return work.calls * operation + work.wrapped * wrapped + gathers * gather
 
 
 def hidden_seconds(operations: float, *, sums: float, shards: float) -> float:

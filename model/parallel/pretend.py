@@ -5,10 +5,12 @@ Contract: shapes and memory are those of the rank; values are meaningless, since
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 
@@ -30,3 +32,24 @@ def pretended_ranks(*, rank: int, world_size: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def pretended_mesh(device_type: str, *, ranks: int = 2) -> Iterator[DeviceMesh]:
+    """A mesh whose ranks talk to nobody, also beside a real group, all of whose ranks must then ask for it.
+
+    Args:
+        device_type: of the tensors.
+        ranks: of the mesh, where there is no real group whose ranks it has.
+    """
+    if not dist.is_initialized():
+        with pretended_ranks(rank=0, world_size=ranks):
+            yield init_device_mesh(device_type, (ranks,))
+        return
+    yield _mesh_beside(dist.group.WORLD, device_type)
+
+
+@functools.cache
+def _mesh_beside(_world: dist.ProcessGroup | None, device_type: str) -> DeviceMesh:
+    """One for each real group: DTensor keeps what it has worked out for a mesh, and the mesh with it."""
+    return DeviceMesh.from_group(dist.new_group(backend="fake"), device_type)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.costs import calibrate
+from model.costs import calibrate, clock
 from model.costs.collectives import Collective
 from model.costs.hardware import HARDWARE, HERE, Hardware, from_dict, known
+from model.costs.host import measure_host
 from model.costs.operators import OperatorClass, Recorder, Tally, Work
 from model.costs.roofline import step_time
 from tests.model.parallel.harness import run_distributed
@@ -77,7 +80,7 @@ def test_more_micro_batches_add_what_a_second_one_adds() -> None:
 MACHINE = Hardware(
     "toy", "a toy", {"float32": 100.0, "bfloat16": 400.0}, bandwidth=10.0, memory=1.0, per_node=2, node_link=5.0,
     network=1.0, watts=1.0, source="made up", latency=(0.0, 0.0), product_share=0.5, bandwidth_share=0.25,
-    overhead=0.0, host=(0.0, 0.0),
+    overhead=0.0, host=(0.0, 0.0, 0.0),
 )  # fmt: skip
 
 
@@ -112,6 +115,35 @@ def test_only_transfers_of_the_data_axis_hide() -> None:
     assert (crowded.operations, crowded.hidden) == (6.0, 0.0)  # four ranks on two cores
 
 
+def test_what_torch_takes_is_counted_by_kind() -> None:
+    """Catches gathers of channels that count as FSDP's, and ranks on few cores that do not take turns."""
+    copy = OperatorClass("copy_", "float32", (1,))
+    gathers = {Collective("all-gather", (0, 1), group, 0): n for group, n in (("data", 4.0), ("channel", 5.0))}
+    sums = {Collective("all-reduce", (0, 1), "data", 0): 6.0}
+    work = Work({copy: Tally(2, 0.0, 0.0)}, gathers | sums, wrapped=3.0)
+    machine = replace(MACHINE, host=(1.0, 10.0, 100.0), runs_ahead=False)
+    assert step_time(work, machine, ranks=2, data="data").host == 2 * 1 + 3 * 10 + 4 * 100
+    assert step_time(work, machine, ranks=2).host == 2 * 1 + 3 * 10
+    crowded = replace(machine, cores=2, per_node=4)
+    assert step_time(work, crowded, ranks=4, data="data").host == 2 * 432
+
+
+def host_measured() -> tuple[float, ...]:
+    """What torch takes, as rank 0 measures it beside one that has no core; the second time."""
+    measure_host(torch.device("cpu"), idle=dist.get_rank() == 1)
+    return measure_host(torch.device("cpu"), idle=dist.get_rank() == 1)
+
+
+@pytest.mark.slow
+def test_what_torch_takes_is_measured_without_waiting() -> None:
+    """Catches collectives of the real group, for which the idle rank never comes, and operations that cost nothing."""
+    measured, idle = run_distributed(host_measured, 2)
+    assert idle == (0.0, 0.0, 0.0)
+    alone = [measure_host(torch.device("cpu")) for _ in range(2)]
+    assert all(min(seconds) > 0 for seconds in (measured, *alone))
+    assert not dist.is_initialized()
+
+
 def test_machines_are_known_by_name() -> None:
     """Catches a machine of another name, and figures that do not survive a file."""
     assert from_dict(HARDWARE["h200"].to_dict()) == HARDWARE["h200"]
@@ -124,8 +156,9 @@ def test_machines_are_known_by_name() -> None:
 def test_calibration_measures_what_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches classes that cannot run by themselves, and efficiencies that are not those of the clock."""
     monkeypatch.setattr(calibrate, "_LARGE", 64)
-    monkeypatch.setattr(calibrate, "_COPIED", 2**16)
-    monkeypatch.setattr(calibrate, "_least", lambda call, _device, cold=False: 0.25 if call() is None else 0.5)
+    monkeypatch.setattr(calibrate, "FLUSH", 2**16)
+    monkeypatch.setattr(calibrate, "seconds_of", lambda call, _device, **_: [9.0, 0.25 if call() is None else 0.5])
+    monkeypatch.setattr(clock, "seconds_of", lambda call, _device, **_: [9.0, 0.25 if call() is None else 0.5])
     work = seen(lambda a, b: (a.t() @ b).softmax(0).sum(), torch.ones(64, 96), torch.ones(64, 64))
     machine = calibrate.measure([work], device=torch.device("cpu"), cores=2)
     # every call takes .5 s, one without a result .25 s: what is left is the operation's
@@ -139,28 +172,28 @@ def test_only_what_no_cache_holds_starts_without_it(monkeypatch: pytest.MonkeyPa
     """Catches small operations that pay for cold caches, and large ones that find their operands there."""
     asked = []
 
-    def least(call: object, _device: torch.device, cold: bool = False) -> float:
+    def times(call: object, _device: torch.device, *, cold: bool, group: object) -> list[float]:
         asked.append(cold)
-        return 1.0
+        return [1.0]
 
-    monkeypatch.setattr(calibrate, "_least", least)
+    monkeypatch.setattr(calibrate, "seconds_of", times)
     small, large = seen(torch.exp, torch.ones(2**10)), seen(torch.exp, torch.ones(2**20))
     for work, cold in ((small, False), (large, True)):
         asked.clear()
         (tally,) = work.operators.values()
-        calibrate._measured(tally, torch.device("cpu"))
+        calibrate._measured(tally, torch.device("cpu"), None)
         assert asked == [cold, cold]
 
 
 def measured_on_one_core() -> tuple[int, dict[str, float], int | None]:
     """Operations that this rank measured, and what it holds in the end."""
     calls = []
-    calibrate._LARGE, calibrate._COPIED, calibrate._LINK = 64, 2**16, (2**8, 2**9, 2**10)
+    calibrate._LARGE, calibrate.FLUSH, calibrate._BEFORE, calibrate._LINK = 64, 2**16, 64, (2**8, 2**9, 2**10)
     measured = calibrate._measured
 
-    def counted(tally: Tally, device: torch.device) -> float | None:
+    def counted(tally: Tally, device: torch.device, group: dist.ProcessGroup | None) -> float | None:
         calls.append(tally)
-        return measured(tally, device)
+        return measured(tally, device, group)
 
     calibrate._measured = counted
     work = seen(lambda a, b: (a @ b).softmax(0), torch.ones(64, 64), torch.ones(64, 64))
@@ -175,3 +208,33 @@ def test_ranks_beyond_the_cores_wait_while_others_measure() -> None:
     assert (measured, waited, cores) == (2, 0, 1)
     assert held == same
     assert len(held) == 2
+
+
+def measured_together() -> list[float | None]:
+    """Seconds of an operation that is fast once, and of one that rank 1 cannot run."""
+    group, cpu = dist.new_group([0, 1]), torch.device("cpu")
+    (tally,) = seen(torch.exp, torch.ones(4)).operators.values()
+    seconds = iter([0.0, 0.0, 1.0, 3.0, 3.0, 2.0, 0.5])  # the first two: whether it runs, and to warm up
+    now = [0.0]
+
+    def exp(_: torch.Tensor) -> None:
+        now[0] += next(seconds)
+
+    def refused(_: torch.Tensor) -> None:
+        if dist.get_rank() == 1:
+            raise RuntimeError("no kernel")
+
+    packet = torch.ops.aten.exp
+    with mock.patch.object(clock, "time") as stopped:
+        stopped.perf_counter.side_effect = lambda: now[0]
+        with mock.patch.object(packet, "default", exp):
+            usual = calibrate._measured(tally, cpu, group)
+        with mock.patch.object(packet, "default", refused):
+            return [usual, calibrate._measured(tally, cpu, group)]
+
+
+@pytest.mark.slow
+def test_ranks_that_measure_together_take_the_median() -> None:
+    """Catches the time of a moment in which the other rank waits, and a rank that waits for one that cannot run."""
+    for rank in run_distributed(measured_together, 2):
+        assert rank == [2.0, None]
