@@ -3,8 +3,8 @@
 Goals: median error at most 10%, worst 25%, and of two layouts of the same network on as many ranks the faster one known
 in 90% of the pairs. Ranks measure the classes of operations that the settings have, together, and the links between
 them (`model.costs.calibrate`); the time of a step is then what the roofline and the rings give. Measured is the least
-of several steps of the slowest rank, one thread per rank. A machine is not as fast in every minute: calibration and
-steps of all settings take turns, several rounds of them, and the least of the rounds counts on both sides.
+of several steps of the slowest rank, one thread per rank. A machine is not as fast in every minute: the calibration for
+a network and its steps take turns, several rounds of them, and the least of the rounds counts on both sides.
 
     nice -n -15 python benchmarks/step_time.py --ranks 1   # 2 and 4 likewise; on a quiet machine
 """
@@ -36,7 +36,7 @@ from model.costs.hardware import from_dict
 from model.costs.operators import Work
 from model.costs.roofline import step_time
 from model.parallel.mesh import build_mesh
-from model.training.rehearsal import Rehearsal, rehearse
+from model.training.rehearsal import Rehearsal, Rehearsed, rehearse
 from model.weather.task import Forecasting
 from pipeline.config import load
 
@@ -76,7 +76,7 @@ LAYOUTS = {
 }
 ROUNDS = 3
 _STEPS = 3
-"""Of a setting in a round; the first one does not count."""
+"""Of a setting in a round; the first does not count."""
 OF_FOUR = ("80 channels, width 256, depth 4, C", "640 channels, width 256, depth 2, C")
 
 
@@ -92,52 +92,55 @@ def cases(ranks: int) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def measured(works: list[Work], settings: list[list[str]]) -> dict[str, Any]:
-    """This machine by the micro-benchmark, once a round, and the least time of a step of every setting [s]."""
+def measured(works: dict[str, list[Work]], settings: dict[str, list[list[str]]]) -> dict[str, dict[str, Any]]:
+    """By network: this machine by the micro-benchmark, once a round, and the least time of a step of every setting."""
     cpu, cores = torch.device("cpu"), len(os.sched_getaffinity(0))
-    running = []
-    for chosen in settings:
-        config = load(ERA5, chosen)
-        mesh = build_mesh(channel=config.training.layout.channel)
-        running.append(Rehearsal(Forecasting.planned(config), config.training, mesh=mesh, device=cpu))
-    machines, calibrating, seconds = [], 0.0, [float("inf")] * len(settings)
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        machines.append(calibrate.measure(works, device=cpu, ranks=dist.get_world_size(), cores=cores).to_dict())
-        calibrating += time.perf_counter() - start
-        for i, rank in enumerate(running):
+    running: dict[str, list[Rehearsal[Any]]] = {network: [] for network in settings}
+    for network, several in settings.items():
+        for chosen in several:
+            config = load(ERA5, chosen)
+            mesh = build_mesh(channel=config.training.layout.channel)
+            running[network].append(Rehearsal(Forecasting.planned(config), config.training, mesh=mesh, device=cpu))
+    found: dict[str, dict[str, Any]] = {
+        network: {"machines": [], "seconds": [float("inf")] * len(several)} for network, several in settings.items()
+    }
+    for _, (network, ranks) in itertools.product(range(ROUNDS), running.items()):
+        machine = calibrate.measure(works[network], device=cpu, ranks=dist.get_world_size(), cores=cores)
+        found[network]["machines"].append(machine.to_dict())
+        seconds = found[network]["seconds"]
+        for i, rank in enumerate(ranks):
             for attempt in range(_STEPS):
                 dist.barrier()
                 start = time.perf_counter()
                 rank.step()
                 if attempt:
                     seconds[i] = min(seconds[i], time.perf_counter() - start)
-    return {"machines": machines, "seconds": seconds, "calibrating": calibrating / ROUNDS}
+    return found
 
 
 def rows_of(ranks: int) -> list[dict[str, Any]]:
     """Every setting of some number of ranks, predicted and measured."""
-    chosen = cases(ranks)
-    rehearsed = {}
-    for key, settings in chosen.items():
-        config = load(ERA5, settings)
-        rehearsed[key] = rehearse(Forecasting.planned(config), config.training)
-    works = [found.work for found in rehearsed.values() if found.work is not None]
-    of_ranks = on_ranks(measured, works, list(chosen.values()), ranks=ranks)
-    machines = [from_dict(machine) for machine in of_ranks[0]["machines"]]
+    settings: dict[str, list[list[str]]] = {}
+    rehearsed: dict[str, list[tuple[str, Rehearsed]]] = {}
+    for (network, layout), chosen in cases(ranks).items():
+        config = load(ERA5, chosen)
+        settings.setdefault(network, []).append(chosen)
+        rehearsed.setdefault(network, []).append((layout, rehearse(Forecasting.planned(config), config.training)))
+    works = {network: [one.work for _, one in several] for network, several in rehearsed.items()}
+    of_ranks = on_ranks(measured, works, settings, ranks=ranks)
     rows = []
-    for i, ((network, layout), found) in enumerate(rehearsed.items()):
-        real = max(rank["seconds"][i] for rank in of_ranks)
-        assert found.work is not None
-        times = [step_time(found.work, machine, ranks=ranks, data=found.data) for machine in machines]
-        modelled = min(times, key=lambda time: time.total)
-        row = {"network": network, "ranks": ranks, "layout": layout, "measured_s": round(real, 4)}
-        row |= {"predicted_s": round(modelled.total, 4), "error": round(modelled.total / real - 1, 4)}
-        row |= {"operations_s": modelled.operations, "host_s": modelled.host, "waiting_s": modelled.communication}
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    known = {k: v for k, v in of_ranks[0]["machines"][0].items() if k != "efficiencies"}
-    print(json.dumps({"calibrating_s": of_ranks[0]["calibrating"], **known}), flush=True)
+    for network, several in rehearsed.items():
+        machines = [from_dict(machine) for machine in of_ranks[0][network]["machines"]]
+        for i, (layout, one) in enumerate(several):
+            real = max(rank[network]["seconds"][i] for rank in of_ranks)
+            assert one.work is not None
+            times = [step_time(one.work, machine, ranks=ranks, data=one.data) for machine in machines]
+            modelled = min(times, key=lambda time: time.total)
+            row = {"network": network, "ranks": ranks, "layout": layout, "measured_s": round(real, 4)}
+            row |= {"predicted_s": round(modelled.total, 4), "error": round(modelled.total / real - 1, 4)}
+            row |= {"operations_s": modelled.operations, "host_s": modelled.host, "waiting_s": modelled.communication}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
     return rows
 
 
