@@ -148,7 +148,12 @@ def known(name: str, *, measured: Path | None) -> Hardware:
 
 
 def from_dict(values: Mapping[str, Any]) -> Hardware:
-    """The hardware of `to_dict`."""
-    pairs = {name: tuple(values[name]) for name in ("latency", "host")}
+    """The hardware of `to_dict`.
+
+    Raises:
+        ValueError: figures of a version that measured less of torch's own time.
+    """
+    operation, wrapped, gather = values["host"]
+    known_as = {"latency": tuple(values["latency"]), "host": (operation, wrapped, gather)}
     links = {kind: tuple(link) for kind, link in values["links"].items()}
-    return Hardware(**{**values, **pairs, "links": links})
+    return Hardware(**{**values, **known_as, "links": links})

@@ -35,16 +35,15 @@ def pretended_ranks(*, rank: int, world_size: int) -> Iterator[None]:
 
 
 @contextmanager
-def pretended_mesh(device_type: str, *, ranks: int = 2) -> Iterator[DeviceMesh]:
-    """A mesh whose ranks talk to nobody, also beside a real group, all of whose ranks must then ask for it.
+def pretended_mesh(device_type: str) -> Iterator[DeviceMesh]:
+    """A mesh whose ranks talk to nobody: two, or beside a real group as many, all of which must then ask for it.
 
     Args:
         device_type: of the tensors.
-        ranks: of the mesh, where there is no real group whose ranks it has.
     """
     if not dist.is_initialized():
-        with pretended_ranks(rank=0, world_size=ranks):
-            yield init_device_mesh(device_type, (ranks,))
+        with pretended_ranks(rank=0, world_size=2):
+            yield init_device_mesh(device_type, (2,))
         return
     yield _mesh_beside(dist.group.WORLD, device_type)
 

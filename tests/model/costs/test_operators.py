@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -151,6 +153,14 @@ def test_machines_are_known_by_name() -> None:
         known("abacus", measured=None)
     with pytest.raises(ValueError, match=r"must be measured first.*--calibrate"):
         known(HERE, measured=None)
+
+
+def test_figures_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    """Catches a file without what a gather of FSDP's takes, which would fail only where the step is timed."""
+    path = tmp_path / "hardware.json"
+    path.write_text(json.dumps(MACHINE.to_dict() | {"host": [8e-6, 1e-4]}))
+    with pytest.raises(ValueError, match=r"another version; run plan --stage train --calibrate again"):
+        known(HERE, measured=path)
 
 
 def test_calibration_measures_what_costs(monkeypatch: pytest.MonkeyPatch) -> None:
